@@ -1,0 +1,103 @@
+/** The row that ties a run of a task to a build request: the bridge's only state. Times are UTC milliseconds. */
+
+/**
+ * - `refusing`: the task cannot be built here; its run is to be claimed and resolved `malformed-payload`.
+ * - `held`: admitted, but not submitted yet, because an older pending request would be collapsed by it.
+ * - `intended`: a request may exist in the legacy CI under `externalId`, or is about to.
+ * - `submitted`: `buildRequestId` is known.
+ * - `cancelling`: nobody wants the request any more; it is being cancelled.
+ * - `closed`: history.
+ */
+export const MAPPING_STATES = ['refusing', 'held', 'intended', 'submitted', 'cancelling', 'closed'] as const;
+export type MappingState = (typeof MAPPING_STATES)[number];
+
+export interface Mapping {
+  readonly id: number;
+  /** Grows with every change; a change is made only to the version that was read. */
+  readonly version: number;
+  readonly taskId: string;
+  readonly runId: number;
+  readonly taskGroupId: string;
+  readonly builder: string;
+  readonly state: MappingState;
+  /** What the current submission is known by in the legacy CI: `<taskId>/<runId>/<submission>`. */
+  readonly externalId: string;
+  /** How many requests were submitted (or meant to be) for this mapping; counted from 1. 0 while none was. */
+  readonly submissions: number;
+  readonly buildRequestId: number | null;
+  /** Requests with the same key can collapse one another; null where the legacy CI does not collapse. */
+  readonly collapseKey: string | null;
+  /** Whether this mapping holds the one place that its collapse key has for an unclaimed request. */
+  readonly hasSlot: boolean;
+  /** `priorityRank` of the task. */
+  readonly priority: number;
+  /** How many of the request's RETRY builds a resolved run already accounts for. */
+  readonly retriesReported: number;
+  /** How often the bridge itself asked for a rerun. */
+  readonly reruns: number;
+  /** While the run is claimed by the bridge: when the claim ends. */
+  readonly takenUntil: number | null;
+  readonly deadline: number;
+  readonly nextCheckAt: number;
+  /** Since when the task or the request, seen before, has been missing; null while both are there. */
+  readonly absentSince: number | null;
+  readonly leaseOwner: string | null;
+  readonly leaseUntil: number;
+  /** Passes that failed in a row. */
+  readonly attempts: number;
+  readonly lastError: string | null;
+  readonly created: number;
+  readonly updated: number;
+  readonly resolved: number | null;
+  /** How it ended, in a word or two: `completed`, `failed`, `malformed-payload`, `canceled`... */
+  readonly resolution: string | null;
+}
+
+/** What a new mapping starts with. */
+export type NewMapping = Pick<
+  Mapping,
+  'taskId' | 'runId' | 'taskGroupId' | 'builder' | 'state' | 'collapseKey' | 'hasSlot' | 'priority' | 'deadline'
+> & { readonly externalId: string; readonly submissions: number; readonly takenUntil: number | null };
+
+/** What may change in a mapping. */
+export type MappingChanges = Partial<
+  Pick<
+    Mapping,
+    | 'runId'
+    | 'state'
+    | 'externalId'
+    | 'submissions'
+    | 'buildRequestId'
+    | 'hasSlot'
+    | 'retriesReported'
+    | 'reruns'
+    | 'takenUntil'
+    | 'nextCheckAt'
+    | 'absentSince'
+    | 'attempts'
+    | 'lastError'
+    | 'resolved'
+    | 'resolution'
+  >
+>;
+
+/** One line of a task's trace. */
+export interface TraceEvent {
+  readonly taskId: string;
+  readonly runId: number | null;
+  readonly at: number;
+  readonly instance: string;
+  /** The action, such as `claimRun`. */
+  readonly what: string;
+  /** Why, in plain words. */
+  readonly detail: string;
+}
+
+/** One running bridge process. */
+export interface Instance {
+  readonly instance: string;
+  readonly version: string;
+  readonly services: readonly string[];
+  readonly started: number;
+  readonly heartbeat: number;
+}

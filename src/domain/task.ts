@@ -1,0 +1,71 @@
+/** Taskcluster's side: tasks and runs, in the queue's own words. Times are UTC milliseconds. */
+
+/** The states of a run. A task's state is that of its last run, or `unscheduled` while it has none. */
+export const RUN_STATES = ['pending', 'running', 'completed', 'failed', 'exception'] as const;
+export type RunState = (typeof RUN_STATES)[number];
+
+/** The reasons a worker may give to `reportException`; the queue refuses any other. */
+export const EXCEPTION_REASONS = [
+  'worker-shutdown',
+  'malformed-payload',
+  'resource-unavailable',
+  'internal-error',
+  'intermittent-task',
+] as const;
+export type ExceptionReason = (typeof EXCEPTION_REASONS)[number];
+
+/** Task priorities, highest first. `normal` is an old synonym of `lowest`. */
+export const PRIORITIES = ['highest', 'very-high', 'high', 'medium', 'low', 'very-low', 'lowest'] as const;
+export type Priority = (typeof PRIORITIES)[number];
+
+/** One attempt at a task. */
+export interface TaskRun {
+  readonly runId: number;
+  readonly state: RunState;
+  /** Why the run exists: `scheduled`, `retry`, `task-retry`, `rerun` or `exception`; more may be added. */
+  readonly reasonCreated: string;
+  /** Why the run is over; absent while it is not, and sometimes absent afterwards. More reasons may be added. */
+  readonly reasonResolved?: string;
+  readonly workerGroup?: string;
+  readonly workerId?: string;
+  /** While running: when the claim ends unless it is renewed. */
+  readonly takenUntil?: number;
+}
+
+/** What the queue says of a task: its identity, its limits and all its runs in order. */
+export interface TaskStatus {
+  readonly taskId: string;
+  /** `<provisionerId>/<workerType>` */
+  readonly taskQueueId: string;
+  readonly schedulerId: string;
+  readonly taskGroupId: string;
+  readonly priority: Priority;
+  readonly deadline: number;
+  readonly expires: number;
+  readonly retriesLeft: number;
+  /** In order of `runId`; empty while the task is unscheduled. */
+  readonly runs: readonly TaskRun[];
+}
+
+/** The immutable part of a task that the bridge needs. `payload` is checked by admission. */
+export interface TaskDefinition {
+  readonly taskQueueId: string;
+  readonly schedulerId: string;
+  readonly taskGroupId: string;
+  readonly priority: Priority;
+  readonly deadline: number;
+  readonly expires: number;
+  /** As the author wrote them: `assume:` scopes are not expanded. */
+  readonly scopes: readonly string[];
+  readonly payload: unknown;
+}
+
+/** The rank of a priority: 6 for `highest` down to 0 for `lowest`. */
+export function priorityRank(priority: Priority): number {
+  return PRIORITIES.length - 1 - PRIORITIES.indexOf(priority);
+}
+
+/** The last run, which gives the task its state; undefined while the task is unscheduled. */
+export function lastRun(status: TaskStatus): TaskRun | undefined {
+  return status.runs.at(-1);
+}

@@ -1,0 +1,91 @@
+/**
+ * Errors of the bridge. Each is made once, where a foreign system is talked to, keeps its cause, and is logged once,
+ * where it is handled.
+ */
+
+export interface BridgeErrorOptions {
+  readonly cause?: unknown;
+  /** Whether trying again later can help. */
+  readonly isTransient?: boolean;
+  /** Facts for the log: ids, status codes. Never secrets. */
+  readonly context?: Readonly<Record<string, string | number | boolean | null>>;
+}
+
+export class BridgeError<Code extends string = string> extends Error {
+  /** Stable; operators may alert on it. */
+  readonly code: Code;
+  readonly isTransient: boolean;
+  readonly context: Readonly<Record<string, string | number | boolean | null>>;
+
+  constructor(code: Code, message: string, options: BridgeErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = new.target.name;
+    this.code = code;
+    this.isTransient = options.isTransient ?? false;
+    this.context = options.context ?? {};
+  }
+}
+
+/** The configuration is wrong. The message names every key and how to mend it. */
+export class ConfigError extends BridgeError<'config'> {
+  constructor(message: string, options: BridgeErrorOptions = {}) {
+    super('config', message, options);
+  }
+}
+
+/**
+ * The queue (or auth) refused or could not be asked.
+ * - `queue-conflict` (409): the run is not in the state the call needs: read it again.
+ * - `queue-not-found` (404), `queue-forbidden` (401, 403: scopes or credentials), `queue-invalid` (other 4xx)
+ * - `queue-unavailable`: no answer, a time-out or 5xx; the call may or may not have taken effect.
+ */
+export type QueueErrorCode =
+  | 'queue-conflict'
+  | 'queue-not-found'
+  | 'queue-forbidden'
+  | 'queue-invalid'
+  | 'queue-unavailable';
+export class QueueError extends BridgeError<QueueErrorCode> {}
+
+/**
+ * The legacy CI refused or could not be asked.
+ * - `legacy-ci-rejected`: it understood and said no; asking again will not help.
+ * - `legacy-ci-forbidden`: credentials or rights.
+ * - `legacy-ci-unavailable`: no answer, a time-out or a server error; the call may or may not have taken effect.
+ * - `legacy-ci-protocol`: an answer that this bridge cannot read.
+ */
+export type LegacyCiErrorCode =
+  | 'legacy-ci-rejected'
+  | 'legacy-ci-forbidden'
+  | 'legacy-ci-unavailable'
+  | 'legacy-ci-protocol';
+export class LegacyCiError extends BridgeError<LegacyCiErrorCode> {}
+
+/** The mapping database could not be read or written. Transient unless the schema is wrong. */
+export type StoreErrorCode = 'store-unavailable' | 'store-schema';
+export class StoreError extends BridgeError<StoreErrorCode> {}
+
+/** The broker. Connection losses are not errors: the subscription recovers by itself. */
+export class PulseError extends BridgeError<'pulse-unavailable' | 'pulse-forbidden' | 'pulse-topology'> {}
+
+/** Any thrown value as an Error, so that a cause chain is never lost. */
+export function toError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}
+
+/** A one-line description of an error and its causes, for `lastError` and task logs. */
+export function describeError(thrown: unknown): string {
+  const parts: string[] = [];
+  let current: unknown = thrown;
+  while (current !== undefined && parts.length < 5) {
+    const error = toError(current);
+    parts.push(error.message);
+    current = error.cause;
+  }
+  return parts.join(': ').slice(0, 1000);
+}
+
+/** Whether trying again later can help. Errors that are not the bridge's own are bugs: retried, but slowly. */
+export function isTransient(thrown: unknown): boolean {
+  return thrown instanceof BridgeError ? thrown.isTransient : false;
+}

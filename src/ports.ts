@@ -1,0 +1,222 @@
+/**
+ * What the core needs of the world, and nothing more. The adapters are in `taskcluster/`, `buildbot/`, `db/` and
+ * `listeners/`; `bridge.ts` puts them together. All times and durations are milliseconds; times are UTC.
+ */
+import type { Readable } from 'node:stream';
+import type { RequestView } from './domain/build.ts';
+import type { Instance, Mapping, MappingChanges, MappingState, NewMapping, TraceEvent } from './domain/mapping.ts';
+import type { ExceptionReason, Priority, TaskDefinition, TaskStatus } from './domain/task.ts';
+import type { BridgeError } from './errors.ts';
+
+/** What was seen of a foreign record. `unreadable` is never treated as `absent`. */
+export type Seen<T> =
+  | { readonly kind: 'present'; readonly value: T }
+  | { readonly kind: 'absent' }
+  | { readonly kind: 'unreadable'; readonly error: BridgeError };
+
+/** Time, so that tests can own it. */
+export interface Clock {
+  now(): number;
+  /** Resolves after `ms`, or at once when `signal` aborts. Never rejects. Does not keep the process alive by itself. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+}
+
+export type Resolution =
+  | { readonly state: 'completed' }
+  | { readonly state: 'failed' }
+  | { readonly state: 'exception'; readonly reason: ExceptionReason };
+
+/** An artifact of a run. `expires` is never past the task's own. */
+export type Artifact = { readonly name: string; readonly expires: number } & (
+  | { readonly kind: 'content'; readonly contentType: string; readonly content: string | Buffer }
+  /** A file on disk, streamed. */
+  | { readonly kind: 'file'; readonly contentType: string; readonly path: string; readonly size: number }
+  /** A redirect to an http(s) URL. */
+  | { readonly kind: 'redirect'; readonly contentType: string; readonly url: string }
+  /** Another name for an artifact of the same run. */
+  | { readonly kind: 'link'; readonly contentType: string; readonly target: string }
+  /** Says why there is nothing: `file-missing-on-worker`, `invalid-resource-on-worker` or `too-large-file-on-worker`. */
+  | { readonly kind: 'error'; readonly reason: string; readonly message: string }
+);
+
+/** The Taskcluster queue (and the one call to auth). Every method throws `QueueError`, except where it says otherwise. */
+export interface TaskQueue {
+  readonly taskQueueId: string;
+  readonly workerGroup: string;
+  readonly workerId: string;
+  /** Does not throw: what cannot be read is `unreadable`. */
+  status(taskId: string): Promise<Seen<TaskStatus>>;
+  /** Many at once, in as few calls as possible. Has an entry for every id asked for. Does not throw. */
+  statuses(taskIds: readonly string[]): Promise<ReadonlyMap<string, Seen<TaskStatus>>>;
+  /** Does not throw. */
+  task(taskId: string): Promise<Seen<TaskDefinition>>;
+  /** Claims a pending run; claiming one's own running run again is fine. */
+  claim(taskId: string, runId: number): Promise<TaskStatus>;
+  /** Keeps a claim alive; answers the new `takenUntil`. */
+  reclaim(taskId: string, runId: number): Promise<{ readonly takenUntil: number }>;
+  /** Resolves a running run; repeating the same resolution is fine. */
+  resolve(taskId: string, runId: number, resolution: Resolution): Promise<TaskStatus>;
+  cancelTask(taskId: string): Promise<TaskStatus>;
+  rerunTask(taskId: string): Promise<TaskStatus>;
+  putArtifact(taskId: string, runId: number, artifact: Artifact): Promise<void>;
+  /** The ids of tasks that are pending in this task queue, a page at a time. */
+  listPending(): AsyncIterable<readonly string[]>;
+  /** The ids of tasks claimed by this worker in this task queue, a page at a time. */
+  listClaimed(): AsyncIterable<readonly string[]>;
+  /** Expands `assume:` scopes through auth. */
+  expandScopes(scopes: readonly string[]): Promise<readonly string[]>;
+}
+
+/** What is asked of the legacy CI: one build of one builder. */
+export interface BuildSpec {
+  readonly taskId: string;
+  readonly runId: number;
+  readonly externalId: string;
+  readonly priority: Priority;
+  readonly builder: string;
+  readonly branch: string | null;
+  readonly revision: string | null;
+  readonly repository: string | null;
+  readonly project: string | null;
+  readonly properties: Readonly<Record<string, unknown>>;
+}
+
+/** Something a task's author has to change, or an operator, in words for the task's log. */
+export interface Problem {
+  /** Where: a path in the task definition such as `payload.properties.locale`. */
+  readonly where: string;
+  readonly what: string;
+  /** How to mend it. */
+  readonly mend: string;
+}
+
+/** What a finished request leaves behind. */
+export interface Outcome {
+  /** `{name: [value, source]}` of the last build, as Buildbot has it; empty where there was no build. */
+  readonly properties: Readonly<Record<string, readonly [unknown, string]>>;
+  readonly log:
+    | { readonly kind: 'stream'; open(): Promise<Readable> }
+    /** Only a URL is known. */
+    | { readonly kind: 'url'; readonly url: string }
+    | { readonly kind: 'none' };
+}
+
+/** A legacy CI. Methods throw `LegacyCiError` except where they say otherwise. */
+export interface LegacyCi {
+  /** Run once at start: throws a `ConfigError` that says what to add or change in the legacy CI's own configuration. */
+  check(): Promise<void>;
+  /** Names of the builders a task may ask for; cached for a while. */
+  builders(): Promise<ReadonlySet<string>>;
+  /** What of a request this legacy CI could not carry, such as a property that nothing declares. Empty: all of it. */
+  problems(spec: BuildSpec): Promise<readonly Problem[]>;
+  /** Two unclaimed requests of the same key would collapse; null where they cannot. */
+  collapseKey(spec: BuildSpec): string | null;
+  /** Makes the build request and answers its id. An unavailable legacy CI may have made it all the same. */
+  submit(spec: BuildSpec): Promise<number>;
+  /** Looks for the request of a submission whose id was never learnt. Does not throw. */
+  findByExternalId(spec: { readonly taskId: string; readonly externalId: string }): Promise<Seen<RequestView>>;
+  /** Many at once, in as few calls as possible. Has an entry for every id asked for. Does not throw. */
+  readMany(buildRequestIds: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>>;
+  /** Asks for a pending request to be cancelled or its running build to be stopped; cancelling twice is fine. */
+  cancel(request: RequestView, reason: string): Promise<void>;
+  /** Properties and log of a complete request. */
+  outcome(request: RequestView): Promise<Outcome>;
+  /**
+   * Says which requests something happened to, until stopped. `onHint` gets request ids (also of requests that are
+   * not the bridge's); `onGap` is called whenever hints may have been missed, such as after a reconnection.
+   */
+  watch(listener: { onHint(buildRequestId: number): void; onGap(): void }): Promise<{ stop(): Promise<void> }>;
+  close(): Promise<void>;
+}
+
+/** The outcome of an insert or a compare-and-set. */
+export type Stored =
+  | { readonly kind: 'stored'; readonly mapping: Mapping }
+  /** Somebody else moved it, or (insert) the task already has an open mapping. */
+  | { readonly kind: 'conflict' }
+  /** Another mapping has the one place that the collapse key has for an unclaimed request. */
+  | { readonly kind: 'slot-taken' };
+
+export type Leased =
+  | { readonly kind: 'leased'; readonly mapping: Mapping }
+  /** Another pass, here or elsewhere, has it. */
+  | { readonly kind: 'busy' }
+  | { readonly kind: 'none' };
+
+/** The mapping database. Every method throws `StoreError`. */
+export interface MappingStore {
+  /** Adds a mapping, leased to `owner` until `leaseUntil`. */
+  insert(mapping: NewMapping, lease: { owner: string; leaseUntil: number; now: number }): Promise<Stored>;
+  /** Takes the lease of the task's open mapping, if it has one and nobody else holds it. */
+  lease(taskId: string, lease: { owner: string; leaseUntil: number; now: number }): Promise<Leased>;
+  /** Takes the leases of mappings that are due (`nextCheckAt` reached, not leased), the most urgent first, in a fixed number of statements. */
+  leaseDue(lease: { owner: string; leaseUntil: number; now: number; limit: number }): Promise<readonly Mapping[]>;
+  /** Compare-and-set on the mapping's version. The lease stays. */
+  update(mapping: Mapping, changes: MappingChanges, now: number): Promise<Stored>;
+  /** The same, and lets the lease go. */
+  release(mapping: Mapping, changes: MappingChanges, now: number): Promise<Stored>;
+  /** Lets go of many mappings at which nothing was found to do, in a fixed number of statements a batch. */
+  releaseMany(mappings: readonly Mapping[], changes: { nextCheckAt: number }, now: number): Promise<void>;
+  /** The open mapping of a task. */
+  openMapping(taskId: string): Promise<Mapping | undefined>;
+  /** The ids of tasks whose open mappings have one of these build requests. */
+  tasksOfRequests(buildRequestIds: readonly number[]): Promise<readonly string[]>;
+  /** Which of these tasks have an open mapping. */
+  openAmong(taskIds: readonly string[]): Promise<ReadonlySet<string>>;
+  /** Makes all open mappings due now: hints may have been missed. */
+  makeAllDue(now: number): Promise<number>;
+  /** Whether another mapping of this collapse key has (or may have) a request that nothing has claimed yet. */
+  hasUnclaimed(collapseKey: string, exceptId: number | null): Promise<boolean>;
+  /** The held mapping that goes next: highest priority, then oldest. */
+  nextHeld(collapseKey: string): Promise<string | undefined>;
+  /** Mappings of a task, newest first. */
+  mappingsOf(taskId: string): Promise<readonly Mapping[]>;
+  countByState(): Promise<Readonly<Record<Exclude<MappingState, 'closed'>, number>>>;
+  addEvents(events: readonly TraceEvent[]): Promise<void>;
+  eventsOf(taskId: string): Promise<readonly TraceEvent[]>;
+  heartbeat(instance: Instance): Promise<void>;
+  instances(): Promise<readonly Instance[]>;
+  /** Removes up to `limit` closed mappings (with their events) resolved before `before`, and instances not heard of since; answers how many mappings. */
+  prune(before: number, limit: number): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** A message as it came; nothing in it has been checked. */
+export interface Message {
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly body: Buffer;
+  readonly isRedelivered: boolean;
+}
+
+/** Exchanges to listen on, and with which routing key pattern. */
+export interface Binding {
+  readonly exchange: string;
+  readonly pattern: string;
+}
+
+/** A durable queue of messages, shared by all instances. */
+export interface Subscription {
+  /**
+   * Delivers until stopped; reconnects by itself. A message is acknowledged when `onMessage` resolves and given back
+   * when it rejects; at most `prefetch` are under way. `onGap` is called after every (re)connection.
+   */
+  start(): Promise<void>;
+  /** Takes no new messages; resolves when those under way are done. */
+  stop(): Promise<void>;
+}
+
+export interface SubscriptionOptions {
+  /** The last part of the queue's name. */
+  readonly name: string;
+  readonly bindings: readonly Binding[];
+  readonly prefetch: number;
+  onMessage(message: Message): Promise<void>;
+  onGap(): void;
+}
+
+/** Makes subscriptions: AMQP, or in-process for the sandbox. */
+export interface Broker {
+  subscribe(options: SubscriptionOptions): Subscription;
+  close(): Promise<void>;
+}
