@@ -155,6 +155,8 @@ export interface MappingStore {
   update(mapping: Mapping, changes: MappingChanges, now: number): Promise<Stored>;
   /** The same, and lets the lease go. */
   release(mapping: Mapping, changes: MappingChanges, now: number): Promise<Stored>;
+  /** Keeps the lease for longer, during work that takes a while. */
+  renewLease(mapping: Mapping, leaseUntil: number, now: number): Promise<Stored>;
   /** Lets go of many mappings at which nothing was found to do, in a fixed number of statements a batch. */
   releaseMany(mappings: readonly Mapping[], changes: { nextCheckAt: number }, now: number): Promise<void>;
   /** The open mapping of a task. */

@@ -1,0 +1,80 @@
+/** What the bridge can do about a task. Every action says why, in plain words, for the log and the task's trace. */
+import type { Resolution } from '../ports.ts';
+
+export type Action = {
+  readonly because: string;
+} /** Ties the run to a request that is to be made, or to be refused. First of all, so that a crash leaves a trace. */ & (
+  | { readonly do: 'recordIntent'; readonly runId: number; readonly state: 'refusing' | 'intended' }
+  /** From `held` to `intended`, if no unclaimed request of the same collapse key is in the way. */
+  | { readonly do: 'takeSlot' }
+  /** Makes the build request. */
+  | { readonly do: 'submit' }
+  /** Records a request that was found. */
+  | { readonly do: 'adopt'; readonly buildRequestId: number }
+  /** From `intended` to `refusing`. */
+  | { readonly do: 'refuse' }
+  /** Forgets the request, which came to nothing, and gets ready for another one for the same run. */
+  | { readonly do: 'resubmit' }
+  /** The mapping moves on to a later run of the task, with the same request. */
+  | {
+      readonly do: 'follow';
+      readonly runId: number;
+      readonly takenUntil: number | null;
+      readonly retriesReported: number;
+    }
+  | { readonly do: 'claimRun'; readonly runId: number; readonly retriesReported: number }
+  | { readonly do: 'reclaimRun'; readonly runId: number }
+  /** While the build runs, `live.log` leads to its page. */
+  | { readonly do: 'announceBuild'; readonly runId: number }
+  /** Properties, log and status of the request's builds become artifacts of the run. */
+  | {
+      readonly do: 'uploadOutcome';
+      readonly runId: number;
+      readonly resolution: Resolution | 'canceled';
+      readonly isLastTry: boolean;
+    }
+  /** A log that says why there is no build. */
+  | {
+      readonly do: 'uploadExplanation';
+      readonly runId: number;
+      readonly about: 'refused' | 'request-gone' | 'collapsed';
+    }
+  | { readonly do: 'resolveRun'; readonly runId: number; readonly resolution: Resolution }
+  | { readonly do: 'cancelTask' }
+  | { readonly do: 'rerunTask' }
+  /** Cancels the pending request or stops its build. `isLoud`: a person should know. */
+  | { readonly do: 'cancelRequest'; readonly isLoud: boolean }
+  /** Something seen before is missing since then, or is back (`null`). */
+  | { readonly do: 'noteAbsence'; readonly since: number | null }
+  | { readonly do: 'closeMapping' }
+  /** Nothing to do until then, unless something happens. */
+  | { readonly do: 'lookAgain'; readonly at: number }
+);
+
+/** How the bridge behaves: as always; making no new requests; or changing nothing anywhere. */
+export type Mode = 'normal' | 'drain' | 'observe';
+
+/**
+ * Filters what was decided by the mode.
+ * @returns the actions to carry out, and those left out
+ */
+export function applyMode(
+  actions: readonly Action[],
+  mode: Mode,
+): { todo: readonly Action[]; left: readonly Action[] } {
+  switch (mode) {
+    case 'normal':
+      return { todo: actions, left: [] };
+    case 'observe':
+      return { todo: [], left: actions };
+    case 'drain': {
+      const makesRequest = (action: Action) =>
+        action.do === 'submit' ||
+        action.do === 'takeSlot' ||
+        (action.do === 'recordIntent' && action.state === 'intended');
+      return { todo: actions.filter((a) => !makesRequest(a)), left: actions.filter(makesRequest) };
+    }
+    default:
+      return mode satisfies never;
+  }
+}

@@ -1,0 +1,158 @@
+/** Whether a task may be built, and as what: its payload and the rules for its builder. Pure. */
+import { satisfiesExpression } from 'taskcluster-lib-scopes';
+import { z } from 'zod';
+import type { TaskDefinition } from '../domain/task.ts';
+import type { BuildSpec, Problem } from '../ports.ts';
+
+/** What is known of whether a task may be built. */
+export type Admission =
+  | { readonly kind: 'admitted'; readonly spec: BuildSpec; readonly collapseKey: string | null }
+  /** The author (or an operator) has to change something; each problem says what. */
+  | { readonly kind: 'refused'; readonly builder: string; readonly problems: readonly Problem[] }
+  /** Another bridge looks after this builder. */
+  | { readonly kind: 'ignored'; readonly builder: string };
+
+/** The operator's rules for builders. */
+export interface BuilderRules {
+  /** Builders that another bridge looks after: their tasks are left alone. */
+  isIgnored(builder: string): boolean;
+  /** Builders for which a task needs a scope. */
+  isRestricted(builder: string): boolean;
+}
+
+const MAX_NAME = 255;
+
+/** The scopes of which a task needs one for a restricted builder; the second is from the first bridge. */
+export function scopesForBuilder(builder: string): readonly string[] {
+  return [`buildbot-bridge:builder-name:${builder}`, `project:releng:buildbot-bridge:builder-name:${builder}`];
+}
+
+const text = z.string().min(1).max(MAX_NAME);
+const payloadSchema = z.strictObject({
+  buildername: text,
+  sourcestamp: z
+    .strictObject({
+      branch: text,
+      revision: text.optional(),
+      repository: text.optional(),
+      project: text.optional(),
+    })
+    .optional(),
+  properties: z.record(z.string(), z.unknown()).optional(),
+});
+
+/** The builder a payload asks for, however wrong the rest is; empty if it names none. */
+export function requestedBuilder(payload: unknown): string {
+  const parsed = z.object({ buildername: z.string() }).safeParse(payload);
+  return parsed.success ? parsed.data.buildername : '';
+}
+
+/** A branch given as a URL is cut to its path without slashes at its ends, as the first bridge did. */
+export function branchPath(branch: string): string {
+  const isUrl = branch.includes('://') && URL.canParse(branch);
+  const path = isUrl ? new URL(branch).pathname.replace(/^\/+/, '') : branch;
+  return path.replace(/\/+$/, '') || branch;
+}
+
+const EXAMPLE =
+  'a payload looks like {"buildername": "linux64-build", "sourcestamp": {"branch": "releases/main", "revision": "0123abcd"}, "properties": {"product": "widget"}}';
+
+function payloadProblems(error: z.ZodError): Problem[] {
+  return error.issues.map((issue) => ({
+    where: ['payload', ...issue.path.map(String)].join('.'),
+    what: issue.message,
+    mend: EXAMPLE,
+  }));
+}
+
+/**
+ * Reads a payload.
+ * @returns what is to be built, or every problem found in it
+ */
+export function parsePayload(
+  task: { readonly taskId: string; readonly runId: number; readonly externalId: string },
+  definition: TaskDefinition,
+): { readonly spec: BuildSpec } | { readonly problems: readonly Problem[] } {
+  const parsed = payloadSchema.safeParse(definition.payload);
+  if (!parsed.success) {
+    return { problems: payloadProblems(parsed.error) };
+  }
+  const { buildername, sourcestamp, properties } = parsed.data;
+  return {
+    spec: {
+      ...task,
+      priority: definition.priority,
+      builder: buildername,
+      branch: sourcestamp ? branchPath(sourcestamp.branch) : null,
+      revision: sourcestamp?.revision ?? null,
+      repository: sourcestamp?.repository ?? null,
+      project: sourcestamp?.project ?? null,
+      properties: properties ?? {},
+    },
+  };
+}
+
+/**
+ * The rules for the builder a payload asks for.
+ * @param scopes the task's scopes, `assume:` ones expanded
+ * @param builders all builders the legacy CI offers
+ */
+export function builderProblems(
+  builder: string,
+  rules: BuilderRules,
+  scopes: readonly string[],
+  builders: ReadonlySet<string>,
+): readonly Problem[] {
+  const needed = scopesForBuilder(builder);
+  if (rules.isRestricted(builder) && !needed.some((scope) => satisfiesExpression([...scopes], scope))) {
+    return [
+      {
+        where: 'scopes',
+        what: `the builder "${builder}" is restricted and the task is not authorised for it`,
+        mend: `add the scope ${needed[0]} to the task's scopes; whoever creates the task must have it`,
+      },
+    ];
+  }
+  if (!builders.has(builder)) {
+    return [
+      {
+        where: 'payload.buildername',
+        what: `there is no builder "${builder}"`,
+        mend: nearest(builder, builders),
+      },
+    ];
+  }
+  return [];
+}
+
+function nearest(builder: string, builders: ReadonlySet<string>): string {
+  const folded = builder.trim().toLowerCase();
+  const close = [...builders]
+    .filter((name) => {
+      if (folded.length < 3) {
+        return false;
+      }
+      const candidate = name.toLowerCase();
+      return candidate === folded || candidate.includes(folded) || folded.includes(candidate);
+    })
+    .sort()
+    .slice(0, 5);
+  return close.length > 0
+    ? `did you mean ${close.map((name) => `"${name}"`).join(' or ')}? Names are compared exactly`
+    : 'use the exact name of a builder that the bridge may build on; Buildbot lists them on its Builders page';
+}
+
+/** What the author of a refused task reads in its log. */
+export function refusalText(builder: string, problems: readonly Problem[]): string {
+  return [
+    `This task was not built: ${problems.length === 1 ? 'there is a problem' : `there are ${problems.length} problems`} with its definition${builder ? ` (builder "${builder}")` : ''}.`,
+    '',
+    ...problems.flatMap((problem, index) => [
+      `${index + 1}. ${problem.where}: ${problem.what}`,
+      `   How to mend it: ${problem.mend}`,
+    ]),
+    '',
+    'A task cannot be changed: create a new one with the corrected definition.',
+    '',
+  ].join('\n');
+}

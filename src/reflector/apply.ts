@@ -1,0 +1,487 @@
+/** Carries out actions, one by one. Each is idempotent, and what it brings to light goes into the pass's knowledge. */
+import type { Logger } from 'pino';
+import type { RequestView } from '../domain/build.ts';
+import { lastBuild } from '../domain/build.ts';
+import type { Mapping, MappingChanges, TraceEvent } from '../domain/mapping.ts';
+import type { TaskRun, TaskStatus } from '../domain/task.ts';
+import { lastRun, priorityRank } from '../domain/task.ts';
+import { describeError, LegacyCiError } from '../errors.ts';
+import type { Clock, LegacyCi, MappingStore, Stored, TaskQueue } from '../ports.ts';
+import type { Action } from './actions.ts';
+import { externalIdOf, type Knowledge, readDefinition, refusalLog } from './observe.ts';
+import { resolutionName } from './outcome.ts';
+import { announceBuild, type UploadContext, type UploadTarget, uploadExplanation, uploadOutcome } from './upload.ts';
+
+/** How long things take at most, in milliseconds. */
+export interface Timing {
+  /** How long a pass keeps a mapping to itself without renewing its lease. */
+  readonly leaseMs: number;
+  /** How long a submission without an answer may still take effect. */
+  readonly submitGraceMs: number;
+  /** How long a cancel is given before it is repeated. */
+  readonly cancelRetryMs: number;
+}
+
+export interface ApplyContext {
+  readonly queue: TaskQueue;
+  readonly ci: LegacyCi;
+  readonly store: MappingStore;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly upload: UploadContext;
+  readonly timing: Timing;
+  /** When a claim has to be renewed during a long upload. */
+  readonly reclaimThresholdMs: number;
+}
+
+/** One pass over one task: what is known, and whose lease it runs under. */
+export interface Pass {
+  readonly taskId: string;
+  readonly owner: string;
+  readonly knowledge: Knowledge;
+  leaseUntil: number;
+  readonly trace: Omit<TraceEvent, 'instance'>[];
+  /** Collapse keys whose one place became free. */
+  readonly freedKeys: Set<string>;
+}
+
+/** What comes after an action: the next one, a fresh look at what is known, or the end of the pass. */
+export type Next = 'next' | 'observe' | { readonly end: number };
+
+/** Another pass, here or elsewhere, has moved the mapping: whatever this pass knows is old. */
+export class MappingMoved extends Error {
+  constructor(taskId: string) {
+    super(`the mapping of task ${taskId} was moved by another pass`);
+    this.name = 'MappingMoved';
+  }
+}
+
+/**
+ * Carries out one action.
+ * @throws MappingMoved, or the error of whatever failed; `grace` of a thrown SubmissionUnknown says how long to wait
+ */
+export async function perform(action: Action, pass: Pass, context: ApplyContext): Promise<Next> {
+  const next = await performOne(action, pass, context);
+  if (action.do !== 'lookAgain') {
+    const { mapping } = pass.knowledge;
+    pass.trace.push({
+      taskId: pass.taskId,
+      runId: 'runId' in action ? action.runId : (mapping?.runId ?? null),
+      at: context.clock.now(),
+      what: action.do,
+      detail: action.because,
+    });
+    const level = action.do === 'cancelRequest' && action.isLoud ? 'warn' : 'info';
+    context.log[level](
+      {
+        taskId: pass.taskId,
+        runId: 'runId' in action ? action.runId : mapping?.runId,
+        buildRequestId: mapping?.buildRequestId ?? undefined,
+        action: action.do,
+        because: action.because,
+      },
+      'action carried out',
+    );
+  }
+  return next;
+}
+
+async function performOne(action: Action, pass: Pass, context: ApplyContext): Promise<Next> {
+  if (action.do === 'recordIntent') {
+    return recordIntent(action, pass, context);
+  }
+  const mapping = mappingOf(pass);
+  switch (action.do) {
+    case 'takeSlot':
+      return takeSlot(mapping, pass, context);
+    case 'submit':
+      return submit(mapping, pass, context);
+    case 'adopt':
+      await update(pass, context, { state: 'submitted', buildRequestId: action.buildRequestId });
+      return 'observe';
+    case 'refuse':
+      await update(pass, context, { state: 'refusing', hasSlot: false });
+      return 'observe';
+    case 'resubmit':
+      await update(pass, context, { state: 'held', buildRequestId: null, hasSlot: false });
+      pass.knowledge.request = { kind: 'none' };
+      return 'observe';
+    case 'follow':
+      await update(pass, context, {
+        runId: action.runId,
+        takenUntil: action.takenUntil,
+        retriesReported: action.retriesReported,
+        resolution: null,
+        ...(mapping.state === 'submitted' && action.takenUntil !== null ? { hasSlot: false } : {}),
+      });
+      return 'observe';
+    case 'claimRun':
+      return claimRun(action, pass, context);
+    case 'reclaimRun':
+      await reclaim(action.runId, pass, context);
+      return 'observe';
+    case 'announceBuild':
+      return announce(action.runId, pass, context);
+    case 'uploadOutcome': {
+      const request = requestOf(pass);
+      const target = await uploadTarget(action.runId, action.resolution, pass, context);
+      await keepingAlive(pass, context, () => uploadOutcome(context.upload, target, request, action.isLastTry));
+      return 'next';
+    }
+    case 'uploadExplanation':
+      return explain(action, pass, context);
+    case 'resolveRun': {
+      const status = await context.queue.resolve(pass.taskId, action.runId, action.resolution);
+      return resolved(status, resolutionName(action.resolution).reason, pass, context);
+    }
+    case 'cancelTask':
+      return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
+    case 'rerunTask':
+      await update(pass, context, { reruns: mapping.reruns + 1 });
+      pass.knowledge.task = { kind: 'present', value: await context.queue.rerunTask(pass.taskId) };
+      return 'observe';
+    case 'cancelRequest':
+      return cancelRequest(action.because, pass, context);
+    case 'noteAbsence':
+      await update(pass, context, { absentSince: action.since });
+      return 'observe';
+    case 'closeMapping':
+      return closeMapping(mapping, pass, context);
+    case 'lookAgain':
+      return { end: action.at };
+    default:
+      return action satisfies never;
+  }
+}
+
+async function recordIntent(
+  action: Extract<Action, { do: 'recordIntent' }>,
+  pass: Pass,
+  { store, clock, timing }: ApplyContext,
+): Promise<Next> {
+  const { knowledge, taskId } = pass;
+  const task = taskOf(pass);
+  const { admission } = knowledge;
+  const run = lastRun(task);
+  const collapseKey = admission?.kind === 'admitted' ? admission.collapseKey : null;
+  const isBlocked = collapseKey !== null && (await hasToWait(collapseKey, null, store));
+  const now = clock.now();
+  pass.leaseUntil = now + timing.leaseMs;
+  const insert = (isHeld: boolean) =>
+    store.insert(
+      {
+        taskId,
+        runId: action.runId,
+        taskGroupId: task.taskGroupId,
+        builder: (admission?.kind === 'admitted' ? admission.spec.builder : (admission?.builder ?? '')).slice(0, 255),
+        state: isHeld ? 'held' : action.state,
+        externalId: externalIdOf(taskId, action.runId, 1),
+        submissions: action.state === 'intended' && !isHeld ? 1 : 0,
+        collapseKey,
+        hasSlot: collapseKey !== null && !isHeld,
+        priority: priorityRank(task.priority),
+        deadline: task.deadline,
+        takenUntil: run?.takenUntil ?? null,
+      },
+      { owner: pass.owner, leaseUntil: pass.leaseUntil, now },
+    );
+  let stored = await insert(isBlocked);
+  if (stored.kind === 'slot-taken') {
+    stored = await insert(true);
+  }
+  if (stored.kind !== 'stored') {
+    throw new MappingMoved(taskId);
+  }
+  knowledge.mapping = stored.mapping;
+  // A run that is claimed already had a mapping once, and perhaps a request: that one is looked for.
+  knowledge.request = run?.state === 'running' ? undefined : { kind: 'none' };
+  return 'observe';
+}
+
+/** Whether an unclaimed request would be collapsed, or somebody else's turn comes first. */
+async function hasToWait(collapseKey: string, mapping: Mapping | null, store: MappingStore): Promise<boolean> {
+  if (await store.hasUnclaimed(collapseKey, mapping?.id ?? null)) {
+    return true;
+  }
+  const first = await store.nextHeld(collapseKey);
+  return first !== undefined && first !== mapping?.taskId;
+}
+
+async function takeSlot(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
+  const { collapseKey } = mapping;
+  const later = { end: Number.POSITIVE_INFINITY };
+  if (collapseKey !== null && (await hasToWait(collapseKey, mapping, context.store))) {
+    // Should a place be free after all, the first in line is told of it at the end of the pass.
+    pass.freedKeys.add(collapseKey);
+    return later;
+  }
+  const submissions = mapping.submissions + 1;
+  const stored = await context.store.update(
+    mapping,
+    {
+      state: 'intended',
+      hasSlot: collapseKey !== null,
+      submissions,
+      externalId: externalIdOf(pass.taskId, mapping.runId, submissions),
+    },
+    context.clock.now(),
+  );
+  if (stored.kind === 'slot-taken') {
+    return later;
+  }
+  accept(pass, stored);
+  pass.knowledge.request = { kind: 'none' };
+  pass.knowledge.admission = undefined;
+  return 'observe';
+}
+
+/** The call to the legacy CI may have taken effect although it failed: look for the request before another one. */
+export class SubmissionUnknown extends Error {
+  readonly retryAt: number;
+  constructor(retryAt: number, cause: unknown) {
+    super('it is not known whether the build request was made', { cause });
+    this.name = 'SubmissionUnknown';
+    this.retryAt = retryAt;
+  }
+}
+
+async function submit(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
+  const { ci, clock, timing } = context;
+  const { admission } = pass.knowledge;
+  if (admission?.kind !== 'admitted') {
+    return 'observe';
+  }
+  // Under a fresh lease: whoever takes this mapping over after a crash looks for the request first.
+  await renew(pass, context);
+  const spec = { ...admission.spec, runId: mapping.runId, externalId: mapping.externalId };
+  let buildRequestId: number;
+  try {
+    buildRequestId = await ci.submit(spec);
+  } catch (error) {
+    if (error instanceof LegacyCiError && error.code === 'legacy-ci-rejected') {
+      context.log.warn({ taskId: pass.taskId, runId: mapping.runId, err: error }, 'build request rejected');
+      await update(pass, context, { state: 'refusing', hasSlot: false, lastError: describeError(error) });
+      pass.knowledge.request = { kind: 'none' };
+      return 'observe';
+    }
+    throw new SubmissionUnknown(clock.now() + timing.submitGraceMs, error);
+  }
+  const view: RequestView = { buildRequestId, builder: spec.builder, state: 'pending', builds: [] };
+  try {
+    await update(pass, context, { state: 'submitted', buildRequestId });
+  } catch (error) {
+    if (error instanceof MappingMoved) {
+      await withdrawDoubled(view, pass, context);
+    }
+    throw error;
+  }
+  pass.knowledge.request = { kind: 'present', value: view };
+  return 'observe';
+}
+
+/** Another pass took over between our call and its record. If it made a request of its own, ours is one too many. */
+async function withdrawDoubled(view: RequestView, pass: Pass, { store, ci, log }: ApplyContext): Promise<void> {
+  const open = await store.openMapping(pass.taskId);
+  if (open?.buildRequestId === view.buildRequestId) {
+    return;
+  }
+  if (open !== undefined && open.buildRequestId === null) {
+    // It has yet to look for a request under the external id, and will find ours.
+    return;
+  }
+  log.warn(
+    { taskId: pass.taskId, buildRequestId: view.buildRequestId, kept: open?.buildRequestId },
+    'build request withdrawn: the task has another one or is no longer wanted',
+  );
+  await ci.cancel(view, 'another build request of the same task exists');
+}
+
+async function claimRun(action: Extract<Action, { do: 'claimRun' }>, pass: Pass, context: ApplyContext): Promise<Next> {
+  const status = await context.queue.claim(pass.taskId, action.runId);
+  pass.knowledge.task = { kind: 'present', value: status };
+  await update(pass, context, {
+    runId: action.runId,
+    takenUntil: status.runs.find(({ runId }) => runId === action.runId)?.takenUntil ?? null,
+    retriesReported: action.retriesReported,
+    hasSlot: false,
+  });
+  return 'next';
+}
+
+async function reclaim(runId: number, pass: Pass, context: ApplyContext): Promise<void> {
+  const { takenUntil } = await context.queue.reclaim(pass.taskId, runId);
+  const { task } = pass.knowledge;
+  if (task?.kind === 'present') {
+    const runs = task.value.runs.map((run: TaskRun) => (run.runId === runId ? { ...run, takenUntil } : run));
+    pass.knowledge.task = { kind: 'present', value: { ...task.value, runs } };
+  }
+  await update(pass, context, { takenUntil });
+}
+
+/** Only a convenience for people: a failure is noted and nothing depends on it. */
+async function announce(runId: number, pass: Pass, { upload, log }: ApplyContext): Promise<Next> {
+  const url = lastBuild(requestOf(pass))?.url;
+  if (url !== undefined) {
+    try {
+      const { taskId } = pass;
+      const { builder } = mappingOf(pass);
+      await announceBuild(upload, { taskId, runId, builder, expires: taskOf(pass).expires }, url);
+    } catch (error) {
+      log.warn({ taskId: pass.taskId, runId, err: error }, 'live log not linked to the build');
+    }
+  }
+  return 'observe';
+}
+
+const EXPLANATIONS = {
+  'request-gone': (id: number | null) =>
+    `Build request ${id} of this task is gone from Buildbot (it was purged, or its database was replaced), so the bridge cannot tell what became of it. Rerun the task to build it again.\n`,
+  collapsed: () =>
+    `Buildbot collapsed every build request of this task into newer ones of the same builder and revision, without building it. Somebody else asks for the same builds: set collapseRequests = False for this builder in master.cfg, or rerun the task when the builder is quieter.\n`,
+} as const;
+
+async function explain(
+  action: Extract<Action, { do: 'uploadExplanation' }>,
+  pass: Pass,
+  context: ApplyContext,
+): Promise<Next> {
+  const mapping = mappingOf(pass);
+  const isRefusal = action.about === 'refused';
+  const text =
+    action.about === 'refused'
+      ? refusalLog(mapping, pass.knowledge.admission)
+      : EXPLANATIONS[action.about](mapping.buildRequestId);
+  const reason = isRefusal ? ('malformed-payload' as const) : ('internal-error' as const);
+  const target = await uploadTarget(action.runId, { state: 'exception', reason }, pass, context);
+  await uploadExplanation(context.upload, target, text, mapping.attempts > 0);
+  return 'next';
+}
+
+async function uploadTarget(
+  runId: number,
+  resolution: UploadTarget['resolution'],
+  pass: Pass,
+  { queue }: ApplyContext,
+): Promise<UploadTarget> {
+  const { expires } = await readDefinition(pass.taskId, pass.knowledge, queue);
+  return { taskId: pass.taskId, runId, builder: mappingOf(pass).builder, expires, resolution };
+}
+
+async function resolved(status: TaskStatus, resolution: string, pass: Pass, context: ApplyContext): Promise<Next> {
+  pass.knowledge.task = { kind: 'present', value: status };
+  await update(pass, context, { takenUntil: null, resolution });
+  return 'observe';
+}
+
+async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
+  await context.ci.cancel(requestOf(pass), because);
+  pass.knowledge.request = undefined;
+  await update(pass, context, {
+    state: 'cancelling',
+    hasSlot: false,
+    nextCheckAt: context.clock.now() + context.timing.cancelRetryMs,
+  });
+  return 'observe';
+}
+
+async function closeMapping(mapping: Mapping, pass: Pass, { store, clock }: ApplyContext): Promise<Next> {
+  const { task } = pass.knowledge;
+  const run = task?.kind === 'present' ? task.value.runs.find(({ runId }) => runId === mapping.runId) : undefined;
+  const now = clock.now();
+  const stored = await store.release(
+    mapping,
+    {
+      state: 'closed',
+      hasSlot: false,
+      resolved: now,
+      resolution: run?.reasonResolved ?? mapping.resolution ?? run?.state ?? 'gone',
+    },
+    now,
+  );
+  accept(pass, stored);
+  pass.knowledge.mapping = null;
+  pass.knowledge.request = { kind: 'none' };
+  pass.knowledge.admission = undefined;
+  return 'observe';
+}
+
+async function update(pass: Pass, { store, clock }: ApplyContext, changes: MappingChanges): Promise<void> {
+  accept(pass, await store.update(mappingOf(pass), changes, clock.now()));
+}
+
+async function renew(pass: Pass, { store, clock, timing }: ApplyContext): Promise<void> {
+  const now = clock.now();
+  accept(pass, await store.renewLease(mappingOf(pass), now + timing.leaseMs, now));
+  pass.leaseUntil = now + timing.leaseMs;
+}
+
+/** Takes over what was stored, and notes whether a place for an unclaimed request became free. */
+function accept(pass: Pass, stored: Stored): void {
+  if (stored.kind !== 'stored') {
+    throw new MappingMoved(pass.taskId);
+  }
+  const before = pass.knowledge.mapping;
+  if (before?.hasSlot && !stored.mapping.hasSlot && before.collapseKey !== null) {
+    pass.freedKeys.add(before.collapseKey);
+  }
+  pass.knowledge.mapping = stored.mapping;
+}
+
+/** Renews lease and claim while something long goes on, so that neither is lost to its length. */
+async function keepingAlive(pass: Pass, context: ApplyContext, work: () => Promise<void>): Promise<void> {
+  const stop = new AbortController();
+  const heart = beat(pass, context, stop.signal);
+  try {
+    await work();
+  } finally {
+    stop.abort();
+  }
+  const moved = await heart;
+  if (moved) {
+    throw moved;
+  }
+}
+
+/** Resolves when stopped, or with what was thrown when the mapping is no longer ours. */
+async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Promise<MappingMoved | undefined> {
+  for (;;) {
+    await context.clock.sleep(context.timing.leaseMs / 3, signal);
+    if (signal.aborted) {
+      return undefined;
+    }
+    try {
+      await renew(pass, context);
+      const { takenUntil, runId } = mappingOf(pass);
+      if (takenUntil !== null && context.clock.now() >= takenUntil - context.reclaimThresholdMs) {
+        await reclaim(runId, pass, context);
+      }
+    } catch (error) {
+      if (error instanceof MappingMoved) {
+        return error;
+      }
+      // The work goes on: the lease and the claim outlive a few failed renewals, and the resolution finds out the rest.
+      context.log.warn({ taskId: pass.taskId, err: error }, 'claim not renewed during an upload');
+    }
+  }
+}
+
+function mappingOf(pass: Pass): Mapping {
+  if (pass.knowledge.mapping === null) {
+    throw new Error('an action needs a mapping and there is none: a bug in decide');
+  }
+  return pass.knowledge.mapping;
+}
+
+function taskOf(pass: Pass): TaskStatus {
+  if (pass.knowledge.task?.kind !== 'present') {
+    throw new Error('an action needs the task and it was not read: a bug in decide');
+  }
+  return pass.knowledge.task.value;
+}
+
+function requestOf(pass: Pass): RequestView {
+  if (pass.knowledge.request?.kind !== 'present') {
+    throw new Error('an action needs the build request and it was not read: a bug in decide');
+  }
+  return pass.knowledge.request.value;
+}

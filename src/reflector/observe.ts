@@ -1,0 +1,132 @@
+/** Reads what `decide` needs and is not known yet. */
+import type { RequestView } from '../domain/build.ts';
+import type { Mapping } from '../domain/mapping.ts';
+import type { TaskDefinition, TaskStatus } from '../domain/task.ts';
+import { lastRun } from '../domain/task.ts';
+import { type BridgeError, QueueError } from '../errors.ts';
+import type { LegacyCi, Problem, Seen, TaskQueue } from '../ports.ts';
+import {
+  type Admission,
+  type BuilderRules,
+  builderProblems,
+  parsePayload,
+  refusalText,
+  requestedBuilder,
+} from './admission.ts';
+import type { Observation } from './decide.ts';
+
+/** What is known so far; what is undefined has to be read. Actions change it as they go. */
+export interface Knowledge {
+  mapping: Mapping | null;
+  task?: Seen<TaskStatus> | undefined;
+  request?: Observation['request'] | undefined;
+  admission?: Admission | undefined;
+  definition?: TaskDefinition | undefined;
+}
+
+export interface ObserveContext {
+  readonly queue: TaskQueue;
+  readonly ci: LegacyCi;
+  readonly rules: BuilderRules;
+}
+
+/** What a submission is known by in the legacy CI. */
+export function externalIdOf(taskId: string, runId: number, submission: number): string {
+  return `${taskId}/${runId}/${submission}`;
+}
+
+/**
+ * Fills in what is not known.
+ * @throws the error of whatever an admission needs and could not be read; nothing is decided without it
+ */
+export async function observe(taskId: string, knowledge: Knowledge, context: ObserveContext): Promise<Observation> {
+  const [task, request] = await Promise.all([
+    knowledge.task ?? context.queue.status(taskId),
+    knowledge.request ?? readRequest(knowledge.mapping, context.ci),
+  ]);
+  knowledge.task = task;
+  knowledge.request = request;
+  if (knowledge.admission === undefined && needsAdmission(knowledge, context.queue.taskQueueId)) {
+    knowledge.admission = await admit(taskId, knowledge, context);
+  }
+  return { mapping: knowledge.mapping, task, request, admission: knowledge.admission ?? null };
+}
+
+async function readRequest(mapping: Mapping | null, ci: LegacyCi): Promise<Observation['request']> {
+  if (mapping?.buildRequestId != null) {
+    const found: ReadonlyMap<number, Seen<RequestView>> = await ci.readMany([mapping.buildRequestId]);
+    return found.get(mapping.buildRequestId) ?? { kind: 'absent' };
+  }
+  return mapping?.state === 'intended' ? ci.findByExternalId(mapping) : { kind: 'none' };
+}
+
+/** Only what may be submitted or refused is looked at so closely. */
+function needsAdmission({ mapping, task }: Knowledge, taskQueueId: string): boolean {
+  if (task?.kind !== 'present' || task.value.taskQueueId !== taskQueueId) {
+    return false;
+  }
+  const isOpen = ['pending', 'running'].includes(lastRun(task.value)?.state ?? '');
+  return isOpen && (mapping === null || mapping.state === 'intended' || mapping.state === 'refusing');
+}
+
+async function admit(taskId: string, knowledge: Knowledge, context: ObserveContext): Promise<Admission> {
+  const { queue, ci, rules } = context;
+  const definition = await readDefinition(taskId, knowledge, queue);
+  const wanted = requestedBuilder(definition.payload);
+  if (rules.isIgnored(wanted)) {
+    return { kind: 'ignored', builder: wanted };
+  }
+  const runId = knowledge.task?.kind === 'present' ? (lastRun(knowledge.task.value)?.runId ?? 0) : 0;
+  const externalId = knowledge.mapping?.externalId ?? externalIdOf(taskId, runId, 1);
+  const parsed = parsePayload({ taskId, runId, externalId }, definition);
+  if ('problems' in parsed) {
+    return { kind: 'refused', builder: wanted, problems: parsed.problems };
+  }
+  const { spec } = parsed;
+  const hasRoles = definition.scopes.some((scope) => scope.startsWith('assume:'));
+  const scopes =
+    hasRoles && rules.isRestricted(spec.builder) ? await queue.expandScopes(definition.scopes) : definition.scopes;
+  const problems = builderProblems(spec.builder, rules, scopes, await ci.builders());
+  const all = problems.length > 0 ? problems : await ci.problems(spec);
+  return all.length > 0
+    ? { kind: 'refused', builder: spec.builder, problems: all }
+    : { kind: 'admitted', spec, collapseKey: ci.collapseKey(spec) };
+}
+
+/** The task's definition, which never changes. */
+export async function readDefinition(taskId: string, knowledge: Knowledge, queue: TaskQueue): Promise<TaskDefinition> {
+  if (knowledge.definition) {
+    return knowledge.definition;
+  }
+  const definition = await queue.task(taskId);
+  if (definition.kind !== 'present') {
+    throw definition.kind === 'unreadable'
+      ? definition.error
+      : new QueueError('queue-not-found', 'the queue no longer has the definition of the task', { isTransient: true });
+  }
+  knowledge.definition = definition.value;
+  return definition.value;
+}
+
+/** What a refused task's log says; the legacy CI's own refusal (`lastError`) where admission had nothing to object. */
+export function refusalLog(mapping: Mapping, admission: Admission | undefined): string {
+  const problems: readonly Problem[] =
+    admission?.kind === 'refused'
+      ? admission.problems
+      : [
+          {
+            where: 'payload',
+            what: mapping.lastError ?? 'Buildbot did not take the build request',
+            mend: 'correct what Buildbot objects to, or ask whoever runs the bridge',
+          },
+        ];
+  return refusalText(mapping.builder, problems);
+}
+
+/** The error of something unreadable, if there is one, for `lastError` and the log. */
+export function readError({ task, request }: Observation): BridgeError | undefined {
+  if (task.kind === 'unreadable') {
+    return task.error;
+  }
+  return request.kind === 'unreadable' ? request.error : undefined;
+}

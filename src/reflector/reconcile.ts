@@ -1,0 +1,266 @@
+/**
+ * One pass over one task: read, decide, act, until nothing is left to do. Listeners, the reflector and the command line
+ * all come through here; there is no second way to claim, resolve or cancel.
+ */
+import type { Mapping } from '../domain/mapping.ts';
+import { BridgeError, describeError, QueueError, StoreError } from '../errors.ts';
+import { type Action, applyMode, type Mode } from './actions.ts';
+import type { BuilderRules } from './admission.ts';
+import { type ApplyContext, MappingMoved, type Pass, perform, SubmissionUnknown } from './apply.ts';
+import { decide, type Observation, type Policy } from './decide.ts';
+import { type Knowledge, observe, readError } from './observe.ts';
+
+export interface ReconcileContext extends ApplyContext {
+  readonly rules: BuilderRules;
+  readonly policy: Policy;
+  readonly mode: Mode;
+  /** Of this process; part of every lease's owner and of the trace. */
+  readonly instance: string;
+  /** Called for a task whose turn has come because another one's request was claimed. */
+  readonly poke: (taskId: string) => void;
+  /** Uniform in [0, 1): jitter. */
+  readonly random: () => number;
+}
+
+/**
+ * How a pass ended: well; while another pass had the task; or with an error that was logged, to be tried again then.
+ */
+export type PassResult =
+  | { readonly kind: 'done' }
+  /** The task is another bridge's, or nothing that this bridge does anything about. */
+  | { readonly kind: 'not-ours' }
+  | { readonly kind: 'busy' }
+  | { readonly kind: 'failed'; readonly retryAt: number };
+
+/** What a sweep has read beforehand. */
+export type Seed = Pick<Knowledge, 'task' | 'request'>;
+
+export interface Reconciler {
+  /** Looks at a task of which something was heard. Does not throw. */
+  reconcile(taskId: string): Promise<PassResult>;
+  /** The same for a mapping that was leased (to `owner`) and read in a batch. */
+  reconcileLeased(mapping: Mapping, owner: string, seed: Seed): Promise<PassResult>;
+  /**
+   * What would be done first about a leased mapping, for a sweep, which lets go in bulk of what is only to be seen
+   * again; undefined when more has to be read to know.
+   */
+  preview(mapping: Mapping, seed: Seed): readonly Action[] | undefined;
+}
+
+/** More steps than any task needs in one pass: a task that gets there goes round in circles. */
+const MAX_STEPS = 24;
+const FIRST_RETRY_MS = 1000;
+const MAX_RETRY_MS = 60_000;
+/** Rights are not mended in seconds. */
+const FORBIDDEN_RETRY_MS = 300_000;
+
+export function createReconciler(context: ReconcileContext): Reconciler {
+  const { store, clock, timing, log, instance, policy, mode } = context;
+  let passes = 0;
+
+  function newPass(taskId: string, owner: string, knowledge: Knowledge): Pass {
+    const leaseUntil = clock.now() + timing.leaseMs;
+    return { taskId, owner, knowledge, leaseUntil, trace: [], freedKeys: new Set() };
+  }
+
+  async function reconcile(taskId: string): Promise<PassResult> {
+    passes += 1;
+    const owner = `${instance}#${passes}`;
+    try {
+      if (mode === 'observe') {
+        return await watchOnly(taskId);
+      }
+      const now = clock.now();
+      const leased = await store.lease(taskId, { owner, leaseUntil: now + timing.leaseMs, now });
+      if (leased.kind === 'busy') {
+        return { kind: 'busy' };
+      }
+      return await run(newPass(taskId, owner, { mapping: leased.kind === 'leased' ? leased.mapping : null }));
+    } catch (error) {
+      log.error({ taskId, err: error }, 'mapping could not be read');
+      return { kind: 'failed', retryAt: clock.now() + FIRST_RETRY_MS };
+    }
+  }
+
+  /** Runs the steps; never throws. */
+  async function run(pass: Pass): Promise<PassResult> {
+    let result: PassResult;
+    try {
+      result = await steps(pass);
+    } catch (error) {
+      result = await failed(pass, error);
+    }
+    await finish(pass);
+    return result;
+  }
+
+  async function steps(pass: Pass): Promise<PassResult> {
+    let conflicts = 0;
+    for (let step = 0; step < MAX_STEPS; step += 1) {
+      const observation = await observe(pass.taskId, pass.knowledge, context);
+      const { todo, left } = applyMode(decide(observation, policy, clock.now()), mode);
+      if (left.length > 0) {
+        log.debug({ taskId: pass.taskId, mode, actions: left.map((action) => action.do) }, 'left out by mode');
+      }
+      try {
+        const end = await performAll(todo, pass);
+        if (end !== undefined) {
+          return await rest(pass, observation, end);
+        }
+      } catch (error) {
+        const isConflict =
+          error instanceof QueueError && (error.code === 'queue-conflict' || error.code === 'queue-not-found');
+        conflicts += 1;
+        if (!isConflict || conflicts > 2) {
+          throw error;
+        }
+        // The queue knows better than what was read: read it again and decide anew.
+        pass.knowledge.task = undefined;
+        log.debug({ taskId: pass.taskId, err: error }, 'the run was moved meanwhile');
+      }
+    }
+    throw new Error(`no rest after ${MAX_STEPS} steps: the last actions were ${lastActions(pass)}`);
+  }
+
+  /** @returns when to look again if the pass is over, undefined if there is more to see */
+  async function performAll(actions: readonly Action[], pass: Pass): Promise<number | undefined> {
+    for (const action of actions) {
+      const next = await perform(action, pass, context);
+      if (next === 'observe') {
+        return undefined;
+      }
+      if (next !== 'next') {
+        return next.end;
+      }
+    }
+    return actions.length === 0 ? Number.POSITIVE_INFINITY : undefined;
+  }
+
+  /** Nothing to do for now: let go of the mapping until then. */
+  async function rest(pass: Pass, observation: Observation, at: number): Promise<PassResult> {
+    const { mapping } = pass.knowledge;
+    if (mapping === null) {
+      const isOurs = observation.task.kind !== 'present' || observation.admission?.kind !== 'ignored';
+      return observation.task.kind === 'unreadable'
+        ? failedUnmapped(pass, observation.task.error)
+        : { kind: isOurs ? 'done' : 'not-ours' };
+    }
+    const error = readError(observation);
+    if (error) {
+      return failed(pass, error, Math.min(at, clock.now() + policy.recheckMs));
+    }
+    const now = clock.now();
+    const nextCheckAt = Math.min(at, now + policy.recheckMs);
+    await store.release(
+      mapping,
+      mapping.attempts > 0 && mapping.state !== 'refusing'
+        ? { nextCheckAt, attempts: 0, lastError: null }
+        : { nextCheckAt },
+      now,
+    );
+    return { kind: 'done' };
+  }
+
+  function failedUnmapped(pass: Pass, error: unknown): PassResult {
+    log.warn({ taskId: pass.taskId, err: error }, 'pass failed; it will be tried again');
+    return { kind: 'failed', retryAt: clock.now() + FIRST_RETRY_MS };
+  }
+
+  async function failed(pass: Pass, error: unknown, notAfter = Number.POSITIVE_INFINITY): Promise<PassResult> {
+    if (error instanceof MappingMoved) {
+      return { kind: 'busy' };
+    }
+    const { mapping } = pass.knowledge;
+    const attempts = (mapping?.attempts ?? 0) + 1;
+    const now = clock.now();
+    const retryAt = Math.min(notAfter, Math.max(now + backoff(error, attempts), graceOf(error, mapping, now)));
+    const fields = {
+      taskId: pass.taskId,
+      runId: mapping?.runId,
+      buildRequestId: mapping?.buildRequestId ?? undefined,
+      attempts,
+      retryInMs: retryAt - now,
+      err: error,
+    };
+    if (isExpected(error)) {
+      log.warn(fields, 'pass failed; it will be tried again');
+    } else {
+      log.error(fields, 'pass failed; a person should look');
+    }
+    if (mapping !== null && !(error instanceof StoreError)) {
+      const cause = error instanceof SubmissionUnknown ? error.cause : error;
+      await store
+        .release(mapping, { nextCheckAt: retryAt, attempts, lastError: describeError(cause) }, now)
+        .catch((err: unknown) => log.warn({ taskId: pass.taskId, err }, 'lease not released; it runs out'));
+    }
+    return { kind: 'failed', retryAt };
+  }
+
+  function backoff(error: unknown, attempts: number): number {
+    const isForbidden =
+      error instanceof BridgeError && (error.code === 'queue-forbidden' || error.code === 'legacy-ci-forbidden');
+    const base = isForbidden ? FORBIDDEN_RETRY_MS : Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** (attempts - 1));
+    return base * (0.75 + context.random() / 2);
+  }
+
+  /** Trace and pokes come last: neither may keep a task from its end. */
+  async function finish(pass: Pass): Promise<void> {
+    try {
+      if (pass.trace.length > 0) {
+        await store.addEvents(pass.trace.map((event) => ({ ...event, instance })));
+      }
+      for (const key of pass.freedKeys) {
+        const next = (await store.hasUnclaimed(key, null)) ? undefined : await store.nextHeld(key);
+        if (next !== undefined && next !== pass.taskId) {
+          context.poke(next);
+        }
+      }
+    } catch (error) {
+      log.warn({ taskId: pass.taskId, err: error }, 'trace not written');
+    }
+  }
+
+  /** Changes nothing anywhere; says what would be done. */
+  async function watchOnly(taskId: string): Promise<PassResult> {
+    const knowledge: Knowledge = { mapping: (await store.openMapping(taskId)) ?? null };
+    const observation = await observe(taskId, knowledge, context);
+    for (const action of decide(observation, policy, clock.now())) {
+      if (action.do !== 'lookAgain') {
+        log.info({ taskId, action: action.do, because: action.because }, 'would act, but only observes');
+      }
+    }
+    return { kind: 'done' };
+  }
+
+  return {
+    reconcile,
+    reconcileLeased: (mapping, owner, seed) => run(newPass(mapping.taskId, owner, { mapping, ...seed })),
+    preview(mapping, seed) {
+      const { task, request } = seed;
+      const isUnclear = mapping.state === 'intended' || mapping.state === 'refusing';
+      if (task === undefined || request === undefined || isUnclear) {
+        return undefined;
+      }
+      return applyMode(decide({ mapping, task, request, admission: null }, policy, clock.now()), mode).todo;
+    },
+  };
+}
+
+/** A failed submission is not repeated before its late answer is out of the question. */
+function graceOf(error: unknown, mapping: Mapping | null, now: number): number {
+  if (error instanceof SubmissionUnknown) {
+    return error.retryAt;
+  }
+  return mapping?.state === 'intended' && mapping.nextCheckAt > now ? mapping.nextCheckAt : 0;
+}
+
+function isExpected(error: unknown): boolean {
+  return (error instanceof BridgeError && error.isTransient) || error instanceof SubmissionUnknown;
+}
+
+function lastActions(pass: Pass): string {
+  return pass.trace
+    .slice(-4)
+    .map(({ what }) => what)
+    .join(', ');
+}

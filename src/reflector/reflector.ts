@@ -1,0 +1,135 @@
+/**
+ * The timer: keeps claims alive, notices what no event tells, finds tasks whose message never came, and cleans up. Alone,
+ * without any listener, it brings every task to its end.
+ */
+import { type ScheduledTask, schedule } from 'node-cron';
+import type { Logger } from 'pino';
+import type { Clock, MappingStore, TaskQueue } from '../ports.ts';
+import type { SweepReport } from './sweep.ts';
+
+export interface ReflectorOptions {
+  readonly store: MappingStore;
+  readonly queue: TaskQueue;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** A cron expression, seconds first. */
+  readonly schedule: string;
+  /** Each tick starts up to this much later, so that many instances do not sweep at the same moment. */
+  readonly jitterMs: number;
+  readonly retentionMs: number;
+  readonly random: () => number;
+  readonly sweep: (signal: AbortSignal) => Promise<SweepReport>;
+  /** A look at a task that has no mapping; resolves when it was had. */
+  readonly hint: (taskId: string) => Promise<void>;
+  /** Whether a pending task was found to be none of ours a moment ago. */
+  readonly isKnownForeign: (taskId: string) => boolean;
+  readonly heartbeat: () => Promise<void>;
+}
+
+export interface Reflector {
+  start(): void;
+  /** Sweeps now, or once more after the sweep that is under way. */
+  poke(): void;
+  /** One whole round. */
+  runOnce(): Promise<void>;
+  /** When the last round ended well, UTC milliseconds; 0 if none did yet. */
+  lastSuccess(): number;
+  /** Begins nothing new; resolves when the round under way is over. */
+  stop(): Promise<void>;
+}
+
+/** How many closed mappings a round removes at most: pruning must not keep claims waiting. */
+const PRUNE_BATCH = 500;
+
+export function createReflector(options: ReflectorOptions): Reflector {
+  const { store, queue, clock, log } = options;
+  const stopping = new AbortController();
+  let timer: ScheduledTask | undefined;
+  let round: Promise<void> | undefined;
+  let isWantedAgain = false;
+  let lastSuccess = 0;
+
+  /** One part that fails does not keep the others from being done. */
+  async function part(name: string, work: () => Promise<unknown>): Promise<boolean> {
+    if (stopping.signal.aborted) {
+      return false;
+    }
+    try {
+      await work();
+      return true;
+    } catch (error) {
+      log.warn({ part: name, err: error }, 'part of a round failed; the next round tries again');
+      return false;
+    }
+  }
+
+  async function runOnce(): Promise<void> {
+    const started = clock.now();
+    let report: SweepReport | undefined;
+    const parts = [
+      await part('heartbeat', options.heartbeat),
+      await part('sweep', async () => {
+        report = await options.sweep(stopping.signal);
+      }),
+      await part('pending', () => findUnmapped(queue.listPending())),
+      await part('claimed', () => findUnmapped(queue.listClaimed())),
+      await part('prune', () => store.prune(clock.now() - options.retentionMs, PRUNE_BATCH)),
+    ];
+    if (parts.every(Boolean)) {
+      lastSuccess = clock.now();
+    }
+    log.debug({ ...report, durationMs: clock.now() - started }, 'round ended');
+  }
+
+  /** Tasks that the queue lists and that have no mapping: their message was lost, or is still on its way. */
+  async function findUnmapped(pages: AsyncIterable<readonly string[]>): Promise<void> {
+    for await (const page of pages) {
+      if (stopping.signal.aborted) {
+        return;
+      }
+      const open = await store.openAmong(page);
+      const unmapped = page.filter((taskId) => !open.has(taskId) && !options.isKnownForeign(taskId));
+      await Promise.allSettled(unmapped.map((taskId) => options.hint(taskId)));
+    }
+  }
+
+  function poke(): void {
+    if (stopping.signal.aborted) {
+      return;
+    }
+    if (round) {
+      isWantedAgain = true;
+      return;
+    }
+    round = runOnce().finally(() => {
+      round = undefined;
+      if (isWantedAgain) {
+        isWantedAgain = false;
+        poke();
+      }
+    });
+  }
+
+  async function tick(): Promise<void> {
+    await clock.sleep(options.random() * options.jitterMs, stopping.signal);
+    // A sweep that is still running is not started twice, nor queued: the timer comes round again.
+    if (!round) {
+      poke();
+    }
+  }
+
+  return {
+    start() {
+      timer = schedule(options.schedule, tick, { name: 'reflector' });
+      poke();
+    },
+    poke,
+    runOnce,
+    lastSuccess: () => lastSuccess,
+    async stop() {
+      stopping.abort();
+      await timer?.destroy();
+      await round;
+    },
+  };
+}

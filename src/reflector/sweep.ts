@@ -1,0 +1,165 @@
+/**
+ * Looks at every mapping that is due, in batches: a fixed number of statements and calls a batch, and a pass only for
+ * those where there is something to do.
+ */
+import pLimit from 'p-limit';
+import type { Logger } from 'pino';
+import type { Mapping } from '../domain/mapping.ts';
+import type { Clock, LegacyCi, MappingStore, TaskQueue } from '../ports.ts';
+import type { Action } from './actions.ts';
+import type { Observation } from './decide.ts';
+import type { Reconciler, Seed } from './reconcile.ts';
+
+export interface SweepContext {
+  readonly store: MappingStore;
+  readonly queue: TaskQueue;
+  readonly ci: LegacyCi;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly reconciler: Reconciler;
+  readonly instance: string;
+  readonly leaseMs: number;
+  readonly recheckMs: number;
+  readonly batchSize: number;
+  /** Passes at once. */
+  readonly concurrency: number;
+}
+
+/** What a sweep did, for the log and the gauges. */
+export interface SweepReport {
+  readonly due: number;
+  readonly passes: number;
+  readonly failed: number;
+}
+
+/**
+ * Sweeps until nothing is due any more or `signal` aborts.
+ * @throws StoreError; what fails for single tasks does not stop the others
+ */
+export async function sweep(context: SweepContext, signal: AbortSignal): Promise<SweepReport> {
+  const report = { due: 0, passes: 0, failed: 0 };
+  for (let batch = 1; !signal.aborted; batch += 1) {
+    const now = context.clock.now();
+    const owner = `${context.instance}#sweep-${now}-${batch}`;
+    const leaseUntil = now + context.leaseMs;
+    const mappings = await context.store.leaseDue({ owner, leaseUntil, now, limit: context.batchSize });
+    if (mappings.length === 0) {
+      break;
+    }
+    report.due += mappings.length;
+    await sweepBatch(mappings, owner, context, report);
+    if (mappings.length < context.batchSize) {
+      break;
+    }
+  }
+  return report;
+}
+
+async function sweepBatch(
+  mappings: readonly Mapping[],
+  owner: string,
+  context: SweepContext,
+  report: { passes: number; failed: number },
+): Promise<void> {
+  const seeds = await readAll(mappings, context);
+  const idle = new Map<number, Mapping[]>();
+  const busy: Mapping[] = [];
+  const firstHeld = firstOfEachKey(mappings);
+  const now = context.clock.now();
+  for (const mapping of mappings) {
+    const actions = context.reconciler.preview(mapping, seeds.get(mapping) ?? {});
+    const at = restUntil(mapping, actions, firstHeld, now + context.recheckMs);
+    if (at === undefined) {
+      busy.push(mapping);
+    } else {
+      idle.set(at, [...(idle.get(at) ?? []), mapping]);
+    }
+  }
+  for (const [nextCheckAt, group] of idle) {
+    await context.store.releaseMany(group, { nextCheckAt }, now);
+  }
+  const limit = pLimit(context.concurrency);
+  await Promise.all(
+    busy.map((mapping) =>
+      limit(async () => {
+        report.passes += 1;
+        const result = await context.reconciler.reconcileLeased(mapping, owner, seeds.get(mapping) ?? {});
+        report.failed += result.kind === 'failed' ? 1 : 0;
+      }),
+    ),
+  );
+}
+
+/** Statuses and requests of a whole batch, in as few calls as possible. */
+async function readAll(
+  mappings: readonly Mapping[],
+  { queue, ci, log }: SweepContext,
+): Promise<ReadonlyMap<Mapping, Seed>> {
+  const ids = mappings.flatMap(({ buildRequestId }) => (buildRequestId === null ? [] : [buildRequestId]));
+  const [tasks, requests] = await Promise.all([
+    queue.statuses(mappings.map(({ taskId }) => taskId)),
+    ids.length > 0 ? ci.readMany(ids) : new Map(),
+  ]);
+  const unreadable = [...tasks.values(), ...requests.values()].filter((seen) => seen.kind === 'unreadable');
+  if (unreadable.length > 0) {
+    log.warn({ count: unreadable.length, err: unreadable[0]?.error }, 'part of a sweep could not be read');
+  }
+  return new Map(
+    mappings.map((mapping) => {
+      const request = requestSeed(mapping, requests);
+      return [mapping, { task: tasks.get(mapping.taskId), ...(request === undefined ? {} : { request }) }];
+    }),
+  );
+}
+
+function requestSeed(
+  mapping: Mapping,
+  requests: Awaited<ReturnType<LegacyCi['readMany']>>,
+): Observation['request'] | undefined {
+  if (mapping.buildRequestId !== null) {
+    return requests.get(mapping.buildRequestId);
+  }
+  return mapping.state === 'intended' ? undefined : { kind: 'none' };
+}
+
+/** Of those held back, only the first in line of each collapse key can have its turn. */
+function firstOfEachKey(mappings: readonly Mapping[]): ReadonlySet<Mapping> {
+  const first = new Map<string, Mapping>();
+  for (const mapping of mappings) {
+    if (mapping.state !== 'held' || mapping.collapseKey === null) {
+      continue;
+    }
+    const best = first.get(mapping.collapseKey);
+    if (
+      !best ||
+      mapping.priority > best.priority ||
+      (mapping.priority === best.priority && mapping.created < best.created)
+    ) {
+      first.set(mapping.collapseKey, mapping);
+    }
+  }
+  return new Set(first.values());
+}
+
+/** Until when a mapping can rest; undefined if there is something to do about it. Whole seconds, so that groups form. */
+function restUntil(
+  mapping: Mapping,
+  actions: readonly Action[] | undefined,
+  firstHeld: ReadonlySet<Mapping>,
+  usual: number,
+): number | undefined {
+  const isBehind =
+    mapping.state === 'held' &&
+    mapping.collapseKey !== null &&
+    !firstHeld.has(mapping) &&
+    actions?.every((action) => action.do === 'takeSlot');
+  if (isBehind || actions?.length === 0) {
+    return wholeSecond(usual);
+  }
+  const only = actions?.[0];
+  return actions?.length === 1 && only?.do === 'lookAgain' ? wholeSecond(Math.min(only.at, usual)) : undefined;
+}
+
+function wholeSecond(ms: number): number {
+  return Math.floor(ms / 1000) * 1000;
+}

@@ -1,0 +1,187 @@
+/** A run's artifacts. Uploading comes before resolving: afterwards the queue takes no more. */
+import type { Logger } from 'pino';
+import type { RequestView } from '../domain/build.ts';
+import { lastBuild } from '../domain/build.ts';
+import { BridgeError, describeError } from '../errors.ts';
+import type { Artifact, LegacyCi, Outcome, Resolution, TaskQueue } from '../ports.ts';
+import { withSpooledLog } from './log-spool.ts';
+import { runResults, statusJson } from './outcome.ts';
+
+export const LIVE_LOG = 'public/logs/live.log';
+export const BACKING_LOG = 'public/logs/live_backing.log';
+export const PROPERTIES = 'public/properties.json';
+export const STATUS = 'public/buildbot/status.json';
+
+export interface UploadContext {
+  readonly queue: TaskQueue;
+  readonly ci: LegacyCi;
+  readonly log: Logger;
+  /** Where logs are spooled. */
+  readonly tempDir: string;
+  /** Bytes. */
+  readonly maxLogSize: number;
+}
+
+export interface UploadTarget {
+  readonly taskId: string;
+  readonly runId: number;
+  readonly builder: string;
+  /** The task's own expiry: no artifact may outlive it. */
+  readonly expires: number;
+  readonly resolution: Resolution | 'canceled';
+}
+
+type Put = (artifact: ArtifactWithoutExpiry) => Promise<void>;
+type ArtifactWithoutExpiry = Artifact extends infer A ? (A extends Artifact ? Omit<A, 'expires'> : never) : never;
+
+/**
+ * Uploads properties, log and status of a request whose last finished build ended the run.
+ * @param isLastTry what cannot be uploaded now is given up: an `error` artifact stands in its place
+ * @throws the first error that a later try may overcome, unless this is the last one
+ */
+export async function uploadOutcome(
+  context: UploadContext,
+  target: UploadTarget,
+  openOrComplete: RequestView,
+  isLastTry: boolean,
+): Promise<void> {
+  const put = putter(context, target);
+  const guard = guarded(context, target, put, isLastTry);
+  // While the request is open the build that ended the run is the last one that is over.
+  const request = { ...openOrComplete, builds: openOrComplete.builds.filter((build) => build.isComplete) };
+
+  let outcome: Outcome | undefined;
+  await guard(BACKING_LOG, async () => {
+    outcome = await context.ci.outcome(request);
+    await putLog(context, request, outcome, put);
+  });
+  await guard(PROPERTIES, async () => {
+    outcome ??= await context.ci.outcome(request);
+    await put(json(PROPERTIES, outcome.properties));
+  });
+  await guard(STATUS, () => put(json(STATUS, statusJson({ ...target, request, results: runResults(openOrComplete) }))));
+}
+
+/** Uploads a text in place of a build's log, for a run that has no build. */
+export async function uploadExplanation(
+  context: UploadContext,
+  target: UploadTarget,
+  text: string,
+  isLastTry: boolean,
+): Promise<void> {
+  const put = putter(context, target);
+  const guard = guarded(context, target, put, isLastTry);
+  await guard(BACKING_LOG, () => putTextLog(text, put));
+  await guard(PROPERTIES, () => put(json(PROPERTIES, {})));
+  await guard(STATUS, () => put(json(STATUS, statusJson({ ...target, request: null, results: undefined }))));
+}
+
+/** While the build runs, the log that people open leads to the build's page. Later `live.log` becomes a link. */
+export async function announceBuild(
+  context: UploadContext,
+  target: Omit<UploadTarget, 'resolution'>,
+  url: string,
+): Promise<void> {
+  const { taskId, runId, expires } = target;
+  await context.queue.putArtifact(taskId, runId, {
+    kind: 'redirect',
+    name: LIVE_LOG,
+    contentType: 'text/html',
+    url,
+    expires,
+  });
+}
+
+async function putLog(context: UploadContext, request: RequestView, outcome: Outcome, put: Put): Promise<void> {
+  const { log } = outcome;
+  switch (log.kind) {
+    case 'stream': {
+      const hint = `The whole log: ${lastBuild(request)?.url ?? 'in Buildbot'}`;
+      const options = { tempDir: context.tempDir, maxSize: context.maxLogSize, hint };
+      await withSpooledLog(await log.open(), options, (spooled) =>
+        put({ kind: 'file', name: BACKING_LOG, contentType: 'text/plain; charset=utf-8', ...fileOf(spooled) }),
+      );
+      return linkLiveLog(put);
+    }
+    case 'url':
+      await put({ kind: 'redirect', name: BACKING_LOG, contentType: 'text/plain', url: log.url });
+      if (new URL(log.url).pathname.endsWith('.gz')) {
+        // The name under which the first bridge's consumers look for it.
+        await put({ kind: 'redirect', name: `${BACKING_LOG}.gz`, contentType: 'application/gzip', url: log.url });
+      }
+      return linkLiveLog(put);
+    case 'none':
+      return putTextLog('Buildbot has no log of this build request: no build of it ran.\n', put);
+    default:
+      return log satisfies never;
+  }
+}
+
+function fileOf({ path, size }: { path: string; size: number }): { path: string; size: number } {
+  return { path, size };
+}
+
+async function putTextLog(text: string, put: Put): Promise<void> {
+  await put({ kind: 'content', name: BACKING_LOG, contentType: 'text/plain; charset=utf-8', content: text });
+  await linkLiveLog(put);
+}
+
+async function linkLiveLog(put: Put): Promise<void> {
+  await put({ kind: 'link', name: LIVE_LOG, contentType: 'text/plain; charset=utf-8', target: BACKING_LOG });
+}
+
+function json(name: string, value: unknown): ArtifactWithoutExpiry {
+  return { kind: 'content', name, contentType: 'application/json', content: `${JSON.stringify(value, null, 2)}\n` };
+}
+
+function putter({ queue }: UploadContext, { taskId, runId, expires }: UploadTarget): Put {
+  return (artifact) => queue.putArtifact(taskId, runId, { ...artifact, expires } as Artifact);
+}
+
+/**
+ * One artifact that fails for good must not keep the others, nor the resolution, from being reported: an `error`
+ * artifact says what happened. What a later try may overcome is thrown, until the last try.
+ */
+function guarded(
+  { log }: UploadContext,
+  { taskId, runId }: UploadTarget,
+  put: Put,
+  isLastTry: boolean,
+): (name: string, upload: () => Promise<void>) => Promise<void> {
+  return async (name, upload) => {
+    try {
+      await upload();
+    } catch (error) {
+      if (error instanceof BridgeError && error.code === 'queue-conflict') {
+        // Either the run is resolved by now, which the resolution will find out, or another kind of artifact has the
+        // name and stays.
+        log.warn({ taskId, runId, artifact: name, err: error }, 'artifact not taken');
+        return;
+      }
+      const isForGood = error instanceof BridgeError && !error.isTransient;
+      if (!isForGood && !isLastTry) {
+        throw error;
+      }
+      log.error({ taskId, runId, artifact: name, err: error }, 'artifact given up');
+      await putErrorArtifacts(put, name, describeError(error), (cause) =>
+        log.warn({ taskId, runId, artifact: name, err: cause }, 'error artifact not taken'),
+      );
+    }
+  };
+}
+
+async function putErrorArtifacts(
+  put: Put,
+  name: string,
+  message: string,
+  onFailure: (error: unknown) => void,
+): Promise<void> {
+  try {
+    await put({ kind: 'error', name, reason: 'invalid-resource-on-worker', message });
+    if (name === BACKING_LOG) {
+      await linkLiveLog(put);
+    }
+  } catch (error) {
+    onFailure(error);
+  }
+}
