@@ -39,6 +39,8 @@ export interface Pass {
   readonly taskId: string;
   readonly owner: string;
   readonly knowledge: Knowledge;
+  /** Whether uploads are left to another pass. */
+  readonly isBrief: boolean;
   leaseUntil: number;
   readonly trace: Omit<TraceEvent, 'instance'>[];
   /** Collapse keys whose one place became free. */

@@ -38,7 +38,7 @@ export type Seed = Pick<Knowledge, 'task' | 'request'>;
 export interface Reconciler {
   /** Looks at a task of which something was heard. Does not throw. */
   reconcile(taskId: string): Promise<PassResult>;
-  /** The same for a mapping that was leased (to `owner`) and read in a batch. */
+  /** The same for a mapping that was leased (to `owner`) and read in a batch; long work is left to a pass of its own. */
   reconcileLeased(mapping: Mapping, owner: string, seed: Seed): Promise<PassResult>;
   /**
    * What would be done first about a leased mapping, for a sweep, which lets go in bulk of what is only to be seen
@@ -58,9 +58,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   const { store, clock, timing, log, instance, policy, mode } = context;
   let passes = 0;
 
-  function newPass(taskId: string, owner: string, knowledge: Knowledge): Pass {
+  function newPass(taskId: string, owner: string, knowledge: Knowledge, isBrief = false): Pass {
     const leaseUntil = clock.now() + timing.leaseMs;
-    return { taskId, owner, knowledge, leaseUntil, trace: [], freedKeys: new Set() };
+    return { taskId, owner, knowledge, isBrief, leaseUntil, trace: [], freedKeys: new Set() };
   }
 
   async function reconcile(taskId: string): Promise<PassResult> {
@@ -99,6 +99,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     for (let step = 0; step < MAX_STEPS; step += 1) {
       const observation = await observe(pass.taskId, pass.knowledge, context);
       const { todo, left } = applyMode(decide(observation, policy, clock.now()), mode);
+      if (pass.isBrief && todo.some(isLong)) {
+        return await handOver(pass);
+      }
       if (left.length > 0) {
         log.debug({ taskId: pass.taskId, mode, actions: left.map((action) => action.do) }, 'left out by mode');
       }
@@ -158,6 +161,17 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         : { nextCheckAt },
       now,
     );
+    return { kind: 'done' };
+  }
+
+  /** An upload can take long, and a sweep has other claims to keep alive: it gets a pass of its own. */
+  async function handOver(pass: Pass): Promise<PassResult> {
+    const { mapping } = pass.knowledge;
+    if (mapping !== null) {
+      const now = clock.now();
+      await store.release(mapping, { nextCheckAt: now + policy.recheckMs }, now);
+    }
+    context.poke(pass.taskId);
     return { kind: 'done' };
   }
 
@@ -234,7 +248,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
 
   return {
     reconcile,
-    reconcileLeased: (mapping, owner, seed) => run(newPass(mapping.taskId, owner, { mapping, ...seed })),
+    reconcileLeased: (mapping, owner, seed) => run(newPass(mapping.taskId, owner, { mapping, ...seed }, true)),
     preview(mapping, seed) {
       const { task, request } = seed;
       const isUnclear = mapping.state === 'intended' || mapping.state === 'refusing';
@@ -256,6 +270,10 @@ function graceOf(error: unknown, mapping: Mapping | null, now: number): number {
 
 function isExpected(error: unknown): boolean {
   return (error instanceof BridgeError && error.isTransient) || error instanceof SubmissionUnknown;
+}
+
+function isLong(action: Action): boolean {
+  return action.do === 'uploadOutcome' || action.do === 'uploadExplanation';
 }
 
 function lastActions(pass: Pass): string {

@@ -19,8 +19,8 @@ export interface ReflectorOptions {
   readonly retentionMs: number;
   readonly random: () => number;
   readonly sweep: (signal: AbortSignal) => Promise<SweepReport>;
-  /** A look at a task that has no mapping; resolves when it was had. */
-  readonly hint: (taskId: string) => Promise<void>;
+  /** Asks for a look at a task that has no mapping. */
+  readonly hint: (taskId: string) => void;
   /** Whether a pending task was found to be none of ours a moment ago. */
   readonly isKnownForeign: (taskId: string) => boolean;
   readonly heartbeat: () => Promise<void>;
@@ -89,7 +89,9 @@ export function createReflector(options: ReflectorOptions): Reflector {
       }
       const open = await store.openAmong(page);
       const unmapped = page.filter((taskId) => !open.has(taskId) && !options.isKnownForeign(taskId));
-      await Promise.allSettled(unmapped.map((taskId) => options.hint(taskId)));
+      for (const taskId of unmapped) {
+        options.hint(taskId);
+      }
     }
   }
 
