@@ -1,6 +1,6 @@
 /** How Buildbot's results become a resolution, and what a run's `status.json` says. Pure. */
 import type { RequestView, ResultName } from '../domain/build.ts';
-import { lastBuild, RESULT_NAMES } from '../domain/build.ts';
+import { RESULT_NAMES } from '../domain/build.ts';
 import type { ExceptionReason } from '../domain/task.ts';
 import type { Resolution } from '../ports.ts';
 
@@ -113,7 +113,7 @@ export function statusJson(input: StatusInput): Record<string, unknown> {
  */
 export function runResults(request: RequestView): ResultName | undefined {
   if (request.state === 'complete') {
-    return request.results ?? lastBuild(request)?.results;
+    return request.results;
   }
   return request.builds.filter((build) => build.isComplete).at(-1)?.results;
 }

@@ -1,0 +1,214 @@
+import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import type { RequestView } from '../../src/domain/build.ts';
+import { RESULT_NAMES } from '../../src/domain/build.ts';
+import type { Mapping } from '../../src/domain/mapping.ts';
+import type { TaskRun, TaskStatus } from '../../src/domain/task.ts';
+import { QueueError } from '../../src/errors.ts';
+import type { Seen } from '../../src/ports.ts';
+import type { Action } from '../../src/reflector/actions.ts';
+import { decide, type Observation } from '../../src/reflector/decide.ts';
+import { aBuild, aMapping, aRequest, aTask, MINUTE, NOW, ours, POLICY } from '../support/builders.ts';
+import { settle } from '../support/model.ts';
+import { ADMITTED, REFUSED } from './decide.cases.ts';
+
+const REASONS = [
+  'canceled',
+  'deadline-exceeded',
+  'claim-expired',
+  'worker-shutdown',
+  'intermittent-task',
+  'internal-error',
+  'malformed-payload',
+  'made-up',
+];
+const minutes = (min: number, max: number) => fc.integer({ min, max }).map((m) => NOW + m * MINUTE);
+
+const resolvedRun: fc.Arbitrary<Partial<TaskRun>> = fc.oneof(
+  fc.constantFrom<Partial<TaskRun>>(
+    { state: 'completed', reasonResolved: 'completed' },
+    { state: 'failed', reasonResolved: 'failed' },
+  ),
+  fc.constantFrom(...REASONS).map((reasonResolved) => ({ state: 'exception' as const, reasonResolved })),
+);
+const lastRun: fc.Arbitrary<Partial<TaskRun>> = fc.oneof(
+  fc.constant({ state: 'pending' as const }),
+  minutes(-5, 20).map((takenUntil) => ours(takenUntil)),
+  minutes(-5, 20).map((takenUntil) => ({ ...ours(takenUntil), workerId: 'somebody-else' })),
+  resolvedRun,
+);
+const task: fc.Arbitrary<TaskStatus> = fc
+  .tuple(fc.array(resolvedRun, { maxLength: 3 }), lastRun, fc.integer({ min: 0, max: 3 }), minutes(-30, 90))
+  .map(([before, last, retriesLeft, deadline]) => aTask([...before, last], { retriesLeft, deadline }));
+
+const builds = fc
+  .array(fc.constantFrom('RETRY' as const), { maxLength: 3 })
+  .map((retries) => retries.map((results) => aBuild(results)));
+const request: fc.Arbitrary<RequestView> = fc.oneof(
+  builds.map((list) => aRequest({ builds: list })),
+  builds.map((list) => aRequest({ state: 'building', builds: [...list, aBuild(undefined)] })),
+  fc
+    .tuple(builds, fc.option(fc.constantFrom(...RESULT_NAMES), { nil: undefined }), fc.boolean(), fc.boolean())
+    .map(([list, results, hasBuild, isShutdown]) =>
+      aRequest({
+        state: 'complete',
+        builds: hasBuild ? [...list, aBuild(results, { isComplete: true })] : list,
+        ...(results === undefined ? {} : { results }),
+        ...(results === 'CANCELLED' ? { cancelledBy: isShutdown ? 'master-shutdown' : 'person' } : {}),
+      }),
+    ),
+);
+
+function seen<T>(value: fc.Arbitrary<T>): fc.Arbitrary<Seen<T>> {
+  const error = new QueueError('queue-unavailable', 'no answer', { isTransient: true });
+  return fc.oneof(
+    { weight: 8, arbitrary: value.map((v) => ({ kind: 'present' as const, value: v })) },
+    { weight: 1, arbitrary: fc.constant({ kind: 'absent' as const }) },
+    { weight: 1, arbitrary: fc.constant({ kind: 'unreadable' as const, error }) },
+  );
+}
+
+const mapping: fc.Arbitrary<Mapping> = fc
+  .record({
+    state: fc.constantFrom(
+      'refusing' as const,
+      'held' as const,
+      'intended' as const,
+      'submitted' as const,
+      'cancelling' as const,
+    ),
+    runId: fc.integer({ min: 0, max: 3 }),
+    submissions: fc.integer({ min: 1, max: 6 }),
+    retriesReported: fc.integer({ min: 0, max: 3 }),
+    reruns: fc.integer({ min: 0, max: 6 }),
+    attempts: fc.integer({ min: 0, max: 6 }),
+    takenUntil: fc.option(minutes(-5, 20)),
+    absentSince: fc.option(minutes(-5, 0)),
+    nextCheckAt: minutes(-2, 2),
+    deadline: minutes(-30, 90),
+  })
+  .map((m) => aMapping({ ...m, buildRequestId: ['submitted', 'cancelling'].includes(m.state) ? 17 : null }));
+
+const observation: fc.Arbitrary<Observation> = fc
+  .tuple(fc.option(mapping, { freq: 6 }), seen(task), seen(request), fc.constantFrom(ADMITTED, REFUSED))
+  .map(([map, seenTask, seenRequest, admission]) => {
+    const knowsRequest = map !== null && (map.buildRequestId !== null || map.state === 'intended');
+    const shared = map !== null && seenTask.kind === 'present' ? { ...map, deadline: seenTask.value.deadline } : map;
+    return {
+      mapping: shared,
+      task: seenTask,
+      request: knowsRequest ? seenRequest : { kind: 'none' },
+      admission,
+    };
+  });
+
+const names = (actions: readonly Action[]) => actions.map((action) => action.do);
+const RESOLVING: readonly Action['do'][] = ['resolveRun', 'cancelTask', 'rerunTask'];
+
+function check(property: (seen: Observation, actions: readonly Action[]) => void): void {
+  fc.assert(
+    fc.property(observation, (o) => property(o, decide(o, POLICY, NOW))),
+    { numRuns: 5000 },
+  );
+}
+
+describe('decide, for anything that can be seen', () => {
+  it('never throws, gives the same answer twice, and a reason with every action', () => {
+    check((o, actions) => {
+      expect(decide(structuredClone(o), POLICY, NOW)).toEqual(actions);
+      expect(actions.every(({ because }) => because.length > 0)).toBe(true);
+    });
+  });
+
+  it('never leaves an open mapping without a next step', () => {
+    check((o, actions) => expect(actions.length > 0 || o.mapping === null).toBe(true));
+  });
+
+  it('only reclaims and looks again while either side is unreadable', () => {
+    check((o, actions) => {
+      if (o.mapping !== null && (o.task.kind === 'unreadable' || o.request.kind === 'unreadable')) {
+        expect(names(actions).filter((name) => name !== 'reclaimRun' && name !== 'lookAgain')).toEqual([]);
+      }
+    });
+  });
+
+  it('resolves a run at most once, only its own running one, and uploads before', () => {
+    check((o, actions) => {
+      const resolving = actions.filter((action) => RESOLVING.includes(action.do));
+      expect(resolving.length).toBeLessThanOrEqual(1);
+      const index = actions.findIndex((action) => action.do === 'resolveRun');
+      const action = actions[index];
+      if (action?.do === 'resolveRun') {
+        const last = o.task.kind === 'present' ? o.task.value.runs.at(-1) : undefined;
+        expect(last).toMatchObject({ runId: action.runId, state: 'running', workerId: POLICY.workerId });
+        expect(names(actions.slice(0, index))).toContainEqual(expect.stringMatching(/^upload/));
+      }
+    });
+  });
+
+  it('does nothing to a resolved run but end what is left of it, or rerun it after a RETRY', () => {
+    check((o, actions) => {
+      const last = o.task.kind === 'present' ? o.task.value.runs.at(-1) : undefined;
+      if (last && !['pending', 'running'].includes(last.state)) {
+        const allowed = [
+          'cancelRequest',
+          'closeMapping',
+          'adopt',
+          'lookAgain',
+          'noteAbsence',
+          'rerunTask',
+          'reclaimRun',
+        ];
+        expect(names(actions).filter((name) => !allowed.includes(name))).toEqual([]);
+      }
+    });
+  });
+
+  it('leaves a run alone that another worker has', () => {
+    check((o, actions) => {
+      const last = o.task.kind === 'present' ? o.task.value.runs.at(-1) : undefined;
+      if (last?.workerId === 'somebody-else' && o.request.kind !== 'unreadable') {
+        const touching = ['claimRun', 'reclaimRun', 'resolveRun', 'cancelTask', 'rerunTask', 'submit'];
+        const isWaiting = o.request.kind === 'absent';
+        expect(
+          names(actions).filter((name) => touching.includes(name) && !(isWaiting && name === 'reclaimRun')),
+        ).toEqual([]);
+      }
+    });
+  });
+
+  it('never submits while a request of the mapping exists', () => {
+    check((o, actions) => {
+      if (o.request.kind === 'present' || o.request.kind === 'unreadable') {
+        expect(names(actions)).not.toContain('submit');
+      }
+    });
+  });
+
+  it('comes to rest', () => {
+    fc.assert(
+      fc.property(observation, (o) => {
+        const end = settle(o, 24);
+        expect({ isAtRest: end.isAtRest, done: names(end.done) }).toMatchObject({ isAtRest: true });
+      }),
+      { numRuns: 5000 },
+    );
+  });
+
+  it('at rest, does not keep a run claimed that no request stands behind', () => {
+    fc.assert(
+      fc.property(observation, (o) => {
+        const { observation: end } = settle(o, 24);
+        const last = end.task.kind === 'present' ? end.task.value.runs.at(-1) : undefined;
+        if (end.mapping === null || (last?.runId ?? -1) < end.mapping.runId) {
+          return;
+        }
+        const isClaimed = last?.state === 'running' && last.workerId === POLICY.workerId;
+        if (isClaimed && end.request.kind === 'present') {
+          expect(end.request.value.state).not.toBe('complete');
+        }
+      }),
+      { numRuns: 5000 },
+    );
+  });
+});
