@@ -1,0 +1,144 @@
+/** Puts handlers behind the real services' routes, with their checks of URL parameters and scopes. */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { Caller } from './auth.ts';
+import { authorize } from './auth.ts';
+import type { Call, Context, Handler, Handlers } from './call.ts';
+import { ApiError, errorBody, STATUS_CODES } from './errors.ts';
+import type { ReferenceEntry } from './reference.ts';
+import { fastifyRoute, readReference, wildcardOf } from './reference.ts';
+import { templateParams } from './scopes.ts';
+import { SLUGID } from './task-input.ts';
+
+const MAX_BODY_BYTES = 20 * 1024 * 1024;
+
+export interface ApiOptions {
+  readonly context: Context;
+  now(): number;
+  /** Called after each handler, before the answer; publishes what the handler caused. */
+  afterCall(): Promise<void>;
+}
+
+type UrlValues = Readonly<Record<string, string>>;
+type ApiRequest = FastifyRequest<{ Params: UrlValues; Querystring: UrlValues }>;
+
+const PARAM_PATTERNS: Readonly<Record<string, RegExp>> = {
+  taskId: SLUGID,
+  taskGroupId: SLUGID,
+  runId: /^[0-9]{1,3}$/,
+  name: /^[\x20-\x7e]+$/,
+  taskQueueId: /^[a-zA-Z0-9-_]{1,38}\/[a-z]([-a-z0-9]{0,36}[a-z0-9])?$/,
+};
+
+function checkParams(params: UrlValues): void {
+  for (const [key, value] of Object.entries(params)) {
+    const pattern = PARAM_PATTERNS[key];
+    if (pattern && !pattern.test(value)) {
+      throw new ApiError(
+        'InvalidRequestArguments',
+        `Invalid URL patterns:\nURL parameter '${key}' given as '${value}' must match regular expression: '${pattern}'`,
+      );
+    }
+  }
+}
+
+function namedParams(entry: ReferenceEntry, raw: UrlValues): UrlValues {
+  const wildcard = wildcardOf(entry);
+  const { '*': rest, ...params } = raw;
+  return wildcard !== undefined && rest !== undefined ? { ...params, [wildcard]: rest } : params;
+}
+
+function parseBody(body: unknown): unknown {
+  if (!Buffer.isBuffer(body) || body.length === 0) {
+    return {};
+  }
+  try {
+    return JSON.parse(body.toString('utf8'));
+  } catch {
+    throw new ApiError('InputError', 'Request body is not valid JSON');
+  }
+}
+
+/** The URL is enough where it has all parameters that the scopes mention: then nobody else need check them. */
+function isAuthorizedByUrl(entry: ReferenceEntry): boolean {
+  return entry.scopes !== undefined && templateParams(entry.scopes).every((name) => entry.args.includes(name));
+}
+
+async function makeCall(
+  options: ApiOptions,
+  entry: ReferenceEntry,
+  request: ApiRequest,
+  reply: FastifyReply,
+): Promise<Call> {
+  const params = namedParams(entry, request.params);
+  checkParams(params);
+  const caller: Caller = await options.context.auth.authenticate(request.raw);
+  const { scopes: template } = entry;
+  const call: Call = {
+    params,
+    query: request.query,
+    body: parseBody(request.body),
+    now: options.now(),
+    schemaUrl: `${options.context.rootUrl()}/schemas/${entry.service}/${entry.input ?? ''}`,
+    scopes: caller.kind === 'known' ? caller.scopes : [],
+    reply,
+    authorize(values) {
+      if (template !== undefined) {
+        authorize(caller, template, { ...params, ...values });
+      }
+    },
+  };
+  if (isAuthorizedByUrl(entry)) {
+    call.authorize({});
+  }
+  return call;
+}
+
+function sendError(thrown: unknown, entry: ReferenceEntry, request: ApiRequest, reply: FastifyReply, now: number) {
+  const error =
+    thrown instanceof ApiError
+      ? thrown
+      : new ApiError(
+          'InternalServerError',
+          `Internal Server Error: ${thrown instanceof Error ? thrown.stack : thrown}`,
+        );
+  const status = STATUS_CODES[error.code];
+  if (status === 401) {
+    reply.header('www-authenticate', 'hawk');
+  }
+  const params = namedParams(entry, request.params);
+  const payload: unknown = Buffer.isBuffer(request.body) ? request.body.toString('utf8') : {};
+  return reply.code(status).send(errorBody(error, { method: entry.name, params, payload }, now));
+}
+
+function registerMethod(app: FastifyInstance, options: ApiOptions, entry: ReferenceEntry, handler: Handler): void {
+  app.route<{ Params: UrlValues; Querystring: UrlValues }>({
+    method: entry.method.toUpperCase(),
+    url: `/api/${entry.service}/v1${fastifyRoute(entry)}`,
+    bodyLimit: MAX_BODY_BYTES,
+    async handler(request, reply) {
+      try {
+        const answer = await handler(await makeCall(options, entry, request, reply));
+        await options.afterCall();
+        return answer;
+      } catch (error) {
+        await options.afterCall();
+        return sendError(error, entry, request, reply, options.now());
+      }
+    },
+  });
+}
+
+/** Registers those of a service's methods that there is a handler for. Others are 404. */
+export function registerService(
+  app: FastifyInstance,
+  service: 'Queue' | 'Auth',
+  handlers: Handlers,
+  options: ApiOptions,
+): void {
+  for (const entry of readReference(service, Object.keys(handlers))) {
+    const handler = handlers[entry.name];
+    if (handler) {
+      registerMethod(app, options, entry, handler);
+    }
+  }
+}

@@ -1,0 +1,80 @@
+/** What a method's handler gets to see of a call. */
+import type { FastifyReply } from 'fastify';
+import type { ArtifactStore } from './artifacts.ts';
+import type { Auth } from './auth.ts';
+import type { BlobStore } from './blobs.ts';
+import { ApiError } from './errors.ts';
+import type { ScopeParams } from './scopes.ts';
+import type { QueueState } from './state.ts';
+
+export interface Call {
+  /** From the URL. */
+  readonly params: Readonly<Record<string, string>>;
+  readonly query: Readonly<Record<string, string>>;
+  /** Parsed JSON; `{}` where there is none. */
+  readonly body: unknown;
+  /** UTC milliseconds. */
+  readonly now: number;
+  /** The JSON schema that the body has to follow, for error messages. */
+  readonly schemaUrl: string;
+  /** The caller's scopes, expanded. */
+  readonly scopes: readonly string[];
+  /** For answers that are not plain JSON with status 200. */
+  readonly reply: FastifyReply;
+  /**
+   * Checks the method's scopes, with these values beside the URL's. Called for the handler where the URL says it all.
+   * @throws ApiError
+   */
+  authorize(params: ScopeParams): void;
+}
+
+/** Answers the body, or the reply that was sent. */
+export type Handler = (call: Call) => unknown;
+export type Handlers = Readonly<Record<string, Handler>>;
+
+/** What handlers work on. */
+export interface Context {
+  readonly state: QueueState;
+  readonly artifacts: ArtifactStore;
+  readonly blobs: BlobStore;
+  readonly auth: Auth;
+  rootUrl(): string;
+}
+
+/** A parameter of the URL. */
+export function param(call: Call, name: string): string {
+  const value = call.params[name];
+  if (value === undefined) {
+    throw new Error(`the route has no parameter ${name}`);
+  }
+  return value;
+}
+
+export function runIdOf(call: Call): number {
+  return Number(param(call, 'runId'));
+}
+
+const MAX_PAGE = 1000;
+
+/**
+ * One page of a list. Tokens are offsets, as the real queue's are: what is added or removed between two calls may be
+ * seen twice or not at all.
+ * @throws ApiError `InvalidRequestArguments`
+ */
+export function page<T>(
+  call: Call,
+  items: readonly T[],
+): { items: readonly T[]; next: { continuationToken?: string } } {
+  const { continuationToken, limit = String(MAX_PAGE) } = call.query;
+  const offset = continuationToken === undefined ? 0 : Number(Buffer.from(continuationToken, 'base64url').toString());
+  const size = Math.min(Number(limit), MAX_PAGE);
+  if (!Number.isInteger(offset) || !Number.isInteger(size) || size < 1) {
+    throw new ApiError('InvalidRequestArguments', 'Invalid URL query-string options: `continuationToken` or `limit`.');
+  }
+  const end = offset + size;
+  const isLast = end >= items.length;
+  return {
+    items: items.slice(offset, end),
+    next: isLast ? {} : { continuationToken: Buffer.from(String(end)).toString('base64url') },
+  };
+}

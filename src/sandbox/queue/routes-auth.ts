@@ -1,0 +1,13 @@
+/** What there is of the auth service. */
+import { z } from 'zod';
+import type { Context, Handlers } from './call.ts';
+import { parseInput } from './task-input.ts';
+
+const scopeset = z.strictObject({ scopes: z.array(z.string()) });
+
+export function authHandlers({ auth }: Context): Handlers {
+  return {
+    expandScopes: (call) => ({ scopes: auth.expand(parseInput(scopeset, call.body, call.schemaUrl).scopes) }),
+    currentScopes: (call) => ({ scopes: call.scopes }),
+  };
+}

@@ -1,0 +1,115 @@
+/** The queue's methods for task authors. */
+import { z } from 'zod';
+import { PRIORITIES, type Priority } from '../../domain/task.ts';
+import type { Call, Context, Handlers } from './call.ts';
+import { page, param } from './call.ts';
+import { createTask, scheduleTask } from './create-task.ts';
+import { ApiError } from './errors.ts';
+import type { Task } from './state.ts';
+import { findTask, statusOf } from './state.ts';
+import { parseInput, readDefinition } from './task-input.ts';
+import { cancelTask, rerunTask } from './transitions.ts';
+
+const manyInput = z.strictObject({ taskIds: z.array(z.string()).min(1) });
+
+/** A scope for this priority, or any higher one, is enough. */
+function prioritiesFrom(priority: Priority): readonly string[] {
+  return PRIORITIES.slice(0, PRIORITIES.indexOf(priority) + 1);
+}
+
+function lookUpOne({ state }: Context): Handlers {
+  return {
+    task(call) {
+      const taskId = param(call, 'taskId');
+      const hint = 'Are you sure this task has already been submitted?';
+      return findTask(state, taskId, `\`${taskId}\` does not correspond to a task that exists.\n${hint}`).definition;
+    },
+    status(call) {
+      const taskId = param(call, 'taskId');
+      const hint = 'Are you sure this task exists?';
+      const task = findTask(state, taskId, `\`${taskId}\` does not correspond to a task that exists.\n${hint}`);
+      return { status: statusOf(task) };
+    },
+  };
+}
+
+/** Tasks that do not exist are left out, without a word. */
+function lookUpMany({ state }: Context): Handlers {
+  function pageOfTasks(call: Call) {
+    const { taskIds } = parseInput(manyInput, call.body, call.schemaUrl);
+    call.authorize({ taskIds });
+    return page(
+      call,
+      taskIds.flatMap((taskId) => state.tasks.get(taskId) ?? []),
+    );
+  }
+  return {
+    tasks(call) {
+      const { items, next } = pageOfTasks(call);
+      return { tasks: items.map(({ taskId, definition }) => ({ taskId, task: definition })), ...next };
+    },
+    statuses(call) {
+      const { items, next } = pageOfTasks(call);
+      return { statuses: items.map((task) => ({ taskId: task.taskId, status: statusOf(task) })), ...next };
+    },
+  };
+}
+
+function changeTasks({ state }: Context): Handlers {
+  function change(call: Call, notFound: (taskId: string) => string, act: (task: Task) => void) {
+    const taskId = param(call, 'taskId');
+    const task = findTask(state, taskId, notFound(taskId));
+    const { schedulerId, taskGroupId, projectId } = task.definition;
+    call.authorize({ schedulerId, taskGroupId, projectId });
+    act(task);
+    return { status: statusOf(task) };
+  }
+  return {
+    createTask(call) {
+      const taskId = param(call, 'taskId');
+      const definition = readDefinition(taskId, call.body, call.schemaUrl);
+      const { scopes, routes, schedulerId, projectId, provisionerId, workerType } = definition;
+      const priorities = prioritiesFrom(definition.priority);
+      call.authorize({ scopes, routes, schedulerId, projectId, provisionerId, workerType, priorities });
+      return { status: statusOf(createTask(state, taskId, definition, call.now)) };
+    },
+    scheduleTask(call) {
+      const notFound = (id: string) => `taskId \`${id}\` not found. Are you sure it exists?`;
+      return change(call, notFound, (task) => scheduleTask(state, task, call.now));
+    },
+    rerunTask(call) {
+      const hint = 'Are you sure this task has been submitted before?';
+      const notFound = (id: string) => `\`${id}\` does not correspond to a task that exists.\n${hint}`;
+      return change(call, notFound, (task) => rerunTask(state, task, call.now));
+    },
+    cancelTask(call) {
+      const notFound = (id: string) => `Task \`${id}\` not found. Are you sure it was created?`;
+      return change(call, notFound, (task) => cancelTask(state, task, call.now));
+    },
+  };
+}
+
+function lookUpGroups({ state }: Context): Handlers {
+  function findGroup(call: Call) {
+    const taskGroupId = param(call, 'taskGroupId');
+    const group = state.groups.get(taskGroupId);
+    if (!group) {
+      throw new ApiError('ResourceNotFound', `No task-group with taskGroupId: \`${taskGroupId}\``);
+    }
+    const { schedulerId, expires, taskIds } = group;
+    return { taskIds, head: { taskGroupId, schedulerId, expires: new Date(expires).toJSON() } };
+  }
+  return {
+    getTaskGroup: (call) => findGroup(call).head,
+    listTaskGroup(call) {
+      const { taskIds, head } = findGroup(call);
+      const tasks = [...taskIds].flatMap((id) => state.tasks.get(id) ?? []);
+      const { items, next } = page(call, tasks);
+      return { ...head, tasks: items.map((task) => ({ status: statusOf(task), task: task.definition })), ...next };
+    },
+  };
+}
+
+export function taskHandlers(context: Context): Handlers {
+  return { ...lookUpOne(context), ...lookUpMany(context), ...changeTasks(context), ...lookUpGroups(context) };
+}

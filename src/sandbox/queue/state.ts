@@ -1,0 +1,158 @@
+/** What the emulated queue knows. Times are UTC milliseconds, except in definitions, which are kept as they are read. */
+import { ApiError } from './errors.ts';
+import type { QueueMessage } from './messages.ts';
+import type { TaskDefinition } from './task-input.ts';
+
+export type RunState = 'pending' | 'running' | 'completed' | 'failed' | 'exception';
+
+export interface Run {
+  state: RunState;
+  reasonCreated: string;
+  reasonResolved?: string;
+  workerGroup?: string;
+  workerId?: string;
+  takenUntil?: number;
+  scheduled: number;
+  started?: number;
+  resolved?: number;
+}
+
+export interface Task {
+  readonly taskId: string;
+  readonly definition: TaskDefinition;
+  readonly runs: Run[];
+  retriesLeft: number;
+  /** Dependencies that no longer block the task. */
+  readonly satisfied: Set<string>;
+  /** A task group is resolved when each of its tasks has been, at some time. */
+  wasEverResolved: boolean;
+}
+
+export interface TaskGroup {
+  readonly taskGroupId: string;
+  readonly schedulerId: string;
+  expires: number;
+  readonly taskIds: Set<string>;
+}
+
+/** An entry of the queue's list of claims. */
+export interface Claim {
+  readonly taskId: string;
+  readonly runId: number;
+  readonly workerGroup: string;
+  readonly workerId: string;
+  readonly claimed: number;
+  readonly takenUntil: number;
+}
+
+export interface Worker {
+  readonly taskQueueId: string;
+  readonly workerGroup: string;
+  readonly workerId: string;
+  quarantineUntil: number;
+  readonly firstClaim: number;
+  lastDateActive: number;
+  readonly recentTasks: { taskId: string; runId: number }[];
+}
+
+export interface QueueState {
+  readonly claimTimeoutMs: number;
+  readonly deadlineDelayMs: number;
+  readonly tasks: Map<string, Task>;
+  readonly groups: Map<string, TaskGroup>;
+  /** By task: those that depend on it. */
+  readonly dependents: Map<string, Set<string>>;
+  /**
+   * By task. As in the real queue a claim stays listed after its run was resolved, until it would have run out or
+   * the task is pending again; even a refused claim or reclaim can leave an entry.
+   */
+  readonly claims: Map<string, Claim>;
+  readonly workers: Map<string, Worker>;
+  /** Messages of transitions, in order, that are yet to be published. */
+  readonly outbox: QueueMessage[];
+}
+
+export function createState(limits: { readonly claimTimeoutMs: number; readonly deadlineDelayMs: number }): QueueState {
+  return {
+    ...limits,
+    tasks: new Map(),
+    groups: new Map(),
+    dependents: new Map(),
+    claims: new Map(),
+    workers: new Map(),
+    outbox: [],
+  };
+}
+
+/** The state of the last run, or `unscheduled`. */
+export function stateOf(task: Task): RunState | 'unscheduled' {
+  return task.runs.at(-1)?.state ?? 'unscheduled';
+}
+
+export function isResolved(task: Task): boolean {
+  const state = stateOf(task);
+  return state === 'completed' || state === 'failed' || state === 'exception';
+}
+
+export function deadlineOf(task: Task): number {
+  return Date.parse(task.definition.deadline);
+}
+
+/** @throws ApiError `ResourceNotFound` with the message that the called method gives */
+export function findTask(state: QueueState, taskId: string, message: string): Task {
+  const task = state.tasks.get(taskId);
+  if (!task) {
+    throw new ApiError('ResourceNotFound', message);
+  }
+  return task;
+}
+
+/** @throws ApiError `ResourceNotFound` */
+export function findRun(task: Task, runId: number): Run {
+  const run = task.runs[runId];
+  if (!run) {
+    throw new ApiError('ResourceNotFound', `Run ${runId} not found on task \`${task.taskId}\`.`);
+  }
+  return run;
+}
+
+function isoOrNothing<K extends string>(key: K, time: number | undefined) {
+  return time === undefined ? {} : { [key]: new Date(time).toJSON() };
+}
+
+function runStatus(run: Run, runId: number) {
+  const { state, reasonCreated, reasonResolved, workerGroup, workerId } = run;
+  return {
+    runId,
+    state,
+    reasonCreated,
+    ...(reasonResolved === undefined ? {} : { reasonResolved }),
+    ...(workerGroup === undefined ? {} : { workerGroup, workerId }),
+    ...isoOrNothing('takenUntil', run.takenUntil),
+    ...isoOrNothing('scheduled', run.scheduled),
+    ...isoOrNothing('started', run.started),
+    ...isoOrNothing('resolved', run.resolved),
+  };
+}
+
+/** The task status structure, keys in the queue's order. */
+export function statusOf(task: Task) {
+  const { provisionerId, workerType, taskQueueId, schedulerId, projectId, taskGroupId, priority, deadline, expires } =
+    task.definition;
+  return {
+    taskId: task.taskId,
+    provisionerId,
+    workerType,
+    taskQueueId,
+    schedulerId,
+    projectId,
+    taskGroupId,
+    priority,
+    deadline,
+    expires,
+    retriesLeft: task.retriesLeft,
+    state: stateOf(task),
+    runs: task.runs.map(runStatus),
+  };
+}
+export type StatusStructure = ReturnType<typeof statusOf>;
