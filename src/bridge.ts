@@ -1,0 +1,163 @@
+/** Puts the services of one bridge process together. No logic of its own: `main.ts` makes the parts, this ties them. */
+import type { Logger } from 'pino';
+import { createLegacyCiListener, type LegacyCiListener } from './listeners/legacy-ci-listener.ts';
+import { createTaskclusterListener, type TaskclusterListener } from './listeners/taskcluster-listener.ts';
+import type { Broker, Clock, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
+import type { Mode } from './reflector/actions.ts';
+import type { BuilderRules } from './reflector/admission.ts';
+import type { Timing } from './reflector/apply.ts';
+import type { Policy } from './reflector/decide.ts';
+import { createForeignTasks } from './reflector/foreign-tasks.ts';
+import { createReconciler, type PassResult, type Reconciler } from './reflector/reconcile.ts';
+import { createReflector, type Reflector } from './reflector/reflector.ts';
+import { sweep } from './reflector/sweep.ts';
+import { createWorkQueue, type WorkQueue } from './reflector/work-queue.ts';
+
+/** The services that a process may run; `http` is put beside them by `main.ts`. */
+export const SERVICES = ['tc-listener', 'legacy-listener', 'reflector', 'http'] as const;
+export type Service = (typeof SERVICES)[number];
+
+export interface BridgeOptions {
+  readonly queue: TaskQueue;
+  readonly ci: LegacyCi;
+  readonly store: MappingStore;
+  readonly broker: Broker;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly rules: BuilderRules;
+  readonly policy: Policy;
+  readonly timing: Timing;
+  readonly mode: Mode;
+  readonly services: readonly Service[];
+  /** Unique among the running processes. */
+  readonly instance: string;
+  readonly version: string;
+  readonly schedule: string;
+  readonly retentionMs: number;
+  /** Mappings a batch of a sweep. */
+  readonly batchSize: number;
+  /** Passes at once, in the work queue and again in a sweep. */
+  readonly concurrency: number;
+  /** How much later than its schedule a sweep may begin, at random. */
+  readonly jitterMs: number;
+  /** Where logs are spooled before they are uploaded. */
+  readonly tempDir: string;
+  /** Bytes. */
+  readonly maxLogSize: number;
+  /** Uniform in [0, 1). */
+  readonly random: () => number;
+}
+
+export interface Bridge {
+  /** Starts the services; resolves when they run. They reach for their dependencies by themselves, as often as it takes. */
+  start(): Promise<void>;
+  /** Begins nothing new and resolves when what is under way is over. Closes none of the parts. */
+  stop(): Promise<void>;
+  readonly reconciler: Reconciler;
+  readonly workQueue: WorkQueue;
+  /** Runs only if it is among the services; `runOnce` works without. */
+  readonly reflector: Reflector;
+}
+
+/** Messages under way at once in a TC listener: enough for a large graph, and few enough to be redelivered soon. */
+const PREFETCH = 50;
+
+export function createBridge(options: BridgeOptions): Bridge {
+  const { queue, ci, store, clock, log, policy, timing, instance, random } = options;
+  const foreign = createForeignTasks(clock);
+
+  const poke = (taskId: string) => {
+    workQueue.add(taskId).catch((error: unknown) => log.debug({ taskId, err: error }, 'look not had before the stop'));
+  };
+  const reconciler = createReconciler({
+    ...{ queue, ci, store, clock, log, policy, timing, instance, random, poke },
+    mode: options.mode,
+    rules: options.rules,
+    reclaimThresholdMs: policy.reclaimThresholdMs,
+    upload: { queue, ci, log, tempDir: options.tempDir, maxLogSize: options.maxLogSize },
+  });
+
+  async function pass(taskId: string): Promise<PassResult> {
+    const result = await reconciler.reconcile(taskId);
+    if (result.kind === 'not-ours') {
+      foreign.add(taskId);
+    }
+    return result;
+  }
+
+  const workQueue = createWorkQueue({ pass, concurrency: options.concurrency, clock, log });
+  const reflector = createReflector({
+    ...{ store, queue, clock, random },
+    log: log.child({ service: 'reflector' }),
+    schedule: options.schedule,
+    jitterMs: options.jitterMs,
+    retentionMs: options.retentionMs,
+    sweep: (signal) =>
+      sweep(
+        {
+          ...{ store, queue, ci, clock, reconciler, instance },
+          log: log.child({ service: 'reflector' }),
+          leaseMs: timing.leaseMs,
+          recheckMs: policy.recheckMs,
+          batchSize: options.batchSize,
+          concurrency: options.concurrency,
+        },
+        signal,
+      ),
+    hint: poke,
+    isKnownForeign: foreign.has,
+    heartbeat,
+  });
+
+  const started = clock.now();
+  async function heartbeat(): Promise<void> {
+    const { version, services } = options;
+    await store.heartbeat({ instance, version, services, started, heartbeat: clock.now() });
+  }
+
+  /** Messages may have been missed: the reflector finds what they would have announced. */
+  function onGap(): void {
+    if (options.services.includes('reflector')) {
+      reflector.poke();
+    }
+  }
+
+  const running: (TaskclusterListener | LegacyCiListener)[] = [];
+
+  return {
+    reconciler,
+    workQueue,
+    reflector,
+    async start() {
+      await heartbeat();
+      if (options.services.includes('tc-listener')) {
+        const listener = createTaskclusterListener({
+          broker: options.broker,
+          taskQueueId: queue.taskQueueId,
+          prefetch: PREFETCH,
+          onHint: (taskId) => workQueue.add(taskId),
+          onGap,
+          log: log.child({ service: 'tc-listener' }),
+        });
+        running.push(listener);
+        await listener.start();
+      }
+      if (options.services.includes('legacy-listener')) {
+        const listener = createLegacyCiListener({
+          ...{ ci, store, clock, onGap },
+          log: log.child({ service: 'legacy-listener' }),
+          onHint: poke,
+        });
+        running.push(listener);
+        await listener.start();
+      }
+      if (options.services.includes('reflector')) {
+        reflector.start();
+      }
+    },
+    async stop() {
+      // The work queue gives unfinished hints back first, so that a listener's messages under way end too.
+      await Promise.all([reflector.stop(), workQueue.stop(), ...running.map((listener) => listener.stop())]);
+    },
+  };
+}

@@ -1,0 +1,119 @@
+/** The life of the process: parts start in order and stop in reverse; the first signal drains, the second exits. */
+import type { Logger } from 'pino';
+import { ConfigError } from './errors.ts';
+
+/** What the process's exit code says. The numbers from 64 on are sysexits(3)'s. */
+export const EXIT = {
+  ok: 0,
+  /** A bug, or something that nobody thought of. */
+  failure: 1,
+  usage: 64,
+  /** Something did not end in time, or a dependency could not be reached at start: try again. */
+  tempFail: 75,
+  config: 78,
+} as const;
+
+/** Something that is started and stopped. */
+export interface Part {
+  readonly name: string;
+  start(): Promise<void>;
+  /** Resolves when nothing of it is left running. */
+  stop(): Promise<void>;
+}
+
+export interface LifecycleOptions {
+  /** In the order in which they start. */
+  readonly parts: readonly Part[];
+  readonly log: Logger;
+  /** How long stopping may take, in milliseconds, before the process exits all the same. */
+  readonly shutdownTimeoutMs: number;
+  /** Where signals come from and where the exit goes; the process, but for tests. */
+  readonly process: Pick<NodeJS.Process, 'on' | 'off' | 'exit'>;
+}
+
+/**
+ * Runs the parts until a signal comes or one of them cannot start.
+ * @returns the exit code; the caller ends the process with it
+ */
+export async function runUntilSignal(options: LifecycleOptions): Promise<number> {
+  const { parts, log, process } = options;
+  const started: Part[] = [];
+  let onSignal: (signal: NodeJS.Signals) => void = () => undefined;
+  const signalled = new Promise<NodeJS.Signals>((resolve) => {
+    let isSecond = false;
+    onSignal = (signal) => {
+      if (isSecond) {
+        log.warn({ signal }, 'second signal: exit at once');
+        process.exit(EXIT.tempFail);
+      }
+      isSecond = true;
+      resolve(signal);
+    };
+  });
+  // Before anything else: a signal that comes during the start must not be lost.
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  try {
+    const failed = await startAll(parts, started, log, signalled);
+    if (failed === undefined) {
+      log.info({ signal: await signalled }, 'stopping; a second signal exits at once');
+    }
+    const isClean = await stopAll(started, log, options.shutdownTimeoutMs);
+    return failed ?? (isClean ? EXIT.ok : EXIT.tempFail);
+  } finally {
+    process.off('SIGINT', onSignal);
+    process.off('SIGTERM', onSignal);
+  }
+}
+
+/** @returns an exit code if a part could not start */
+async function startAll(
+  parts: readonly Part[],
+  started: Part[],
+  log: Logger,
+  signalled: Promise<NodeJS.Signals>,
+): Promise<number | undefined> {
+  for (const part of parts) {
+    started.push(part);
+    try {
+      const isSignalled = await Promise.race([part.start().then(() => false), signalled.then(() => true)]);
+      if (isSignalled) {
+        return undefined;
+      }
+    } catch (error) {
+      log.fatal({ part: part.name, err: error }, 'could not start');
+      return error instanceof ConfigError ? EXIT.config : EXIT.tempFail;
+    }
+  }
+  log.info({ parts: parts.map(({ name }) => name) }, 'started');
+  return undefined;
+}
+
+/** @returns whether everything stopped in time and without an error */
+async function stopAll(started: Part[], log: Logger, timeoutMs: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => {
+      log.error({ timeoutMs }, 'not everything stopped in time; what was under way is taken up by another instance');
+      resolve(false);
+    }, timeoutMs);
+  });
+  const stopped = (async () => {
+    let isClean = true;
+    for (const part of started.reverse()) {
+      try {
+        await part.stop();
+      } catch (error) {
+        isClean = false;
+        log.error({ part: part.name, err: error }, 'could not stop cleanly');
+      }
+    }
+    return isClean;
+  })();
+  const isClean = await Promise.race([stopped, late]);
+  clearTimeout(timer);
+  if (isClean) {
+    log.info('stopped');
+  }
+  return isClean;
+}

@@ -1,0 +1,60 @@
+/** The log: JSON lines on stdout, fixed messages, everything that varies as fields. */
+import { type DestinationStream, type Logger, type LoggerOptions, pino } from 'pino';
+import { BridgeError, toError } from './errors.ts';
+
+/** Keys whose values never reach the log, wherever they stand. */
+const REDACTED = [
+  'accessToken',
+  'certificate',
+  'password',
+  'authorization',
+  'Authorization',
+  'cookie',
+  'credentials',
+  'putUrl',
+];
+const MAX_TEXT = 2000;
+const MAX_CAUSES = 5;
+
+export interface LogOptions {
+  readonly level: string;
+  /** On every line. */
+  readonly base?: Record<string, string>;
+  /** stdout if absent. */
+  readonly destination?: DestinationStream;
+}
+
+export function createLog({ level, base = {}, destination }: LogOptions): Logger {
+  const options: LoggerOptions = {
+    level,
+    base,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+    serializers: { err: serializeError },
+    redact: { paths: REDACTED.flatMap((key) => [key, `*.${key}`, `*.*.${key}`]), censor: '[secret]' },
+  };
+  return destination ? pino(options, destination) : pino(options);
+}
+
+/** An error with its code, its facts and its causes; texts are clipped, and credentials in URLs hidden. */
+export function serializeError(thrown: unknown, depth = 0): Record<string, unknown> {
+  const error = toError(thrown);
+  return {
+    type: error.name,
+    message: clean(error.message),
+    ...(error instanceof BridgeError ? { code: error.code, ...error.context } : codeOf(error)),
+    // The stack of an expected error says nothing that its code does not.
+    ...(error instanceof BridgeError || depth > 0 ? {} : { stack: clean(error.stack ?? '') }),
+    ...(error.cause !== undefined && depth < MAX_CAUSES ? { cause: serializeError(error.cause, depth + 1) } : {}),
+  };
+}
+
+function codeOf(error: Error): { code?: string } {
+  return 'code' in error && typeof error.code === 'string' ? { code: error.code } : {};
+}
+
+/** A text as it may be logged: clipped, without the credentials that a URL in it may carry. */
+export function clean(text: string): string {
+  const hidden = text.slice(0, MAX_TEXT * 2).replace(/([a-z][a-z0-9+.-]{0,20}:\/\/)[^\s/@]{1,500}@/gi, '$1[secret]@');
+  return hidden.length > MAX_TEXT ? `${hidden.slice(0, MAX_TEXT)}…` : hidden;
+}

@@ -1,0 +1,78 @@
+/** The queue's answers, parsed. Unknown keys are ignored, unknown reasons pass, unknown states do not. */
+import { z } from 'zod';
+import { PRIORITIES, RUN_STATES, type TaskDefinition, type TaskRun, type TaskStatus } from '../domain/task.ts';
+import { QueueError } from '../errors.ts';
+
+/** Written `...Z` in one place and `...+00:00` in another. */
+const time = z.iso.datetime({ offset: true }).transform((text) => Date.parse(text));
+const optionalTime = time.optional();
+const priority = z
+  .enum([...PRIORITIES, 'normal'])
+  .transform((name) => (name === 'normal' ? ('lowest' as const) : name));
+
+const run = z
+  .object({
+    runId: z.int().nonnegative(),
+    state: z.enum(RUN_STATES),
+    reasonCreated: z.string(),
+    reasonResolved: z.string().optional(),
+    workerGroup: z.string().optional(),
+    workerId: z.string().optional(),
+    takenUntil: optionalTime,
+  })
+  .transform(withoutUndefined<TaskRun>);
+
+const identity = {
+  taskQueueId: z.string(),
+  schedulerId: z.string(),
+  taskGroupId: z.string(),
+  priority,
+  deadline: time,
+  expires: time,
+};
+
+const status = z.object({
+  ...identity,
+  taskId: z.string(),
+  retriesLeft: z.int(),
+  runs: z.array(run),
+});
+
+const definition = z.object({ ...identity, scopes: z.array(z.string()).default([]), payload: z.unknown() });
+
+export const statusAnswer = z.object({ status });
+export const statusesAnswer = z.object({
+  statuses: z.array(z.object({ taskId: z.string(), status: z.unknown() })),
+  continuationToken: z.string().optional(),
+});
+export const reclaimAnswer = z.object({ takenUntil: time });
+export const taskPageAnswer = z.object({
+  tasks: z.array(z.object({ taskId: z.string(), workerGroup: z.string().optional(), workerId: z.string().optional() })),
+  continuationToken: z.string().optional(),
+});
+export const putUrlAnswer = z.object({ putUrl: z.url() });
+export const scopesAnswer = z.object({ scopes: z.array(z.string()) });
+
+/** @throws QueueError `queue-invalid` */
+export const parseStatus = (answer: unknown): TaskStatus => parse(status, answer, 'a task status');
+/** @throws QueueError `queue-invalid` */
+export const parseDefinition = (answer: unknown): TaskDefinition => parse(definition, answer, 'a task definition');
+
+/**
+ * @param what is said in the error, such as `a claim`
+ * @throws QueueError `queue-invalid` that names what does not fit
+ */
+export function parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T {
+  const parsed = schema.safeParse(answer);
+  if (!parsed.success) {
+    throw new QueueError('queue-invalid', `the queue's answer is not ${what}: ${z.prettifyError(parsed.error)}`, {
+      cause: parsed.error,
+    });
+  }
+  return parsed.data;
+}
+
+/** Keys without a value are left out, as `exactOptionalPropertyTypes` wants it. */
+function withoutUndefined<T>(value: { [K in keyof T]: T[K] | undefined }): T {
+  return Object.fromEntries(Object.entries(value).filter(([, v]) => v !== undefined)) as T;
+}

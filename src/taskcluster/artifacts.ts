@@ -1,0 +1,118 @@
+/** Artifacts of a run: declared to the queue, and their content put where it says. */
+import { createReadStream } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import got, { HTTPError } from 'got';
+import type { Queue } from 'taskcluster-client';
+import { QueueError } from '../errors.ts';
+import type { Artifact } from '../ports.ts';
+import { parse, putUrlAnswer } from './answers.ts';
+import { toQueueError } from './errors.ts';
+
+export interface ArtifactOptions {
+  readonly queue: Queue;
+  readonly agent: { readonly http: import('node:http').Agent; readonly https: import('node:https').Agent };
+  /** How often a PUT is tried, each time with a fresh URL. */
+  readonly tries?: number;
+  /** Before the second try, doubled each time. */
+  readonly firstDelayMs?: number;
+}
+
+/** A slow line still moves this many bytes a millisecond. */
+const SLOWEST_BYTES_PER_MS = 100;
+const LEAST_PUT_MS = 30_000;
+
+/** Puts one artifact. @throws QueueError */
+export async function putArtifact(
+  taskId: string,
+  runId: number,
+  artifact: Artifact,
+  options: ArtifactOptions,
+): Promise<void> {
+  const create = async (payload: object) => {
+    try {
+      return await options.queue.createArtifact(taskId, runId, artifact.name, {
+        ...payload,
+        expires: new Date(artifact.expires).toISOString(),
+      });
+    } catch (error) {
+      throw toQueueError('createArtifact', error, { taskId, runId, artifact: artifact.name });
+    }
+  };
+  switch (artifact.kind) {
+    case 'content':
+    case 'file':
+      return upload(artifact, () => create({ storageType: 's3', contentType: artifact.contentType }), options);
+    case 'redirect':
+      await create({ storageType: 'reference', contentType: artifact.contentType, url: httpUrl(artifact.url) });
+      return;
+    case 'link':
+      await create({ storageType: 'link', contentType: artifact.contentType, artifact: artifact.target });
+      return;
+    case 'error':
+      await create({ storageType: 'error', reason: artifact.reason, message: artifact.message });
+      return;
+    default:
+      return artifact satisfies never;
+  }
+}
+
+/** Nothing but http(s) is redirected to: the URL comes from Buildbot, and people follow it. */
+function httpUrl(url: string): string {
+  const protocol = URL.canParse(url) ? new URL(url).protocol : '';
+  if (protocol !== 'http:' && protocol !== 'https:') {
+    throw new QueueError('queue-invalid', 'an artifact can only redirect to an http or https URL');
+  }
+  return url;
+}
+
+async function upload(
+  artifact: Extract<Artifact, { kind: 'content' | 'file' }>,
+  create: () => Promise<unknown>,
+  { agent, tries = 4, firstDelayMs = 500 }: ArtifactOptions,
+): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    // Asked for again each time: a URL lives for a while only, and asking twice for the same artifact is fine.
+    const { putUrl } = parse(putUrlAnswer, await create(), 'a place to put an artifact');
+    try {
+      await put(putUrl, artifact, agent);
+      return;
+    } catch (error) {
+      if (attempt >= tries) {
+        throw putError(artifact.name, error);
+      }
+      await delay(firstDelayMs * 2 ** (attempt - 1) * (0.75 + Math.random() / 2));
+    }
+  }
+}
+
+async function put(
+  putUrl: string,
+  artifact: Extract<Artifact, { kind: 'content' | 'file' }>,
+  agent: ArtifactOptions['agent'],
+): Promise<void> {
+  const content = artifact.kind === 'content' ? Buffer.from(artifact.content) : undefined;
+  const size = artifact.kind === 'file' ? artifact.size : (content?.length ?? 0);
+  await got.put(putUrl, {
+    body: artifact.kind === 'file' ? createReadStream(artifact.path) : (content ?? Buffer.alloc(0)),
+    // S3 takes nothing without a length, and compares the type with the one that was declared.
+    headers: { 'content-type': artifact.contentType, 'content-length': String(size) },
+    agent,
+    retry: { limit: 0 },
+    followRedirect: false,
+    timeout: { connect: 10_000, request: LEAST_PUT_MS + size / SLOWEST_BYTES_PER_MS },
+  });
+}
+
+/** Without the URL, whose query is a credential. */
+function putError(name: string, thrown: unknown): QueueError {
+  const statusCode = thrown instanceof HTTPError ? thrown.response.statusCode : undefined;
+  const reason = statusCode === undefined ? errorCode(thrown) : `status ${statusCode}`;
+  return new QueueError('queue-unavailable', `the content of ${name} could not be uploaded: ${reason}`, {
+    isTransient: true,
+    context: { artifact: name, ...(statusCode === undefined ? {} : { statusCode }) },
+  });
+}
+
+function errorCode(thrown: unknown): string {
+  return typeof thrown === 'object' && thrown !== null && 'code' in thrown ? String(thrown.code) : 'no answer';
+}

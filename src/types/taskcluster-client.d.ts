@@ -1,0 +1,53 @@
+/** What the bridge uses of taskcluster-client, which ships without types. Answers are parsed, so they are `unknown`. */
+declare module 'taskcluster-client' {
+  export interface ClientOptions {
+    readonly rootUrl: string;
+    readonly credentials?: { clientId?: string; accessToken?: string; certificate?: string };
+    /** Milliseconds for each single request. */
+    readonly timeout?: number;
+    /** Repeats after the first try; network errors and 5xx only. */
+    readonly retries?: number;
+    readonly delayFactor?: number;
+    readonly maxDelay?: number;
+    /** Options of the client's own http and https agents. */
+    readonly agent?: import('node:http').AgentOptions;
+  }
+  interface Page {
+    readonly continuationToken?: string;
+    readonly limit?: number;
+  }
+  export class Queue {
+    constructor(options: ClientOptions);
+    task(taskId: string): Promise<unknown>;
+    status(taskId: string): Promise<unknown>;
+    statuses(payload: { taskIds: string[] }, page?: Page): Promise<unknown>;
+    claimTask(taskId: string, runId: number, payload: { workerGroup: string; workerId: string }): Promise<unknown>;
+    reclaimTask(taskId: string, runId: number): Promise<unknown>;
+    reportCompleted(taskId: string, runId: number): Promise<unknown>;
+    reportFailed(taskId: string, runId: number): Promise<unknown>;
+    reportException(taskId: string, runId: number, payload: { reason: string }): Promise<unknown>;
+    cancelTask(taskId: string): Promise<unknown>;
+    rerunTask(taskId: string): Promise<unknown>;
+    createArtifact(taskId: string, runId: number, name: string, payload: object): Promise<unknown>;
+    listPendingTasks(taskQueueId: string, page?: Page): Promise<unknown>;
+    listClaimedTasks(taskQueueId: string, page?: Page): Promise<unknown>;
+    createTask(taskId: string, payload: object): Promise<unknown>;
+    getLatestArtifact(taskId: string, name: string): Promise<unknown>;
+    listArtifacts(taskId: string, runId: number): Promise<unknown>;
+    listLatestArtifacts(taskId: string): Promise<unknown>;
+    listTaskGroup(taskGroupId: string, page?: Page): Promise<unknown>;
+    quarantineWorker(
+      provisionerId: string,
+      workerType: string,
+      workerGroup: string,
+      workerId: string,
+      payload: { quarantineUntil: string },
+    ): Promise<unknown>;
+    ping(): Promise<unknown>;
+  }
+  export class Auth {
+    constructor(options: ClientOptions);
+    expandScopes(payload: { scopes: string[] }): Promise<unknown>;
+    currentScopes(): Promise<unknown>;
+  }
+}
