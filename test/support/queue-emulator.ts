@@ -76,6 +76,17 @@ export interface QueueFixture {
 // The client ships without types; the name in a variable keeps the compiler from looking for some.
 const CLIENT_PACKAGE: string = 'taskcluster-client';
 
+async function loadClient(): Promise<ClientModule['default']> {
+  const module: ClientModule = await import(CLIENT_PACKAGE);
+  return module.default;
+}
+
+/** The real client, as root. */
+export async function connect(rootUrl: string): Promise<Readonly<Record<string, Method>>> {
+  const { Queue } = await loadClient();
+  return new Queue({ rootUrl, credentials: ROOT_CLIENT });
+}
+
 function toResult(error: unknown): CallResult {
   if (error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number') {
     const body = 'body' in error && typeof error.body === 'object' && error.body !== null ? error.body : {};
@@ -90,7 +101,7 @@ function toResult(error: unknown): CallResult {
 export async function startQueue(
   options: Partial<Omit<QueueEmulatorOptions, 'clock' | 'publish' | 'faults'>> & { readonly at?: number } = {},
 ): Promise<QueueFixture> {
-  const { default: client }: ClientModule = await import(CLIENT_PACKAGE);
+  const client = await loadClient();
   const clock = createManualClock(options.at ?? Date.parse('2026-11-23T21:00:00.000Z'));
   const faults = createFaults();
   const messages: QueueMessage[] = [];

@@ -11,6 +11,7 @@ import { SLUGID } from './task-input.ts';
 
 const MAX_BODY_BYTES = 20 * 1024 * 1024;
 
+/** What all methods share. */
 export interface ApiOptions {
   readonly context: Context;
   now(): number;

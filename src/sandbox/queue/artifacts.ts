@@ -36,14 +36,17 @@ export const artifactInput = z.discriminatedUnion('storageType', [
     reason: z.enum(['file-missing-on-worker', 'invalid-resource-on-worker', 'too-large-file-on-worker']),
   }),
 ]);
+/** What a worker says of an artifact it makes. */
 export type ArtifactInput = z.infer<typeof artifactInput>;
 
+/** What makes up an artifact, by storage type. */
 export type ArtifactDetails =
   | { readonly storageType: 's3'; readonly prefix: string; readonly bucket: 'public-bucket' | 'private-bucket' }
   | { readonly storageType: 'reference'; readonly url: string }
   | { readonly storageType: 'link'; readonly artifact: string }
   | { readonly storageType: 'error'; readonly reason: string; readonly message: string };
 
+/** An artifact as the queue keeps it; `expires` is UTC milliseconds. */
 export interface StoredArtifact {
   readonly runId: number;
   readonly name: string;
@@ -60,6 +63,7 @@ export interface ArtifactStore {
   list(taskId: string, runId?: number): readonly StoredArtifact[];
 }
 
+/** An empty store, in memory. */
 export function createArtifactStore(): ArtifactStore {
   const tasks = new Map<string, Map<string, StoredArtifact>>();
   const keyOf = (runId: number, name: string) => `${runId}/${name}`;

@@ -9,12 +9,14 @@ import type { ScopeTemplate } from './reference.ts';
 import type { Roles, ScopeParams } from './scopes.ts';
 import { expandScopes, renderTemplate } from './scopes.ts';
 
+/** A client as auth knows it; its scopes may be patterns (`*`) and roles (`assume:`). */
 export interface Client {
   readonly clientId: string;
   readonly accessToken: string;
   readonly scopes: readonly string[];
 }
 
+/** Who makes a call. Where the credentials are no good, that is said only when scopes are needed, as in the real queue. */
 export type Caller =
   /** `clientId` is absent for a call without credentials, which has the role `anonymous`. */
   | { readonly kind: 'known'; readonly clientId?: string; readonly scopes: string[] }
@@ -29,6 +31,7 @@ export interface ClaimedRun {
   readonly takenUntil: number;
 }
 
+/** Auth, as far as the queue needs it. */
 export interface Auth {
   authenticate(request: IncomingMessage): Promise<Caller>;
   /** The temporary credentials that a worker gets with a claim. */
@@ -108,8 +111,10 @@ export function createAuth(options: {
         const { artifacts, attributes } = hasBewit
           ? await hawk.server.authenticateBewit(request, lookup)
           : await hawk.server.authenticate(request, lookup);
-        const client = find((artifacts ?? attributes)?.id ?? attributes?.id ?? '');
-        return client ? scopesOf(client, (artifacts ?? attributes)?.ext) : { kind: 'refused', why: 'No such clientId' };
+        // Hawk calls them attributes in a signed URL, artifacts in a header.
+        const { id = '', ext } = artifacts ?? attributes ?? {};
+        const client = find(id);
+        return client ? scopesOf(client, ext) : { kind: 'refused', why: 'No such clientId' };
       } catch (error) {
         return { kind: 'refused', why: error instanceof Error ? error.message : String(error) };
       }

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 
+/** An uploaded content. */
 export interface Blob {
   readonly path: string;
   readonly size: number;
@@ -15,6 +16,7 @@ export interface Blob {
   readonly contentEncoding: string | undefined;
 }
 
+/** The contents of s3 artifacts. `open` it first, `close` removes everything. */
 export interface BlobStore {
   open(): Promise<void>;
   close(): Promise<void>;

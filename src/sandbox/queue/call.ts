@@ -7,6 +7,7 @@ import { ApiError } from './errors.ts';
 import type { ScopeParams } from './scopes.ts';
 import type { QueueState } from './state.ts';
 
+/** One call of a method. */
 export interface Call {
   /** From the URL. */
   readonly params: Readonly<Record<string, string>>;
@@ -50,6 +51,7 @@ export function param(call: Call, name: string): string {
   return value;
 }
 
+/** The run that the URL names. */
 export function runIdOf(call: Call): number {
   return Number(param(call, 'runId'));
 }

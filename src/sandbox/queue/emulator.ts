@@ -48,6 +48,7 @@ export interface ArtifactView extends StoredArtifact {
   content(): Buffer | undefined;
 }
 
+/** A task as it is at the moment of looking. */
 export interface TaskView {
   readonly taskId: string;
   readonly definition: TaskDefinition;
@@ -56,6 +57,7 @@ export interface TaskView {
   readonly artifacts: readonly ArtifactView[];
 }
 
+/** The emulator, from `start()` to `stop()`. Calls before `start()` are not answered. */
 export interface QueueEmulator {
   /** For clients; known once started. */
   readonly rootUrl: string;
@@ -130,6 +132,10 @@ function createServer(
   return app;
 }
 
+/**
+ * Makes an emulated queue without tasks; call `start()`.
+ * `publish` must not wait for calls to this same queue: calls are answered when their messages are published.
+ */
 export function createQueueEmulator(options: QueueEmulatorOptions): QueueEmulator {
   const { clock, tickIntervalMs = clock === systemClock ? TICK_INTERVAL_MS : 0 } = options;
   let rootUrl = '';

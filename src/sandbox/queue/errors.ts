@@ -12,6 +12,7 @@ export const STATUS_CODES = {
   ResourceExpired: 410,
   InternalServerError: 500,
 } as const;
+/** What a refused call is told, besides words. */
 export type ErrorCode = keyof typeof STATUS_CODES;
 
 /** A call that is refused; `message` is what the caller reads. */

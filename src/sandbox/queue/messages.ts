@@ -2,6 +2,7 @@
 import type { Task } from './state.ts';
 import { statusOf } from './state.ts';
 
+/** A Pulse message as the queue publishes it. */
 export interface QueueMessage {
   readonly exchange: string;
   readonly routingKey: string;
@@ -10,6 +11,7 @@ export interface QueueMessage {
   readonly payload: Readonly<Record<string, unknown>>;
 }
 
+/** The last part of an exchange's name, for messages about one task. */
 export type TaskMessageKind =
   | 'task-defined'
   | 'task-pending'

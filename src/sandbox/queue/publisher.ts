@@ -3,6 +3,7 @@ import type { Clock } from '../../ports.ts';
 import type { Faults } from '../faults.ts';
 import type { QueueMessage } from './messages.ts';
 
+/** Publishes, through the fault rules for messages. */
 export interface Publisher {
   /** Takes the messages out of the outbox; resolves when they are published, in order. Never rejects. */
   flush(outbox: QueueMessage[]): Promise<void>;
@@ -10,6 +11,7 @@ export interface Publisher {
   stop(): void;
 }
 
+/** Makes a publisher; `clock` times messages that are late by a fault. */
 export function createPublisher(options: {
   readonly clock: Clock;
   readonly faults: Faults;

@@ -30,6 +30,7 @@ const entrySchema = z.object({
 const namedSchema = z.object({ name: z.string() });
 const referenceSchema = z.object({ serviceName: z.string(), entries: z.array(z.unknown()) });
 
+/** A method of a service, as its reference describes it. */
 export interface ReferenceEntry extends z.infer<typeof entrySchema> {
   /** The service's name in URLs, such as `queue`. */
   readonly service: string;

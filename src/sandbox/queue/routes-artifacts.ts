@@ -145,6 +145,7 @@ function listing(context: Context): Handlers {
   };
 }
 
+/** Handlers by method name. */
 export function artifactHandlers(context: Context): Handlers {
   return { ...creating(context), ...reading(context), ...listing(context) };
 }

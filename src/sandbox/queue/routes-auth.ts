@@ -5,6 +5,7 @@ import { parseInput } from './task-input.ts';
 
 const scopeset = z.strictObject({ scopes: z.array(z.string()) });
 
+/** Handlers by method name. */
 export function authHandlers({ auth }: Context): Handlers {
   return {
     expandScopes: (call) => ({ scopes: auth.expand(parseInput(scopeset, call.body, call.schemaUrl).scopes) }),

@@ -110,6 +110,7 @@ function lookUpGroups({ state }: Context): Handlers {
   };
 }
 
+/** Handlers by method name. */
 export function taskHandlers(context: Context): Handlers {
   return { ...lookUpOne(context), ...lookUpMany(context), ...changeTasks(context), ...lookUpGroups(context) };
 }

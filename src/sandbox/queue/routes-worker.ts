@@ -150,6 +150,7 @@ function lists({ state }: Context): Handlers {
   };
 }
 
+/** Handlers by method name. */
 export function workerHandlers(context: Context): Handlers {
   return { ...claiming(context), ...reporting(context), ...lists(context) };
 }

@@ -1,10 +1,10 @@
 /** What the emulated queue knows. Times are UTC milliseconds, except in definitions, which are kept as they are read. */
+import type { RunState } from '../../domain/task.ts';
 import { ApiError } from './errors.ts';
 import type { QueueMessage } from './messages.ts';
 import type { TaskDefinition } from './task-input.ts';
 
-export type RunState = 'pending' | 'running' | 'completed' | 'failed' | 'exception';
-
+/** One attempt at a task; its number is its place in `Task.runs`. */
 export interface Run {
   state: RunState;
   reasonCreated: string;
@@ -17,6 +17,7 @@ export interface Run {
   resolved?: number;
 }
 
+/** A task with all that has happened to it. */
 export interface Task {
   readonly taskId: string;
   readonly definition: TaskDefinition;
@@ -28,6 +29,7 @@ export interface Task {
   wasEverResolved: boolean;
 }
 
+/** Tasks that belong together. */
 export interface TaskGroup {
   readonly taskGroupId: string;
   readonly schedulerId: string;
@@ -45,6 +47,7 @@ export interface Claim {
   readonly takenUntil: number;
 }
 
+/** A worker that has claimed something. */
 export interface Worker {
   readonly taskQueueId: string;
   readonly workerGroup: string;
@@ -55,6 +58,7 @@ export interface Worker {
   readonly recentTasks: { taskId: string; runId: number }[];
 }
 
+/** Everything the queue knows, and what it has yet to say. */
 export interface QueueState {
   readonly claimTimeoutMs: number;
   readonly deadlineDelayMs: number;
@@ -72,6 +76,7 @@ export interface QueueState {
   readonly outbox: QueueMessage[];
 }
 
+/** A queue without tasks; durations are milliseconds. */
 export function createState(limits: { readonly claimTimeoutMs: number; readonly deadlineDelayMs: number }): QueueState {
   return {
     ...limits,
@@ -89,11 +94,13 @@ export function stateOf(task: Task): RunState | 'unscheduled' {
   return task.runs.at(-1)?.state ?? 'unscheduled';
 }
 
+/** Whether the last run is over. */
 export function isResolved(task: Task): boolean {
   const state = stateOf(task);
   return state === 'completed' || state === 'failed' || state === 'exception';
 }
 
+/** UTC milliseconds. */
 export function deadlineOf(task: Task): number {
   return Date.parse(task.definition.deadline);
 }
@@ -155,4 +162,5 @@ export function statusOf(task: Task) {
     runs: task.runs.map(runStatus),
   };
 }
+/** What the queue answers and publishes of a task's state. */
 export type StatusStructure = ReturnType<typeof statusOf>;

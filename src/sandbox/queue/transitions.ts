@@ -9,6 +9,7 @@ const MAX_RUNS = 50;
 const DAY_MS = 86_400_000;
 const RECENT_TASKS = 20;
 
+/** Which worker of a task queue. */
 export interface WorkerName {
   readonly workerGroup: string;
   readonly workerId: string;
@@ -26,6 +27,7 @@ function refusePastDeadline(task: Task, verb: string, isPast: boolean): void {
 const workerKey = (taskQueueId: string, { workerGroup, workerId }: WorkerName) =>
   `${taskQueueId}/${workerGroup}/${workerId}`;
 
+/** A worker that has claimed something before. */
 export function findWorker(state: QueueState, taskQueueId: string, name: WorkerName): Worker | undefined {
   return state.workers.get(workerKey(taskQueueId, name));
 }
