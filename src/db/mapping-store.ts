@@ -1,0 +1,288 @@
+/** The mapping store: every statement that the bridge sends to its database. */
+import type { Knex } from 'knex';
+import type { Instance, Mapping, MappingChanges, TraceEvent } from '../domain/mapping.ts';
+import type { MappingStore, Stored } from '../ports.ts';
+import { isUniqueViolation, withStoreErrors } from './errors.ts';
+import { clip, toChangedColumns, toMapping, toNewRow, withChanges } from './rows.ts';
+
+/** More than one statement takes comfortably on every engine. */
+const ID_BATCH = 500;
+
+/** The caller opens (and migrates) the database; `close` ends its connections. */
+export function createMappingStore(db: Knex): MappingStore {
+  const tasks = () => db('tasks');
+  const readOne = async (query: Knex.QueryBuilder): Promise<Mapping | undefined> => {
+    const row: unknown = await query.first();
+    return row === undefined ? undefined : toMapping(row);
+  };
+
+  /** Compare-and-set: nothing is changed but what was read. */
+  async function compareAndSet(
+    mapping: Mapping,
+    changes: MappingChanges,
+    more: Partial<Pick<Mapping, 'leaseOwner' | 'leaseUntil'>>,
+    now: number,
+  ): Promise<Stored> {
+    const columns = {
+      ...toChangedColumns(mapping, changes),
+      ...(more.leaseOwner === undefined ? {} : { lease_owner: more.leaseOwner }),
+      ...(more.leaseUntil === undefined ? {} : { lease_until: more.leaseUntil }),
+      version: mapping.version + 1,
+      updated: now,
+    };
+    try {
+      const changed = await tasks().where({ id: mapping.id, version: mapping.version }).update(columns);
+      return changed === 1
+        ? { kind: 'stored', mapping: { ...withChanges(mapping, changes, now), ...more } }
+        : { kind: 'conflict' };
+    } catch (error) {
+      // The only unique column that a change can fill is the slot.
+      if (isUniqueViolation(error)) {
+        return { kind: 'slot-taken' };
+      }
+      throw error;
+    }
+  }
+
+  async function inBatches<T>(values: readonly T[], work: (batch: readonly T[]) => Promise<void>): Promise<void> {
+    for (let start = 0; start < values.length; start += ID_BATCH) {
+      await work(values.slice(start, start + ID_BATCH));
+    }
+  }
+
+  const store: MappingStore = {
+    async insert(mapping, lease) {
+      try {
+        await tasks().insert(toNewRow(mapping, lease));
+      } catch (error) {
+        if (!isUniqueViolation(error)) {
+          throw error;
+        }
+        // Which of the two unique columns it was, the engines say in different words: look.
+        return { kind: (await store.openMapping(mapping.taskId)) === undefined ? 'slot-taken' : 'conflict' };
+      }
+      const stored = await readOne(tasks().where({ open_task_id: mapping.taskId, lease_owner: lease.owner }));
+      return stored === undefined ? { kind: 'conflict' } : { kind: 'stored', mapping: stored };
+    },
+
+    async lease(taskId, { owner, leaseUntil, now }) {
+      const changed = await tasks()
+        .where({ open_task_id: taskId })
+        .andWhere('lease_until', '<', now)
+        .update({ lease_owner: owner, lease_until: leaseUntil, version: db.raw('version + 1') });
+      const mapping = await store.openMapping(taskId);
+      if (mapping === undefined) {
+        return { kind: 'none' };
+      }
+      return changed === 1 && mapping.leaseOwner === owner ? { kind: 'leased', mapping } : { kind: 'busy' };
+    },
+
+    async leaseDue({ owner, leaseUntil, now, limit }) {
+      const rows: { id: number }[] = await tasks()
+        .select('id')
+        .where('next_check_at', '<=', now)
+        .andWhere('lease_until', '<', now)
+        // Claims that end soonest first, then whatever has waited longest.
+        .orderByRaw('case when taken_until is null then 1 else 0 end, taken_until, next_check_at')
+        .limit(limit);
+      if (rows.length === 0) {
+        return [];
+      }
+      const ids = rows.map(({ id }) => id);
+      await tasks()
+        .whereIn('id', ids)
+        .whereNotNull('open_task_id')
+        .andWhere('lease_until', '<', now)
+        .update({ lease_owner: owner, lease_until: leaseUntil, version: db.raw('version + 1') });
+      const leased: unknown[] = await tasks()
+        .whereIn('id', ids)
+        .andWhere({ lease_owner: owner })
+        .orderByRaw('case when taken_until is null then 1 else 0 end, taken_until, next_check_at');
+      return leased.map(toMapping);
+    },
+
+    update: (mapping, changes, now) => compareAndSet(mapping, changes, {}, now),
+
+    release: (mapping, changes, now) => compareAndSet(mapping, changes, { leaseOwner: null, leaseUntil: 0 }, now),
+
+    renewLease: (mapping, leaseUntil, now) => compareAndSet(mapping, {}, { leaseUntil }, now),
+
+    async releaseMany(mappings, { nextCheckAt }, now) {
+      const owners = [...new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []))];
+      await inBatches(mappings, async (batch) => {
+        await tasks()
+          .whereIn(
+            'id',
+            batch.map(({ id }) => id),
+          )
+          .whereIn('lease_owner', owners)
+          .update({
+            lease_owner: null,
+            lease_until: 0,
+            next_check_at: nextCheckAt,
+            attempts: 0,
+            version: db.raw('version + 1'),
+            updated: now,
+          });
+      });
+    },
+
+    openMapping: (taskId) => readOne(tasks().where({ open_task_id: taskId })),
+
+    async tasksOfRequests(buildRequestIds) {
+      const found: string[] = [];
+      await inBatches(buildRequestIds, async (batch) => {
+        const rows: string[] = await tasks()
+          .whereIn('build_request_id', [...batch])
+          .whereNotNull('open_task_id')
+          .pluck('task_id');
+        found.push(...rows);
+      });
+      return found;
+    },
+
+    async openAmong(taskIds) {
+      const open = new Set<string>();
+      await inBatches(taskIds, async (batch) => {
+        const rows: string[] = await tasks()
+          .whereIn('open_task_id', [...batch])
+          .pluck('open_task_id');
+        for (const taskId of rows) {
+          open.add(taskId);
+        }
+      });
+      return open;
+    },
+
+    makeAllDue: (now) =>
+      tasks().whereNotNull('open_task_id').andWhere('next_check_at', '>', now).update({ next_check_at: now }),
+
+    async hasUnclaimed(collapseKey, exceptId) {
+      const row: unknown = await tasks()
+        .select('id')
+        .where({ collapse_key: collapseKey })
+        .whereNot({ id: exceptId ?? 0 })
+        .andWhere((unclaimed) =>
+          unclaimed
+            .where({ state: 'intended' })
+            .orWhere((submitted) => submitted.where({ state: 'submitted' }).whereNull('taken_until')),
+        )
+        .first();
+      return row !== undefined;
+    },
+
+    async nextHeld(collapseKey) {
+      const row: { task_id: string } | undefined = await tasks()
+        .select('task_id')
+        .where({ collapse_key: collapseKey, state: 'held' })
+        .orderBy([
+          { column: 'priority', order: 'desc' },
+          { column: 'created', order: 'asc' },
+          { column: 'id', order: 'asc' },
+        ])
+        .first();
+      return row?.task_id;
+    },
+
+    async mappingsOf(taskId) {
+      const rows: unknown[] = await tasks().where({ task_id: taskId }).orderBy('id', 'desc');
+      return rows.map(toMapping);
+    },
+
+    async countByState() {
+      const rows: { state: string; count: number | string }[] = await tasks()
+        .whereNotNull('open_task_id')
+        .groupBy('state')
+        .select('state')
+        .count({ count: '*' });
+      const count = (state: string) => Number(rows.find((row) => row.state === state)?.count ?? 0);
+      return {
+        refusing: count('refusing'),
+        held: count('held'),
+        intended: count('intended'),
+        submitted: count('submitted'),
+        cancelling: count('cancelling'),
+      };
+    },
+
+    async addEvents(events) {
+      if (events.length > 0) {
+        await db('events').insert(events.map(toEventRow));
+      }
+    },
+
+    async eventsOf(taskId) {
+      const rows: Record<string, unknown>[] = await db('events').where({ task_id: taskId }).orderBy('id');
+      return rows.map(toEvent);
+    },
+
+    async heartbeat(instance) {
+      const { services, ...row } = instance;
+      await db('instances')
+        .insert({ ...row, services: services.join(',') })
+        .onConflict('instance')
+        .merge();
+    },
+
+    async instances() {
+      const rows: Record<string, unknown>[] = await db('instances').orderBy('instance');
+      return rows.map(toInstance);
+    },
+
+    async prune(before, limit) {
+      await db('instances').where('heartbeat', '<', before).delete();
+      const rows: { id: number; task_id: string }[] = await tasks()
+        .select('id', 'task_id')
+        .where('resolved', '<', before)
+        .whereNull('open_task_id')
+        .orderBy('resolved')
+        .limit(limit);
+      await inBatches(rows, async (batch) => {
+        const ids = batch.map(({ id }) => id);
+        const taskIds = [...new Set(batch.map(({ task_id }) => task_id))];
+        await tasks().whereIn('id', ids).delete();
+        // A task that was rerun keeps its trace as long as any mapping of it is left.
+        await db('events')
+          .whereIn('task_id', taskIds)
+          .whereNotIn('task_id', tasks().select('task_id').whereIn('task_id', taskIds))
+          .delete();
+      });
+      return rows.length;
+    },
+
+    close: () => db.destroy(),
+  };
+  return withStoreErrors(store);
+}
+
+function toEventRow(event: TraceEvent): object {
+  return {
+    task_id: event.taskId,
+    run_id: event.runId,
+    at: event.at,
+    instance: clip(event.instance, 100),
+    what: event.what,
+    detail: clip(event.detail, 4000),
+  };
+}
+
+function toEvent(row: Record<string, unknown>): TraceEvent {
+  return {
+    taskId: String(row.task_id),
+    runId: row.run_id === null ? null : Number(row.run_id),
+    at: Number(row.at),
+    instance: String(row.instance),
+    what: String(row.what),
+    detail: String(row.detail),
+  };
+}
+
+function toInstance(row: Record<string, unknown>): Instance {
+  return {
+    instance: String(row.instance),
+    version: String(row.version),
+    services: String(row.services).split(',').filter(Boolean),
+    started: Number(row.started),
+    heartbeat: Number(row.heartbeat),
+  };
+}

@@ -1,0 +1,10 @@
+/** knex ships its dialects without types. */
+declare module 'knex/lib/dialects/better-sqlite3/index.js' {
+  import type { Knex } from 'knex';
+
+  class Client extends Knex.Client {
+    _driver(): unknown;
+  }
+  // biome-ignore lint/style/noDefaultExport: it is how that module exports it
+  export default Client;
+}
