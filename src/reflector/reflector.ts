@@ -4,6 +4,7 @@
  */
 import { type ScheduledTask, schedule } from 'node-cron';
 import type { Logger } from 'pino';
+import { lastRun } from '../domain/task.ts';
 import type { Clock, MappingStore, TaskQueue } from '../ports.ts';
 import type { SweepReport } from './sweep.ts';
 
@@ -71,8 +72,8 @@ export function createReflector(options: ReflectorOptions): Reflector {
       await part('sweep', async () => {
         report = await options.sweep(stopping.signal);
       }),
-      await part('pending', () => findUnmapped(queue.listPending())),
-      await part('claimed', () => findUnmapped(queue.listClaimed())),
+      await part('pending', () => findUnmapped(queue.listPending(), async (taskIds) => taskIds)),
+      await part('claimed', () => findUnmapped(queue.listClaimed(), stillClaimed)),
       await part('prune', () => store.prune(clock.now() - options.retentionMs, PRUNE_BATCH)),
     ];
     if (parts.every(Boolean)) {
@@ -82,17 +83,29 @@ export function createReflector(options: ReflectorOptions): Reflector {
   }
 
   /** Tasks that the queue lists and that have no mapping: their message was lost, or is still on its way. */
-  async function findUnmapped(pages: AsyncIterable<readonly string[]>): Promise<void> {
+  async function findUnmapped(
+    pages: AsyncIterable<readonly string[]>,
+    confirm: (taskIds: readonly string[]) => Promise<readonly string[]>,
+  ): Promise<void> {
     for await (const page of pages) {
       if (stopping.signal.aborted) {
         return;
       }
       const open = await store.openAmong(page);
       const unmapped = page.filter((taskId) => !open.has(taskId) && !options.isKnownForeign(taskId));
-      for (const taskId of unmapped) {
+      for (const taskId of unmapped.length > 0 ? await confirm(unmapped) : []) {
         options.hint(taskId);
       }
     }
+  }
+
+  /** The queue's list of claimed tasks also has runs that are over: it is only a hint at what may be claimed. */
+  async function stillClaimed(taskIds: readonly string[]): Promise<readonly string[]> {
+    const statuses = await queue.statuses(taskIds);
+    return taskIds.filter((taskId) => {
+      const seen = statuses.get(taskId);
+      return seen?.kind === 'present' && lastRun(seen.value)?.state === 'running';
+    });
   }
 
   function poke(): void {

@@ -3,5 +3,4 @@ declare module 'taskcluster-lib-scopes' {
   export type ScopeExpression = string | { AnyOf: ScopeExpression[] } | { AllOf: ScopeExpression[] };
   /** Whether a set of (fully expanded) scopes satisfies an expression; a trailing `*` in a held scope is a prefix. */
   export function satisfiesExpression(scopes: string[], expression: ScopeExpression): boolean;
-  export function scopeMatch(scopes: string[], requiredSets: string[][]): boolean;
 }

@@ -1,0 +1,48 @@
+/** Foreign messages, narrowed to what they are good for: which task to look at. */
+import { z } from 'zod';
+
+/** What a message says: look at this task; or why it says nothing. */
+export type ParsedMessage =
+  | { readonly kind: 'task'; readonly taskId: string; readonly runId: number | null }
+  | { readonly kind: 'malformed'; readonly reason: string };
+
+/** Taskcluster's own limit for a task is 1 MB; its messages are far smaller. */
+const MAX_BYTES = 2_000_000;
+
+/** A slugid: 22 characters of URL-safe base64, the last of which carries two bits only. */
+const SLUGID = /^[A-Za-z0-9_-]{21}[AQgw]$/;
+
+const message = z.object({
+  status: z.object({ taskId: z.string().regex(SLUGID, 'not a taskId') }),
+  runId: z.int().nonnegative().optional(),
+});
+
+/** Reads a message of `exchange/taskcluster-queue/v1/task-*`. Never throws. */
+export function parseTaskMessage(body: Buffer): ParsedMessage {
+  if (body.length > MAX_BYTES) {
+    return { kind: 'malformed', reason: `${body.length} bytes are too many` };
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(body.toString('utf8'));
+  } catch {
+    return { kind: 'malformed', reason: 'not JSON' };
+  }
+  const parsed = message.safeParse(value);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    return { kind: 'malformed', reason: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'invalid'}` };
+  }
+  return { kind: 'task', taskId: parsed.data.status.taskId, runId: parsed.data.runId ?? null };
+}
+
+/** The beginning of a message for a log line, with nothing in it that could be taken for anything but text. */
+export function excerpt(body: Buffer, length = 200): string {
+  const text = body.subarray(0, length * 4).toString('utf8');
+  return [...text]
+    .slice(0, length)
+    .map((char) =>
+      /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u.test(char) ? `\\u${char.codePointAt(0)?.toString(16).padStart(4, '0')}` : char,
+    )
+    .join('');
+}
