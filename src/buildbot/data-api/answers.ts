@@ -1,0 +1,88 @@
+/** What Buildbot answers, as far as the bridge reads it. Unknown keys are ignored: every version adds some. */
+import { z } from 'zod';
+
+/** Buildbot's times are whole seconds. */
+const seconds = z.number().transform((s) => s * 1000);
+
+export const requestAnswer = z.object({
+  buildrequestid: z.int(),
+  buildsetid: z.int(),
+  builderid: z.int(),
+  complete: z.boolean(),
+  /** -1 while the request is open. */
+  results: z.int().nullable(),
+});
+export type RequestAnswer = z.infer<typeof requestAnswer>;
+
+export const buildAnswer = z.object({
+  buildid: z.int(),
+  number: z.int(),
+  builderid: z.int(),
+  buildrequestid: z.int(),
+  workerid: z.int().nullable(),
+  complete: z.boolean(),
+  results: z.int().nullable(),
+  state_string: z.string(),
+  started_at: seconds,
+  complete_at: seconds.nullable(),
+});
+export type BuildAnswer = z.infer<typeof buildAnswer>;
+
+export const requestsAnswer = z.object({ buildrequests: z.array(requestAnswer) });
+export const buildsAnswer = z.object({ builds: z.array(buildAnswer) });
+export const buildsetsAnswer = z.object({
+  buildsets: z.array(z.object({ bsid: z.int(), reason: z.string() })),
+});
+export const buildersAnswer = z.object({ builders: z.array(z.object({ builderid: z.int(), name: z.string() })) });
+export const workersAnswer = z.object({ workers: z.array(z.object({ workerid: z.int(), name: z.string() })) });
+export const propertiesAnswer = z.object({
+  properties: z.array(z.record(z.string(), z.tuple([z.unknown(), z.string()]).rest(z.unknown()))),
+});
+export const stepsAnswer = z.object({
+  steps: z.array(
+    z.object({
+      stepid: z.int(),
+      number: z.int(),
+      name: z.string(),
+      state_string: z.string(),
+      results: z.int().nullable(),
+      started_at: seconds.nullable(),
+      complete_at: seconds.nullable(),
+    }),
+  ),
+});
+export const logsAnswer = z.object({ logs: z.array(z.object({ logid: z.int(), name: z.string(), slug: z.string() })) });
+
+/** `force` answers the buildset's id and the request's for each builder's id. */
+export const forceAnswer = z.tuple([z.int(), z.record(z.string(), z.int())]);
+
+/** A parameter of a ForceScheduler; groups hold others. */
+export interface FieldAnswer {
+  readonly name: string;
+  readonly fullName: string | null;
+  readonly type: string;
+  readonly default?: unknown;
+  readonly multiple?: boolean | undefined;
+  readonly fields?: readonly FieldAnswer[] | undefined;
+}
+const field: z.ZodType<FieldAnswer> = z.lazy(() =>
+  z.object({
+    name: z.string(),
+    fullName: z.string().nullable(),
+    type: z.string(),
+    default: z.unknown(),
+    multiple: z.boolean().optional(),
+    fields: z.array(field).optional(),
+  }),
+);
+export const forceSchedulersAnswer = z.object({
+  forceschedulers: z.array(
+    z.object({
+      name: z.string(),
+      enabled: z.boolean().optional(),
+      builder_names: z.array(z.string()),
+      all_fields: z.array(field),
+    }),
+  ),
+});
+export type ForceSchedulerAnswer = z.infer<typeof forceSchedulersAnswer>['forceschedulers'][number];

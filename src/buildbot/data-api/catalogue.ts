@@ -1,0 +1,96 @@
+/** What changes rarely in a master: its ForceScheduler, builders and workers. Read when needed, believed for a while. */
+import { LegacyCiError } from '../../errors.ts';
+import type { Clock } from '../../ports.ts';
+import { buildersAnswer, type ForceSchedulerAnswer, forceSchedulersAnswer, workersAnswer } from './answers.ts';
+import type { RestClient } from './rest-client.ts';
+
+/** A builder that was added just now is known this soon. */
+const FRESH_MS = 10_000;
+/** While the master cannot be asked, its last answer is believed for this long. */
+const STALE_MS = 3_600_000;
+
+export interface Catalogue {
+  /** @throws LegacyCiError; `legacy-ci-rejected` if there is no such ForceScheduler */
+  forceScheduler(): Promise<ForceSchedulerAnswer>;
+  /** Every ForceScheduler there is, just read. */
+  forceSchedulers(): Promise<readonly ForceSchedulerAnswer[]>;
+  /** Names by id; reads again when one of the ids is not known. */
+  builderNames(ids: readonly number[]): Promise<ReadonlyMap<number, string>>;
+  workerNames(ids: readonly number[]): Promise<ReadonlyMap<number, string>>;
+}
+
+interface Cached<T> {
+  readonly value: T;
+  readonly at: number;
+}
+
+export function createCatalogue(rest: RestClient, clock: Clock, name: string): Catalogue {
+  let schedulers: Cached<readonly ForceSchedulerAnswer[]> | undefined;
+  let reading: Promise<readonly ForceSchedulerAnswer[]> | undefined;
+
+  async function readSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
+    const { forceschedulers: value } = (await rest.get('forceschedulers', forceSchedulersAnswer)) ?? {
+      forceschedulers: [],
+    };
+    schedulers = { value, at: clock.now() };
+    return value;
+  }
+
+  function forceSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
+    reading ??= readSchedulers().finally(() => {
+      reading = undefined;
+    });
+    return reading;
+  }
+
+  async function recentSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
+    const cached = schedulers;
+    const age = cached ? clock.now() - cached.at : Number.POSITIVE_INFINITY;
+    if (cached && age < FRESH_MS) {
+      return cached.value;
+    }
+    try {
+      return await forceSchedulers();
+    } catch (error) {
+      if (cached && age < STALE_MS) {
+        return cached.value;
+      }
+      throw error;
+    }
+  }
+
+  const builderNames = nameCache(async () => {
+    const answer = await rest.get('builders', buildersAnswer);
+    return (answer?.builders ?? []).map((builder): [number, string] => [builder.builderid, builder.name]);
+  });
+  const workerNames = nameCache(async () => {
+    const answer = await rest.get('workers', workersAnswer);
+    return (answer?.workers ?? []).map((worker): [number, string] => [worker.workerid, worker.name]);
+  });
+
+  return {
+    forceSchedulers,
+    async forceScheduler() {
+      const found = (await recentSchedulers()).find((scheduler) => scheduler.name === name);
+      if (found === undefined) {
+        throw new LegacyCiError('legacy-ci-rejected', `the master has no ForceScheduler "${name}"`);
+      }
+      return found;
+    },
+    builderNames,
+    workerNames,
+  };
+}
+
+/** Ids keep their names: they are read again only when one is missing. */
+function nameCache(
+  read: () => Promise<readonly [number, string][]>,
+): (ids: readonly number[]) => Promise<ReadonlyMap<number, string>> {
+  let names: ReadonlyMap<number, string> = new Map();
+  return async (ids) => {
+    if (ids.some((id) => !names.has(id))) {
+      names = new Map(await read());
+    }
+    return names;
+  };
+}

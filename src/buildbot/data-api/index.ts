@@ -1,0 +1,123 @@
+/** The legacy CI over Buildbot's Data API: 0.9 to 4.x. */
+import { createHash } from 'node:crypto';
+import type { Logger } from 'pino';
+import { ConfigError, LegacyCiError } from '../../errors.ts';
+import type { BuildSpec, Clock, LegacyCi } from '../../ports.ts';
+import type { Secret } from '../../secret.ts';
+import { forceAnswer } from './answers.ts';
+import { createCatalogue } from './catalogue.ts';
+import { declaresTaskId, forceParameters } from './force-parameters.ts';
+import { readOutcome } from './outcome.ts';
+import { createRequestReader } from './requests.ts';
+import { createRestClient } from './rest-client.ts';
+import { createSession } from './session.ts';
+import { startWatch } from './watch.ts';
+
+export interface DataApiOptions {
+  /** Of the master's web server. */
+  readonly url: string;
+  readonly forceScheduler: string;
+  readonly username?: string | undefined;
+  readonly password?: Secret | undefined;
+  /** Whether pending requests of the same builder and sourcestamp are kept apart; see `collapseKey`. */
+  readonly collapseGuard: boolean;
+  readonly clock: Clock;
+  readonly log?: Logger;
+  /** For each single call. */
+  readonly timeoutMs?: number;
+}
+
+export function createDataApi(options: DataApiOptions): LegacyCi {
+  const { url, forceScheduler, clock } = options;
+  const session = createSession(url, options.username, options.password);
+  const rest = createRestClient({ url, session, ...(options.timeoutMs ? { timeoutMs: options.timeoutMs } : {}) });
+  const catalogue = createCatalogue(rest, clock, forceScheduler);
+  const reader = createRequestReader(rest, catalogue, url);
+
+  async function check(): Promise<void> {
+    const all = await catalogue.forceSchedulers();
+    const found = all.find(({ name }) => name === forceScheduler);
+    if (found === undefined) {
+      const others = all.map(({ name }) => `"${name}"`).join(', ') || 'none';
+      throw new ConfigError(
+        `Buildbot has no ForceScheduler "${forceScheduler}" (it has: ${others}). Correct legacyCi.dataApi.forceScheduler, or add to master.cfg:\n${schedulerLines(forceScheduler)}`,
+      );
+    }
+    if (!declaresTaskId(found)) {
+      throw new ConfigError(
+        `Buildbot's ForceScheduler "${forceScheduler}" does not declare taskId, so Buildbot would drop it. Add to master.cfg, in that ForceScheduler:\n    properties=[util.StringParameter(name="taskId", default="")],`,
+      );
+    }
+  }
+
+  async function submit(spec: BuildSpec): Promise<number> {
+    const { parameters, problems } = forceParameters(spec, await catalogue.forceScheduler());
+    const [problem] = problems;
+    if (problem !== undefined) {
+      // Admitted a moment ago, but the master's configuration changed meanwhile.
+      throw new LegacyCiError('legacy-ci-rejected', `${problem.where}: ${problem.what}; ${problem.mend}`);
+    }
+    const answer = forceAnswer.safeParse(await force(parameters));
+    const buildRequestId = answer.success ? Object.values(answer.data[1])[0] : undefined;
+    if (buildRequestId === undefined) {
+      throw new LegacyCiError('legacy-ci-protocol', 'Buildbot does not say which build request it made', {
+        isTransient: true,
+      });
+    }
+    return buildRequestId;
+  }
+
+  async function force(parameters: Readonly<Record<string, unknown>>): Promise<unknown> {
+    try {
+      return await rest.control(`forceschedulers/${encodeURIComponent(forceScheduler)}`, 'force', { ...parameters });
+    } catch (error) {
+      if (
+        error instanceof LegacyCiError &&
+        error.code === 'legacy-ci-rejected' &&
+        error.message.includes('bad property')
+      ) {
+        throw new LegacyCiError(
+          'legacy-ci-rejected',
+          `${error.message}. An AnyPropertyParameter takes only what c['validation']['property_name'] and ['property_value'] in master.cfg allow (by default letters, digits and _ . - / ~ :): declare a util.StringParameter of the property's own name, which takes any text, or widen the validation`,
+          { cause: error },
+        );
+      }
+      throw error;
+    }
+  }
+
+  return {
+    check,
+    builders: async () => new Set((await catalogue.forceScheduler()).builder_names),
+    problems: async (spec) => forceParameters(spec, await catalogue.forceScheduler()).problems,
+    collapseKey: (spec) => (options.collapseGuard ? collapseKey(spec) : null),
+    submit,
+    findByExternalId: reader.findByExternalId,
+    readMany: reader.readMany,
+    async cancel(request, reason) {
+      await rest.control(`buildrequests/${request.buildRequestId}`, 'cancel', { reason });
+    },
+    outcome: (request) => readOutcome(rest, request),
+    watch: async (listener) => startWatch({ url, session, clock, log: options.log, ...listener }),
+    async close() {
+      rest.close();
+    },
+  };
+}
+
+/** Requests of the same builder and sourcestamp collapse, whatever their properties. A hash, so that its length is fixed. */
+export function collapseKey({ builder, repository, branch, project, revision }: BuildSpec): string {
+  const parts = [builder, repository ?? '', branch ?? '', project ?? '', revision ?? ''];
+  return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
+}
+
+function schedulerLines(name: string): string {
+  return [
+    'from buildbot.plugins import schedulers, util',
+    `c['schedulers'].append(schedulers.ForceScheduler(`,
+    `    name=${JSON.stringify(name)},`,
+    '    builderNames=[...],  # the builders that tasks may ask for',
+    '    properties=[util.StringParameter(name="taskId", default="")],',
+    '))',
+  ].join('\n');
+}

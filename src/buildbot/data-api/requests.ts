@@ -1,0 +1,135 @@
+/** Build requests and their builds, read in batches. */
+import { type Build, RESULT_NAMES, type RequestView, type ResultName } from '../../domain/build.ts';
+import { LegacyCiError } from '../../errors.ts';
+import type { Seen } from '../../ports.ts';
+import { type BuildAnswer, buildsAnswer, buildsetsAnswer, type RequestAnswer, requestsAnswer } from './answers.ts';
+import type { Catalogue } from './catalogue.ts';
+import { reasonOf } from './force-parameters.ts';
+import { type RestClient, toLegacyCiError } from './rest-client.ts';
+
+/** Ids a call: their query must fit in a URL that every proxy takes. */
+const BATCH = 100;
+
+export interface RequestReader {
+  readMany(ids: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>>;
+  findByExternalId(spec: { readonly taskId: string; readonly externalId: string }): Promise<Seen<RequestView>>;
+}
+
+/** @param url of the master, for the builds' pages */
+export function createRequestReader(rest: RestClient, catalogue: Catalogue, url: string): RequestReader {
+  async function readMany(ids: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>> {
+    const all = new Map<number, Seen<RequestView>>();
+    for (let start = 0; start < ids.length; start += BATCH) {
+      const batch = ids.slice(start, start + BATCH);
+      for (const [id, seen] of await readBatch(batch)) {
+        all.set(id, seen);
+      }
+    }
+    return all;
+  }
+
+  async function readBatch(ids: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>> {
+    try {
+      const query = ids.map((id) => `buildrequestid__eq=${id}`).join('&');
+      // The request first: what its builds say afterwards can only be newer.
+      const requests = (await rest.get(`buildrequests?${query}`, requestsAnswer))?.buildrequests ?? [];
+      const builds = (await rest.get(`builds?${query}`, buildsAnswer))?.builds ?? [];
+      const builderNames = await catalogue.builderNames(requests.map(({ builderid }) => builderid));
+      const workerNames = await catalogue.workerNames(builds.flatMap(({ workerid }) => workerid ?? []));
+      const names = { builderNames, workerNames, url };
+      return new Map(
+        ids.map((id): [number, Seen<RequestView>] => {
+          const request = requests.find(({ buildrequestid }) => buildrequestid === id);
+          return [id, request ? { kind: 'present', value: toRequestView(request, builds, names) } : { kind: 'absent' }];
+        }),
+      );
+    } catch (thrown) {
+      const error = toLegacyCiError('reading build requests', thrown);
+      return new Map(ids.map((id) => [id, { kind: 'unreadable', error }]));
+    }
+  }
+
+  async function findByExternalId(spec: {
+    readonly taskId: string;
+    readonly externalId: string;
+  }): Promise<Seen<RequestView>> {
+    try {
+      const reason = reasonOf(spec);
+      const query = `reason__contains=${encodeURIComponent(spec.externalId)}`;
+      const buildsets = (await rest.get(`buildsets?${query}`, buildsetsAnswer))?.buildsets ?? [];
+      // Buildbot stores `A build was forced by '<owner>': <reason>`. The lowest id: a later one would be somebody's copy.
+      const ids = buildsets.filter((set) => set.reason.endsWith(reason)).map(({ bsid }) => bsid);
+      if (ids.length === 0) {
+        return { kind: 'absent' };
+      }
+      const bsid = Math.min(...ids);
+      const found = (await rest.get(`buildrequests?buildsetid__eq=${bsid}`, requestsAnswer))?.buildrequests ?? [];
+      const request = found.find(({ buildsetid }) => buildsetid === bsid);
+      if (request === undefined) {
+        throw new LegacyCiError('legacy-ci-protocol', `buildset ${bsid} has no build request`, { isTransient: true });
+      }
+      const seen = await readMany([request.buildrequestid]);
+      return seen.get(request.buildrequestid) ?? { kind: 'absent' };
+    } catch (thrown) {
+      return { kind: 'unreadable', error: toLegacyCiError('looking for a build request', thrown) };
+    }
+  }
+
+  return { readMany, findByExternalId };
+}
+
+interface Names {
+  readonly builderNames: ReadonlyMap<number, string>;
+  readonly workerNames: ReadonlyMap<number, string>;
+  readonly url: string;
+}
+
+/** @param builds of any requests; those of this one are picked out */
+export function toRequestView(request: RequestAnswer, builds: readonly BuildAnswer[], names: Names): RequestView {
+  const own = builds
+    .filter(({ buildrequestid }) => buildrequestid === request.buildrequestid)
+    .sort((a, b) => a.buildid - b.buildid)
+    .map((build) => toBuild(build, names));
+  const results = request.complete ? resultName(request.results) : undefined;
+  return {
+    buildRequestId: request.buildrequestid,
+    builder: names.builderNames.get(request.builderid) ?? `builder ${request.builderid}`,
+    state: stateOf(request, own),
+    builds: own,
+    ...(results === undefined ? {} : { results }),
+    ...(results === 'CANCELLED' ? { cancelledBy: cancelledBy(own.at(-1)) } : {}),
+  };
+}
+
+function stateOf(request: RequestAnswer, builds: readonly Build[]): RequestView['state'] {
+  if (request.complete) {
+    return 'complete';
+  }
+  return builds.some((build) => !build.isComplete) ? 'building' : 'pending';
+}
+
+/** A master that is stopped or restarted cancels its builds and says so; nobody asked for that cancel. */
+function cancelledBy(build: Build | undefined): 'person' | 'master-shutdown' {
+  return build?.stateText.includes('Master Shutdown') ? 'master-shutdown' : 'person';
+}
+
+function toBuild(build: BuildAnswer, { workerNames, url }: Names): Build {
+  const results = build.complete ? resultName(build.results) : undefined;
+  const worker = build.workerid === null ? undefined : workerNames.get(build.workerid);
+  return {
+    buildId: build.buildid,
+    number: build.number,
+    isComplete: build.complete,
+    stateText: build.state_string,
+    startedAt: build.started_at,
+    url: `${url.replace(/\/+$/, '')}/#/builders/${build.builderid}/builds/${build.number}`,
+    ...(results === undefined ? {} : { results }),
+    ...(build.complete_at === null ? {} : { completedAt: build.complete_at }),
+    ...(worker === undefined ? {} : { worker }),
+  };
+}
+
+/** The name of a result code; undefined for -1 (unfinished) and for codes that this bridge does not know. */
+export function resultName(code: number | null): ResultName | undefined {
+  return code === null ? undefined : RESULT_NAMES[code];
+}

@@ -1,0 +1,188 @@
+/** Buildbot's REST API: reads, control calls (JSON-RPC) and raw streams, signed in where the master wants it. */
+import http from 'node:http';
+import https from 'node:https';
+import type { Readable } from 'node:stream';
+import got, { type Got, HTTPError, RequestError } from 'got';
+import { z } from 'zod';
+import { LegacyCiError, toError } from '../../errors.ts';
+import type { Session } from './session.ts';
+
+export interface RestClientOptions {
+  readonly url: string;
+  readonly session: Session;
+  /** For each single call. */
+  readonly timeoutMs?: number;
+  /** Connections at once. */
+  readonly maxSockets?: number;
+}
+
+export interface RestClient {
+  /** Reads a path below `/api/v2/`; undefined where Buildbot has no such thing (404). @throws LegacyCiError */
+  get<T>(path: string, answer: z.ZodType<T>): Promise<T | undefined>;
+  /**
+   * A control call. Never repeated, unless it certainly had no effect.
+   * @throws LegacyCiError: `legacy-ci-unavailable` if it is not known whether the call took effect
+   */
+  control(path: string, method: string, params: Record<string, unknown>): Promise<unknown>;
+  /** A path below `/api/v2/` as it is. The stream's errors are LegacyCiErrors. */
+  stream(path: string): AsyncGenerator<Buffer>;
+  close(): void;
+}
+
+/** What Buildbot 3.7 answers, with 500, to a call that it can never carry out. */
+const HOPELESS = ['builderNames not specified or not supported', "'NoneType' object has no attribute 'force'"] as const;
+
+const rpcAnswer = z.object({ result: z.unknown() });
+const rpcError = z.object({
+  error: z.union([z.string(), z.object({ message: z.union([z.string(), z.record(z.string(), z.unknown())]) })]),
+});
+
+export function createRestClient({ url, session, timeoutMs = 15_000, maxSockets = 8 }: RestClientOptions): RestClient {
+  const agentOptions = { keepAlive: true, maxSockets, maxFreeSockets: 4, timeout: 60_000 };
+  const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
+  const base = `${url.replace(/\/+$/, '')}/api/v2`;
+  const client: Got = got.extend({
+    agent,
+    timeout: { connect: 5000, request: timeoutMs },
+    followRedirect: false,
+    headers: { accept: 'application/json' },
+    // Reads only; every other call says for itself that it must not be repeated.
+    retry: { limit: 2, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
+  });
+
+  /** Runs a call; signs in (again) and repeats it once if the master says 403. */
+  async function signedIn<T>(work: (headers: Record<string, string>) => Promise<T>): Promise<T> {
+    try {
+      return await work(await session.headers());
+    } catch (error) {
+      if (!isForbidden(error) || !session.canSignIn) {
+        throw error;
+      }
+      await session.renew();
+      return work(await session.headers());
+    }
+  }
+
+  async function get<T>(path: string, answer: z.ZodType<T>): Promise<T | undefined> {
+    try {
+      // Buildbot calls its JSON text/plain.
+      const text = await signedIn((headers) => client.get(`${base}/${path}`, { headers }).text());
+      return parse(path, answer, text);
+    } catch (error) {
+      if (error instanceof HTTPError && error.response.statusCode === 404) {
+        return undefined;
+      }
+      throw toLegacyCiError(`GET ${path}`, error);
+    }
+  }
+
+  async function control(path: string, method: string, params: Record<string, unknown>): Promise<unknown> {
+    try {
+      const text = await signedIn((headers) =>
+        client
+          .post(`${base}/${path}`, { headers, json: { jsonrpc: '2.0', id: 1, method, params }, retry: { limit: 0 } })
+          .text(),
+      );
+      return parse(path, rpcAnswer, text).result;
+    } catch (error) {
+      throw toLegacyCiError(`${method} ${path}`, error);
+    }
+  }
+
+  async function* stream(path: string): AsyncGenerator<Buffer> {
+    const headers = await session.headers();
+    const source: Readable = client.stream(`${base}/${path}`, {
+      headers,
+      timeout: { connect: 5000, response: timeoutMs, read: 60_000 },
+      retry: { limit: 0 },
+    });
+    try {
+      for await (const chunk of source) {
+        yield Buffer.isBuffer(chunk) ? chunk : Buffer.from(String(chunk));
+      }
+    } catch (error) {
+      throw toLegacyCiError(`GET ${path}`, error);
+    } finally {
+      source.destroy();
+    }
+  }
+
+  return {
+    get,
+    control,
+    stream,
+    close() {
+      agent.http.destroy();
+      agent.https.destroy();
+    },
+  };
+}
+
+function isForbidden(error: unknown): boolean {
+  return error instanceof HTTPError && error.response.statusCode === 403;
+}
+
+function parse<T>(path: string, answer: z.ZodType<T>, text: string): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new LegacyCiError('legacy-ci-protocol', `the answer to ${path} is not JSON`, { cause, isTransient: true });
+  }
+  const parsed = answer.safeParse(value);
+  if (!parsed.success) {
+    const message = `the answer to ${path} is not what Buildbot is known to say: ${z.prettifyError(parsed.error)}`;
+    throw new LegacyCiError('legacy-ci-protocol', message.slice(0, 1000), { isTransient: true });
+  }
+  return parsed.data;
+}
+
+/** What a failed call means. */
+export function toLegacyCiError(what: string, thrown: unknown): LegacyCiError {
+  if (thrown instanceof LegacyCiError) {
+    return thrown;
+  }
+  if (thrown instanceof HTTPError) {
+    const { statusCode, body } = thrown.response;
+    const reason = reasonOf(body);
+    const context = { statusCode };
+    if (statusCode === 401 || statusCode === 403) {
+      return new LegacyCiError('legacy-ci-forbidden', `Buildbot does not allow ${what}: ${reason}`, { context });
+    }
+    const isHopeless = statusCode < 500 || HOPELESS.some((text) => reason.includes(text));
+    return isHopeless
+      ? new LegacyCiError('legacy-ci-rejected', `Buildbot rejects ${what}: ${reason}`, { context })
+      : new LegacyCiError('legacy-ci-unavailable', `${what} failed in Buildbot: ${reason}`, {
+          context,
+          isTransient: true,
+        });
+  }
+  const cause = toError(thrown);
+  const code = thrown instanceof RequestError ? thrown.code : '';
+  return new LegacyCiError('legacy-ci-unavailable', `Buildbot gave no answer to ${what}: ${cause.message}`, {
+    isTransient: true,
+    context: code ? { code } : {},
+  });
+}
+
+/** JSON-RPC's error: a text, or each field's own text. */
+function reasonOf(body: unknown): string {
+  let value: unknown;
+  try {
+    value = JSON.parse(String(body));
+  } catch {
+    return String(body).slice(0, 200);
+  }
+  const parsed = rpcError.safeParse(value);
+  if (!parsed.success) {
+    return String(body).slice(0, 200);
+  }
+  const message = typeof parsed.data.error === 'string' ? parsed.data.error : parsed.data.error.message;
+  return (
+    typeof message === 'string'
+      ? message
+      : Object.entries(message)
+          .map(([field, text]) => `${field}: ${String(text)}`)
+          .join('; ')
+  ).slice(0, 800);
+}

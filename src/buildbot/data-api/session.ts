@@ -1,0 +1,73 @@
+/** Signing in to a master. */
+import got from 'got';
+import { LegacyCiError, toError } from '../../errors.ts';
+import type { Secret } from '../../secret.ts';
+
+export interface Session {
+  readonly canSignIn: boolean;
+  /** The headers of a call: none until the master has wanted a sign-in. */
+  headers(): Promise<Record<string, string>>;
+  /** Signs in (again); calls that come at the same time share one sign-in. @throws LegacyCiError */
+  renew(): Promise<void>;
+}
+
+const COOKIE = /^(TWISTED_SESSION[^=;]*=[^;]+)/;
+
+/**
+ * Reading is open on most masters, so nobody signs in before a call was refused. Basic credentials count on
+ * `/auth/login` only, which answers 302 with two session cookies: the last one is the signed-in one.
+ */
+export function createSession(url: string, username?: string, password?: Secret): Session {
+  let cookie: string | undefined;
+  let renewal: Promise<void> | undefined;
+
+  async function signIn(user: string, secret: Secret): Promise<void> {
+    const login = `${url.replace(/\/+$/, '')}/auth/login`;
+    let statusCode: number;
+    let cookies: readonly string[];
+    try {
+      const response = await got.get(login, {
+        username: user,
+        password: secret.reveal(),
+        followRedirect: false,
+        throwHttpErrors: false,
+        retry: { limit: 1 },
+        timeout: { request: 15_000 },
+      });
+      statusCode = response.statusCode;
+      cookies = response.headers['set-cookie'] ?? [];
+    } catch (error) {
+      // Without the cause: it holds the request's options, and in them the password.
+      const { message } = toError(error);
+      throw new LegacyCiError('legacy-ci-unavailable', `no answer to the sign-in: ${message}`, { isTransient: true });
+    }
+    const sessions = cookies.flatMap((line) => COOKIE.exec(line)?.[1] ?? []);
+    if (statusCode >= 500) {
+      throw new LegacyCiError('legacy-ci-unavailable', `the sign-in failed with ${statusCode}`, { isTransient: true });
+    }
+    cookie = sessions.at(-1);
+    if (statusCode === 401 || cookie === undefined) {
+      throw new LegacyCiError(
+        'legacy-ci-forbidden',
+        'Buildbot does not take the user name and password: check legacyCi.dataApi.username and password',
+        { context: { statusCode } },
+      );
+    }
+  }
+
+  return {
+    canSignIn: username !== undefined && password !== undefined,
+    async headers() {
+      return cookie === undefined ? {} : { cookie };
+    },
+    async renew() {
+      if (username === undefined || password === undefined) {
+        return;
+      }
+      renewal ??= signIn(username, password).finally(() => {
+        renewal = undefined;
+      });
+      await renewal;
+    },
+  };
+}

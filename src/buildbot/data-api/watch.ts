@@ -1,0 +1,148 @@
+/** Hints from a master's WebSocket. Nothing is queued while it is down: after every connection there was a gap. */
+import type { Logger } from 'pino';
+import { WebSocket } from 'ws';
+import { z } from 'zod';
+import { toError } from '../../errors.ts';
+import type { Clock } from '../../ports.ts';
+import type { Session } from './session.ts';
+
+export interface WatchOptions {
+  readonly url: string;
+  readonly session: Session;
+  readonly clock: Clock;
+  readonly log: Logger | undefined;
+  readonly onHint: (buildRequestId: number) => void;
+  readonly onGap: () => void;
+}
+
+const PATHS = ['buildrequests/*/*', 'builds/*/*'] as const;
+/** A connection that answers nothing for so long is dead, whatever the socket says. */
+const PING_MS = 20_000;
+const FIRST_DELAY_MS = 500;
+const MAX_DELAY_MS = 30_000;
+const MAX_FRAME = 4_000_000;
+
+const frame = z.object({
+  k: z.string().optional(),
+  m: z.unknown(),
+  _id: z.int().optional(),
+  code: z.int().optional(),
+  msg: z.string().optional(),
+});
+const withRequestId = z.object({ buildrequestid: z.int() });
+
+/** The build request that an event is about; undefined for events that say nothing new about any. */
+export function requestOfEvent(key: string, message: unknown): number | undefined {
+  const [kind, id, event] = key.split('/');
+  if (kind === 'buildrequests' && /^\d{1,15}$/.test(id ?? '')) {
+    return Number(id);
+  }
+  if (kind === 'builds' && (event === 'new' || event === 'finished')) {
+    const parsed = withRequestId.safeParse(message);
+    return parsed.success ? parsed.data.buildrequestid : undefined;
+  }
+  return undefined;
+}
+
+/** Connects in the background and keeps doing so until stopped. */
+export function startWatch(options: WatchOptions): { stop(): Promise<void> } {
+  const { clock, log } = options;
+  const stopping = new AbortController();
+
+  const loop = (async () => {
+    for (let failures = 0; !stopping.signal.aborted; ) {
+      try {
+        await listen(options, stopping.signal, () => {
+          failures = 0;
+        });
+        log?.warn('connection to Buildbot closed; reconnecting');
+      } catch (error) {
+        log?.warn({ err: toError(error) }, 'Buildbot cannot be listened to; trying again');
+      }
+      failures += 1;
+      const base = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 16));
+      await clock.sleep(base * (0.5 + Math.random() / 2), stopping.signal);
+    }
+  })();
+
+  return {
+    async stop() {
+      stopping.abort();
+      await loop;
+    },
+  };
+}
+
+/** One connection, from its opening to its end. Resolves when it is closed, throws when it never worked. */
+async function listen(options: WatchOptions, signal: AbortSignal, onListening: () => void): Promise<void> {
+  const address = `${options.url.replace(/^http/, 'ws').replace(/\/+$/, '')}/ws`;
+  const headers = await options.session.headers();
+  await new Promise<void>((resolve, reject) => {
+    const socket = new WebSocket(address, { headers, maxPayload: MAX_FRAME, handshakeTimeout: 10_000 });
+    const confirmed = new Set<number>();
+    let isAlive = true;
+    let failure: Error | undefined;
+    const pinger = setInterval(() => {
+      if (!isAlive) {
+        failure = new Error('no sign of life from Buildbot');
+        socket.terminate();
+        return;
+      }
+      isAlive = false;
+      socket.send(JSON.stringify({ cmd: 'ping', _id: 0 }), () => undefined);
+    }, PING_MS);
+    pinger.unref();
+    const onStop = () => socket.terminate();
+    signal.addEventListener('abort', onStop, { once: true });
+    if (signal.aborted) {
+      onStop();
+    }
+
+    socket.on('open', () => {
+      PATHS.forEach((path, index) => {
+        socket.send(JSON.stringify({ cmd: 'startConsuming', path, _id: index + 1 }), () => undefined);
+      });
+    });
+    socket.on('message', (data) => {
+      isAlive = true;
+      const parsed = parseFrame(data.toString());
+      if (parsed === undefined) {
+        options.log?.debug('frame not understood');
+        return;
+      }
+      if (parsed._id !== undefined && parsed.code === 200 && parsed._id > 0) {
+        confirmed.add(parsed._id);
+        if (confirmed.size === PATHS.length && parsed.msg === 'OK') {
+          onListening();
+          options.onGap();
+        }
+        return;
+      }
+      const id = parsed.k === undefined ? undefined : requestOfEvent(parsed.k, parsed.m);
+      if (id !== undefined) {
+        options.onHint(id);
+      }
+    });
+    socket.on('error', (error) => {
+      failure = error;
+    });
+    socket.on('close', () => {
+      clearInterval(pinger);
+      signal.removeEventListener('abort', onStop);
+      if (failure && !signal.aborted) {
+        reject(failure);
+      } else {
+        resolve();
+      }
+    });
+  });
+}
+
+function parseFrame(text: string): z.infer<typeof frame> | undefined {
+  try {
+    const parsed = frame.safeParse(JSON.parse(text));
+    return parsed.success ? parsed.data : undefined;
+  } catch {
+    return undefined;
+  }
+}
