@@ -4,6 +4,7 @@ import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { type Knex, knex } from 'knex';
 import { ConfigError, StoreError } from '../errors.ts';
+import { toStoreError } from './errors.ts';
 import { LibsqlClient } from './libsql-dialect.ts';
 
 const POOL_MAX = 10;
@@ -102,11 +103,19 @@ export async function migrate(db: Knex): Promise<readonly string[]> {
   }
 }
 
-/** @throws StoreError `store-schema` if the schema is not this version's */
+/** @throws StoreError: `store-schema` if the schema is not this version's, `store-unavailable` if it cannot be read */
 export async function checkSchema(db: Knex): Promise<void> {
-  const [, missing]: [unknown[], unknown[]] = await db.migrate.list({ migrationSource });
+  const [, missing] = await listMigrations(db);
   if (missing.length > 0) {
     throw new StoreError('store-schema', `the database lacks ${missing.length} migration(s): run \`bbb migrate\` once`);
+  }
+}
+
+async function listMigrations(db: Knex): Promise<[unknown[], unknown[]]> {
+  try {
+    return await db.migrate.list({ migrationSource });
+  } catch (error) {
+    throw toStoreError('the check of its schema', error);
   }
 }
 

@@ -54,7 +54,7 @@ export function withStoreErrors(store: MappingStore): MappingStore {
 }
 
 /** Drivers put whole statements, with their values, into their messages: only the code and the first line are kept. */
-function toStoreError(method: string, error: unknown): BridgeError {
+export function toStoreError(method: string, error: unknown): BridgeError {
   if (error instanceof BridgeError) {
     return error;
   }
@@ -65,7 +65,7 @@ function toStoreError(method: string, error: unknown): BridgeError {
     isSchema ? 'store-schema' : 'store-unavailable',
     isSchema
       ? `the database's schema is not this version's (${reason}): run \`bbb migrate\` once`
-      : `the database did not do ${method}: ${reason || code || 'no reason given'}`,
+      : `the database failed at ${method}: ${reason || code || 'no reason given'}`,
     { isTransient: !isSchema, context: code === '' ? {} : { code } },
   );
 }

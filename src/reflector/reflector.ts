@@ -33,8 +33,8 @@ export interface Reflector {
   poke(): void;
   /** One whole round. */
   runOnce(): Promise<void>;
-  /** When the last round ended well, UTC milliseconds; 0 if none did yet. */
-  lastSuccess(): number;
+  /** When the last round ended, well or not, UTC milliseconds; until then, when the reflector was made. */
+  lastRound(): number;
   /** Begins nothing new; resolves when the round under way is over. */
   stop(): Promise<void>;
 }
@@ -48,37 +48,31 @@ export function createReflector(options: ReflectorOptions): Reflector {
   let timer: ScheduledTask | undefined;
   let round: Promise<void> | undefined;
   let isWantedAgain = false;
-  let lastSuccess = 0;
+  let lastRound = clock.now();
 
   /** One part that fails does not keep the others from being done. */
-  async function part(name: string, work: () => Promise<unknown>): Promise<boolean> {
+  async function part(name: string, work: () => Promise<unknown>): Promise<void> {
     if (stopping.signal.aborted) {
-      return false;
+      return;
     }
     try {
       await work();
-      return true;
     } catch (error) {
       log.warn({ part: name, err: error }, 'part of a round failed; the next round tries again');
-      return false;
     }
   }
 
   async function runOnce(): Promise<void> {
     const started = clock.now();
     let report: SweepReport | undefined;
-    const parts = [
-      await part('heartbeat', options.heartbeat),
-      await part('sweep', async () => {
-        report = await options.sweep(stopping.signal);
-      }),
-      await part('pending', () => findUnmapped(queue.listPending(), async (taskIds) => taskIds)),
-      await part('claimed', () => findUnmapped(queue.listClaimed(), stillClaimed)),
-      await part('prune', () => store.prune(clock.now() - options.retentionMs, PRUNE_BATCH)),
-    ];
-    if (parts.every(Boolean)) {
-      lastSuccess = clock.now();
-    }
+    await part('heartbeat', options.heartbeat);
+    await part('sweep', async () => {
+      report = await options.sweep(stopping.signal);
+    });
+    await part('pending', () => findUnmapped(queue.listPending(), async (taskIds) => taskIds));
+    await part('claimed', () => findUnmapped(queue.listClaimed(), stillClaimed));
+    await part('prune', () => store.prune(clock.now() - options.retentionMs, PRUNE_BATCH));
+    lastRound = clock.now();
     log.debug({ ...report, durationMs: clock.now() - started }, 'round ended');
   }
 
@@ -140,7 +134,7 @@ export function createReflector(options: ReflectorOptions): Reflector {
     },
     poke,
     runOnce,
-    lastSuccess: () => lastSuccess,
+    lastRound: () => lastRound,
     async stop() {
       stopping.abort();
       await timer?.destroy();

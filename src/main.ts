@@ -1,0 +1,222 @@
+/** The composition root: from a configuration to a running process. Nothing is decided here. */
+import { randomBytes } from 'node:crypto';
+import { hostname, tmpdir } from 'node:os';
+import type { Knex } from 'knex';
+import type { Logger } from 'pino';
+import type { RE2JS } from 're2js';
+import { type Bridge, createBridge, type Service } from './bridge.ts';
+import { createDataApi } from './buildbot/data-api/index.ts';
+import { systemClock } from './clock.ts';
+import type { Config } from './config.ts';
+import { checkSchema, connect } from './db/connection.ts';
+import { createMappingStore } from './db/mapping-store.ts';
+import { describeError, isTransient } from './errors.ts';
+import { type Check, createHttpServer } from './http/server.ts';
+import type { Part } from './lifecycle.ts';
+import { createPulseBroker, type PulseBroker } from './listeners/pulse-broker.ts';
+import type { Broker, LegacyCi, MappingStore } from './ports.ts';
+import type { BuilderRules } from './reflector/admission.ts';
+import type { Timing } from './reflector/apply.ts';
+import type { Policy } from './reflector/decide.ts';
+import { createQueueClient } from './taskcluster/queue-client.ts';
+import { readVersion } from './version.ts';
+
+/** Longer than any single call to a foreign system, so that a lease does not run out during one. */
+export const TIMING: Timing = { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 };
+
+const MAX_SUBMISSIONS = 5;
+const MAX_RERUNS = 5;
+const MAX_UPLOAD_ATTEMPTS = 5;
+/** Of a sweep: enough to keep instances apart, and little beside the interval. */
+const JITTER_MS = 2000;
+/** A reflector that has not ended a round for so long is stuck. */
+const STUCK_MS = 15 * 60_000;
+
+export interface ProcessOptions {
+  readonly config: Config;
+  readonly services: readonly Service[];
+  readonly log: Logger;
+  /** In place of Pulse, for the sandbox. */
+  readonly broker?: Broker;
+  /** Shorter waits, for the sandbox and for tests. */
+  readonly timing?: Timing;
+}
+
+export interface BridgeProcess {
+  /** In the order in which they start. */
+  readonly parts: readonly Part[];
+  readonly bridge: Bridge;
+  readonly store: MappingStore;
+}
+
+/** Makes everything; nothing is connected before the parts are started. */
+export function createProcess(options: ProcessOptions): BridgeProcess {
+  const { config, log, services } = options;
+  const clock = systemClock;
+  const { taskcluster } = config;
+  const certificate = taskcluster.credentials.certificate?.reveal();
+  const queue = createQueueClient({
+    ...taskcluster,
+    credentials: {
+      clientId: taskcluster.credentials.clientId,
+      accessToken: taskcluster.credentials.accessToken.reveal(),
+      ...(certificate === undefined ? {} : { certificate }),
+    },
+    clock,
+  });
+  const ci = createDataApi({ ...config.legacyCi.dataApi, clock, log: log.child({ service: 'legacy-listener' }) });
+  const db = connect(config.database.url.reveal());
+  const store = createMappingStore(db);
+  const pulse = options.broker ? undefined : createPulse(config, log);
+  const broker = options.broker ?? pulse;
+  if (broker === undefined) {
+    throw new Error('neither Pulse nor another broker: a bug');
+  }
+  const instance = instanceName(config);
+  const bridge = createBridge({
+    ...{ queue, ci, store, broker, clock, log, services, instance },
+    rules: rulesOf(config),
+    policy: policyOf(config),
+    timing: options.timing ?? TIMING,
+    mode: config.bridge.mode,
+    version: readVersion(),
+    schedule: config.reflector.schedule,
+    retentionMs: config.retention,
+    batchSize: config.reflector.batchSize,
+    concurrency: config.reflector.concurrency,
+    jitterMs: Math.min(JITTER_MS, config.reflector.recheck / 4),
+    tempDir: tmpdir(),
+    maxLogSize: config.artifacts.maxLogSize,
+    random: Math.random,
+  });
+  const http = createHttpServer({
+    ...config.http,
+    live: () => liveChecks(bridge, services, clock.now()),
+    ready: () => readyChecks(store, pulse, services),
+  });
+
+  const parts: Part[] = [
+    databasePart(db, store, log),
+    legacyCiPart(ci, log),
+    { name: 'broker', start: async () => undefined, stop: () => broker.close() },
+    { name: 'bridge', start: () => bridge.start(), stop: () => bridge.stop() },
+  ];
+  if (services.includes('http')) {
+    parts.push({
+      name: 'http',
+      start: async () => log.info({ address: await http.start() }, 'answering health checks'),
+      stop: () => http.stop(),
+    });
+  }
+  return { parts, bridge, store };
+}
+
+function createPulse(config: Config, log: Logger): PulseBroker {
+  return createPulseBroker({
+    url: config.pulse.url.reveal(),
+    namespace: config.pulse.namespace,
+    clock: systemClock,
+    log: log.child({ service: 'tc-listener' }),
+  });
+}
+
+function databasePart(db: Knex, store: MappingStore, log: Logger): Part {
+  return waitingPart('database', log, { check: () => checkSchema(db), close: () => store.close() });
+}
+
+function legacyCiPart(ci: LegacyCi, log: Logger): Part {
+  return waitingPart('legacy-ci', log, { check: () => ci.check(), close: () => ci.close() });
+}
+
+const FIRST_WAIT_MS = 500;
+const MAX_WAIT_MS = 15_000;
+
+/** A dependency that is away at the start is waited for; one that is wrongly set up ends the start. */
+function waitingPart(
+  name: string,
+  log: Logger,
+  { check, close }: { check: () => Promise<void>; close: () => Promise<void> },
+): Part {
+  const stopping = new AbortController();
+  return {
+    name,
+    async start() {
+      for (let wait = FIRST_WAIT_MS; !stopping.signal.aborted; wait = Math.min(MAX_WAIT_MS, wait * 2)) {
+        try {
+          await check();
+          return;
+        } catch (error) {
+          if (!isTransient(error)) {
+            throw error;
+          }
+          log.warn({ part: name, retryInMs: wait, err: error }, 'not there yet; waiting for it');
+          await systemClock.sleep(wait, stopping.signal);
+        }
+      }
+    },
+    async stop() {
+      stopping.abort();
+      await close();
+    },
+  };
+}
+
+/** Unique among the running processes, and telling to people. */
+function instanceName(config: Config): string {
+  const name = config.bridge.instance ?? hostname().slice(0, 40);
+  return `${name}-${process.pid}-${randomBytes(3).toString('hex')}`;
+}
+
+/** The operator's rules; a pattern is matched from the beginning of the name, as the first bridge did. */
+export function rulesOf(config: Config): BuilderRules {
+  const matches = (patterns: readonly RE2JS[]) => (builder: string) =>
+    patterns.some((pattern) => pattern.matcher(builder).lookingAt());
+  return { isIgnored: matches(config.builders.ignored), isRestricted: matches(config.builders.restricted) };
+}
+
+export function policyOf(config: Config): Policy {
+  const { taskcluster, reflector } = config;
+  return {
+    taskQueueId: `${taskcluster.provisionerId}/${taskcluster.workerType}`,
+    workerGroup: taskcluster.workerGroup,
+    workerId: taskcluster.workerId,
+    results: config.results,
+    reclaimThresholdMs: reflector.reclaimThreshold,
+    // A little less than the interval, so that a mapping is due again at the next round and not at the one after.
+    recheckMs: reflector.recheck * 0.9,
+    absentGraceMs: config.legacyCi.absentGrace,
+    maxSubmissions: MAX_SUBMISSIONS,
+    maxReruns: MAX_RERUNS,
+    maxUploadAttempts: MAX_UPLOAD_ATTEMPTS,
+  };
+}
+
+function liveChecks(bridge: Bridge, services: readonly Service[], now: number): readonly Check[] {
+  if (!services.includes('reflector')) {
+    return [];
+  }
+  const ageMs = now - bridge.reflector.lastRound();
+  return [{ name: 'reflector', isOk: ageMs < STUCK_MS, detail: `last round ended ${Math.round(ageMs / 1000)} s ago` }];
+}
+
+async function readyChecks(
+  store: MappingStore,
+  pulse: PulseBroker | undefined,
+  services: readonly Service[],
+): Promise<readonly Check[]> {
+  const checks: Check[] = [await databaseCheck(store)];
+  if (pulse && services.includes('tc-listener')) {
+    const { isConnected, lastError } = pulse.status();
+    checks.push({ name: 'pulse', isOk: isConnected, detail: isConnected ? 'connected' : (lastError ?? 'connecting') });
+  }
+  return checks;
+}
+
+async function databaseCheck(store: MappingStore): Promise<Check> {
+  try {
+    const counts = await store.countByState();
+    return { name: 'database', isOk: true, detail: JSON.stringify(counts) };
+  } catch (error) {
+    return { name: 'database', isOk: false, detail: describeError(error) };
+  }
+}
