@@ -129,6 +129,7 @@ const schema = z.strictObject({
       mode: z.enum(['normal', 'drain', 'observe']).default('normal'),
       instance: name('an instance name').optional(),
       shutdownTimeout: duration('30s', s, h).prefault('30s'),
+      lease: duration('90s', 2 * s, 10 * m).prefault('90s'),
     })
     .prefault({}),
   retention: duration('30d', h, 3650 * d).prefault('30d'),

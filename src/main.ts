@@ -21,9 +21,6 @@ import type { Policy } from './reflector/decide.ts';
 import { createQueueClient } from './taskcluster/queue-client.ts';
 import { readVersion } from './version.ts';
 
-/** Longer than any single call to a foreign system, so that a lease does not run out during one. */
-export const TIMING: Timing = { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 };
-
 const MAX_SUBMISSIONS = 5;
 const MAX_RERUNS = 5;
 const MAX_UPLOAD_ATTEMPTS = 5;
@@ -38,8 +35,6 @@ export interface ProcessOptions {
   readonly log: Logger;
   /** In place of Pulse, for the sandbox. */
   readonly broker?: Broker;
-  /** Shorter waits, for the sandbox and for tests. */
-  readonly timing?: Timing;
 }
 
 export interface BridgeProcess {
@@ -77,7 +72,7 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
     ...{ queue, ci, store, broker, clock, log, services, instance },
     rules: rulesOf(config),
     policy: policyOf(config),
-    timing: options.timing ?? TIMING,
+    timing: timingOf(config),
     mode: config.bridge.mode,
     version: readVersion(),
     schedule: config.reflector.schedule,
@@ -172,6 +167,12 @@ export function rulesOf(config: Config): BuilderRules {
   const matches = (patterns: readonly RE2JS[]) => (builder: string) =>
     patterns.some((pattern) => pattern.matcher(builder).lookingAt());
   return { isIgnored: matches(config.builders.ignored), isRestricted: matches(config.builders.restricted) };
+}
+
+/** All waits follow from the lease: how long an instance may be silent before another one takes over its tasks. */
+export function timingOf(config: Config): Timing {
+  const leaseMs = config.bridge.lease;
+  return { leaseMs, submitGraceMs: leaseMs / 3, cancelRetryMs: Math.min(15_000, leaseMs / 3) };
 }
 
 export function policyOf(config: Config): Policy {

@@ -1,8 +1,10 @@
 /** Pulse (RabbitMQ) over amqplib: one connection that recovers by itself, and a channel of its own for each queue. */
-import { connect, type RecoveringChannelModel } from 'amqplib';
+import { connect, credentials, type RecoveringChannelModel } from 'amqplib';
 import type { Logger } from 'pino';
-import { describeError } from '../errors.ts';
+import { ConfigError, describeError } from '../errors.ts';
 import type { Broker, Clock, Subscription, SubscriptionOptions } from '../ports.ts';
+import { reconnectDelay, STABLE_MS } from './pulse-delays.ts';
+import { toConnectionError } from './pulse-errors.ts';
 import { createPulseSubscription } from './pulse-subscription.ts';
 
 export interface PulseBrokerOptions {
@@ -18,35 +20,58 @@ export interface PulseBrokerOptions {
 
 export interface PulseStatus {
   readonly isConnected: boolean;
+  /** Whether every queue that was subscribed to is being consumed. */
+  readonly isConsuming: boolean;
   /** Since when, UTC milliseconds. */
   readonly since: number;
+  /** How often a connection was lost. */
   readonly reconnects: number;
+  /** Why it is not connected or not consuming; null while it is both. */
   readonly lastError: string | null;
+  /** UTC milliseconds. */
+  readonly lastMessageAt: number | null;
 }
 
 export interface PulseBroker extends Broker {
   status(): PulseStatus;
 }
 
-const FIRST_DELAY_MS = 500;
-const MAX_DELAY_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 10_000;
+/** How long the broker may take to say goodbye. */
+const CLOSE_TIMEOUT_MS = 2000;
 
-/** The wait before the `attempt`th try (from 1), in milliseconds: exponential, with jitter, capped. */
-export function reconnectDelay(attempt: number, random: () => number = Math.random): number {
-  const base = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(attempt - 1, 20));
-  return Math.round(base * (0.5 + random() / 2));
-}
-
-/** Connects at once and keeps trying; nothing throws when the broker is away. */
+/**
+ * Connects with the first subscription and keeps trying; nothing throws when the broker is away.
+ * @throws ConfigError when the URL is none
+ */
 export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
   const { clock, log } = options;
-  let status: PulseStatus = { isConnected: false, since: clock.now(), reconnects: 0, lastError: null };
+  const server = parseUrl(options.url, options.heartbeatS ?? 30);
+  let status: Omit<PulseStatus, 'isConsuming'> = {
+    isConnected: false,
+    since: clock.now(),
+    reconnects: 0,
+    lastError: null,
+    lastMessageAt: null,
+  };
+  /** Subscribed to, and whether it is being consumed. */
+  const queues = new Map<string, boolean>();
+  /** Connections in a row that were lost soon after they were made. */
+  let shortLived = 0;
   let connection: Promise<RecoveringChannelModel> | undefined;
 
   function note(changes: Partial<PulseStatus>): void {
     status = { ...status, ...changes };
   }
+
+  function noteQueue(name: string, isConsumed: boolean, lastError: string | null): void {
+    queues.set(name, isConsumed);
+    if (!isConsumed || isConsuming()) {
+      note({ lastError });
+    }
+  }
+
+  const isConsuming = () => status.isConnected && [...queues.values()].every((isConsumed) => isConsumed);
 
   /** Opened by the first subscription. */
   function connected(): Promise<RecoveringChannelModel> {
@@ -55,17 +80,22 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
   }
 
   async function open(): Promise<RecoveringChannelModel> {
-    const model = await connect(withHeartbeat(options.url, options.heartbeatS ?? 30), {
+    const model = await connect(server.url, {
+      credentials: server.credentials,
       timeout: CONNECT_TIMEOUT_MS,
       clientProperties: { connection_name: 'buildbot-bridge' },
-      recovery: { waitForConnect: false, calculateDelay: (attempt) => reconnectDelay(attempt) },
+      recovery: { waitForConnect: false, calculateDelay: (attempt) => reconnectDelay(attempt + shortLived) },
     });
     model.on('connect', () => {
       log.info('connected to Pulse');
-      note({ isConnected: true, since: clock.now(), lastError: null });
+      note({ isConnected: true, since: clock.now() });
     });
     model.on('disconnect', (error) => {
-      log.warn({ err: error }, 'connection to Pulse lost; reconnecting');
+      log.warn({ err: toConnectionError(error) }, 'connection to Pulse lost; reconnecting');
+      for (const name of queues.keys()) {
+        queues.set(name, false);
+      }
+      shortLived = clock.now() - status.since < STABLE_MS ? shortLived + 1 : 0;
       note({
         isConnected: false,
         since: clock.now(),
@@ -73,41 +103,64 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
         lastError: describeError(error),
       });
     });
-    model.on('connect-failed', (error) => {
-      log.warn({ err: error }, 'Pulse cannot be reached; trying again');
+    model.on('connect-failed', (thrown) => {
+      const error = toConnectionError(thrown);
+      log.warn({ err: error }, 'not connected to Pulse; trying again');
       note({ lastError: describeError(error) });
     });
-    model.on('blocked', (reason) => log.warn({ reason }, 'Pulse blocks this connection'));
+    // Only publishers are held up by it; messages keep coming.
+    model.on('blocked', (reason) => log.warn({ reason }, 'Pulse is short of memory or disk'));
+    model.on('unblocked', () => log.info('Pulse has memory and disk again'));
     // What it says comes again as a disconnect; without a listener it would end the process.
     model.on('error', (error) => note({ lastError: describeError(error) }));
     return model;
   }
 
   return {
-    status: () => status,
+    status: () => ({ ...status, isConsuming: isConsuming() }),
     subscribe(subscription: SubscriptionOptions): Subscription {
+      const queueName = `queue/${options.namespace}/${subscription.name}`;
+      queues.set(queueName, false);
       return createPulseSubscription({
         ...subscription,
-        queueName: `queue/${options.namespace}/${subscription.name}`,
+        queueName,
         clock,
         log,
         openChannel: async () => (await connected()).createChannel(),
-        onError: (error) => note({ lastError: describeError(error) }),
+        onConsuming: () => noteQueue(queueName, true, null),
+        onTrouble: (error) => noteQueue(queueName, false, describeError(error)),
+        onHeard: () => note({ lastMessageAt: clock.now() }),
       });
     },
     async close() {
       const model = await connection?.catch(() => undefined);
-      await model?.close();
+      // amqplib waits for the answer for ever, and on a dead connection there is none.
+      await Promise.race([model?.close(), clock.sleep(CLOSE_TIMEOUT_MS)]);
       note({ isConnected: false, since: clock.now() });
     },
   };
 }
 
-/** A heartbeat given in the URL wins. */
-function withHeartbeat(url: string, seconds: number): string {
-  const parsed = new URL(url);
-  if (!parsed.searchParams.has('heartbeat')) {
-    parsed.searchParams.set('heartbeat', String(seconds));
+/** The credentials are taken out: amqplib decodes them as Latin-1, and errors may show the URL. */
+function parseUrl(text: string, heartbeatS: number) {
+  if (!URL.canParse(text) || !/^amqps?:$/.test(new URL(text).protocol)) {
+    throw new ConfigError('pulse.url: expected a URL that begins with amqp:// or amqps://');
   }
-  return parsed.toString();
+  const url = new URL(text);
+  const plain = credentials.plain(decode(url.username) || 'guest', decode(url.password) || 'guest');
+  url.username = '';
+  url.password = '';
+  // A heartbeat given in the URL wins.
+  if (!url.searchParams.has('heartbeat')) {
+    url.searchParams.set('heartbeat', String(heartbeatS));
+  }
+  return { url: url.toString(), credentials: plain };
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw new ConfigError('pulse.url: a % in the user or password must be written %25');
+  }
 }

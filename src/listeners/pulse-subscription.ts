@@ -1,9 +1,10 @@
 /** One durable queue and its consumer, set up anew whenever its channel, its connection or the queue itself is gone. */
 import type { Channel, ConsumeMessage } from 'amqplib';
 import type { Logger } from 'pino';
-import { PulseError, toError } from '../errors.ts';
+import { type PulseError, toError } from '../errors.ts';
 import type { Clock, Subscription, SubscriptionOptions } from '../ports.ts';
-import { reconnectDelay } from './pulse-broker.ts';
+import { reconnectDelay, redeliveryDelay, STABLE_MS } from './pulse-delays.ts';
+import { toConsumerError } from './pulse-errors.ts';
 
 export interface PulseSubscriptionOptions extends SubscriptionOptions {
   readonly queueName: string;
@@ -11,13 +12,18 @@ export interface PulseSubscriptionOptions extends SubscriptionOptions {
   readonly log: Logger;
   /** Waits until there is a connection; rejects when the broker was closed. */
   readonly openChannel: () => Promise<Channel>;
-  readonly onError: (error: Error) => void;
+  /** The queue is being consumed now. */
+  readonly onConsuming: () => void;
+  /** The queue is not being consumed, and this is why; it is tried again. */
+  readonly onTrouble: (error: PulseError) => void;
+  /** A message came. */
+  readonly onHeard: () => void;
 }
 
-/** A message that fails comes back no sooner than this, doubled each time. */
-const FIRST_REDELIVERY_MS = 500;
-const MAX_REDELIVERY_MS = 30_000;
+/** How long a stop waits, after the messages under way, for a broker that does not answer. */
+const FAREWELL_MS = 2000;
 
+/** Sets up and consumes one queue until it is stopped; what fails is reported and tried again. */
 export function createPulseSubscription(options: PulseSubscriptionOptions): Subscription {
   const { queueName, clock, log } = options;
   const stopping = new AbortController();
@@ -27,19 +33,23 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
 
   async function run(): Promise<void> {
     for (let failures = 0; !stopping.signal.aborted; ) {
+      let consumingSince: number | undefined;
       try {
         await consumeUntilGone(() => {
-          failures = 0;
+          consumingSince = clock.now();
+          options.onConsuming();
+          options.onGap();
         });
       } catch (thrown) {
         if (stopping.signal.aborted) {
           return;
         }
-        const error = toPulseError(queueName, thrown);
-        options.onError(error);
+        const error = toConsumerError(queueName, thrown);
+        options.onTrouble(error);
         log.warn({ queue: queueName, err: error }, 'not consuming; trying again');
       }
-      failures += 1;
+      const wasStable = consumingSince !== undefined && clock.now() - consumingSince >= STABLE_MS;
+      failures = wasStable ? 1 : failures + 1;
       await clock.sleep(reconnectDelay(failures), stopping.signal);
     }
   }
@@ -48,23 +58,26 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
   async function consumeUntilGone(onConsuming: () => void): Promise<void> {
     const channel = await options.openChannel();
     let failure: Error | undefined;
-    const gone = new Promise<void>((resolve) => {
+    channel.on('error', (error) => {
+      failure = toError(error);
+    });
+    const closed = new Promise<void>((resolve) => channel.on('close', () => resolve()));
+    const left = new Promise<void>((resolve) => {
       leave = resolve;
-      channel.on('error', (error) => {
-        failure = toError(error);
-      });
-      channel.on('close', () => resolve());
     });
     try {
+      if (stopping.signal.aborted) {
+        return;
+      }
       const consumerTag = await setUp(channel, () => leave?.());
       onConsuming();
-      options.onGap();
-      await gone;
+      await Promise.race([left, closed]);
       if (stopping.signal.aborted) {
         await drain(channel, consumerTag);
       }
     } finally {
-      await channel.close().catch(() => undefined);
+      // amqplib forgets a close() when the connection is lost before its answer, but never the event.
+      await Promise.race([channel.close().catch(() => undefined), closed]);
     }
     if (failure !== undefined) {
       throw failure;
@@ -85,9 +98,11 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
       if (message === null) {
         // The broker took the consumer away: PulseGuardian deletes queues that grow too long.
         log.warn({ queue: queueName }, 'the queue was deleted; declaring it again');
+        options.onTrouble(toConsumerError(queueName, new Error('the queue was deleted')));
         onCancelled();
         return;
       }
+      options.onHeard();
       const handled = handle(channel, message).finally(() => underWay.delete(handled));
       underWay.add(handled);
     });
@@ -105,7 +120,8 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
       settle(() => channel.ack(message));
     } catch (error) {
       log.debug({ queue: queueName, err: error }, 'message given back');
-      await clock.sleep(redeliveryDelay(message), stopping.signal);
+      const count: unknown = message.properties.headers?.['x-delivery-count'];
+      await clock.sleep(redeliveryDelay(count), stopping.signal);
       settle(() => channel.nack(message, false, true));
     }
   }
@@ -123,7 +139,7 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
       stopping.abort();
       leave?.();
       // Without a connection there is nothing to wait for: what was under way is redelivered.
-      await Promise.race([loop, Promise.all(underWay).then(() => clock.sleep(2000))]);
+      await Promise.race([loop, Promise.all(underWay).then(() => clock.sleep(FAREWELL_MS))]);
     },
   };
 }
@@ -135,41 +151,4 @@ function settle(work: () => void): void {
   } catch {
     // IllegalOperationError: the channel is closed.
   }
-}
-
-/** Quorum queues count deliveries. */
-function redeliveryDelay(message: ConsumeMessage): number {
-  const count = Number(message.properties.headers?.['x-delivery-count'] ?? 0);
-  const delay = Math.min(
-    MAX_REDELIVERY_MS,
-    FIRST_REDELIVERY_MS * 2 ** Math.min(Number.isFinite(count) ? count : 0, 10),
-  );
-  return delay * (0.75 + Math.random() / 2);
-}
-
-function toPulseError(queueName: string, thrown: unknown): PulseError {
-  const cause = toError(thrown);
-  const { message } = cause;
-  if (/ACCESS[_-]REFUSED/.test(message)) {
-    return new PulseError(
-      'pulse-forbidden',
-      `the Pulse user may not use ${queueName} or read the exchanges: check its rights`,
-      { cause },
-    );
-  }
-  if (/NOT[_-]FOUND/.test(message)) {
-    return new PulseError(
-      'pulse-topology',
-      'an exchange is not there: is this the right Pulse, and has Taskcluster run on it?',
-      { cause },
-    );
-  }
-  if (/PRECONDITION[_-]FAILED/.test(message)) {
-    return new PulseError(
-      'pulse-topology',
-      `${queueName} exists with other properties: delete it, or use another namespace`,
-      { cause },
-    );
-  }
-  return new PulseError('pulse-unavailable', `${queueName} is not being consumed`, { cause, isTransient: true });
 }

@@ -10,6 +10,8 @@ import { runResults, statusJson } from './outcome.ts';
 export const LIVE_LOG = 'public/logs/live.log';
 export const BACKING_LOG = 'public/logs/live_backing.log';
 export const PROPERTIES = 'public/properties.json';
+/** Of every form of the log: links and redirects too. */
+const LOG_TYPE = 'text/plain; charset=utf-8';
 export const STATUS = 'public/buildbot/status.json';
 
 export interface UploadContext {
@@ -86,7 +88,8 @@ export async function announceBuild(
   await context.queue.putArtifact(taskId, runId, {
     kind: 'redirect',
     name: LIVE_LOG,
-    contentType: 'text/html',
+    // The queue replaces a redirect by a link of the same type only.
+    contentType: LOG_TYPE,
     url,
     expires,
   });
@@ -99,7 +102,7 @@ async function putLog(context: UploadContext, request: RequestView, outcome: Out
       const hint = `The whole log: ${lastBuild(request)?.url ?? 'in Buildbot'}`;
       const options = { tempDir: context.tempDir, maxSize: context.maxLogSize, hint };
       await withSpooledLog(await log.open(), options, (spooled) =>
-        put({ kind: 'file', name: BACKING_LOG, contentType: 'text/plain; charset=utf-8', ...fileOf(spooled) }),
+        put({ kind: 'file', name: BACKING_LOG, contentType: LOG_TYPE, ...fileOf(spooled) }),
       );
       return linkLiveLog(put);
     }
@@ -122,12 +125,12 @@ function fileOf({ path, size }: { path: string; size: number }): { path: string;
 }
 
 async function putTextLog(text: string, put: Put): Promise<void> {
-  await put({ kind: 'content', name: BACKING_LOG, contentType: 'text/plain; charset=utf-8', content: text });
+  await put({ kind: 'content', name: BACKING_LOG, contentType: LOG_TYPE, content: text });
   await linkLiveLog(put);
 }
 
 async function linkLiveLog(put: Put): Promise<void> {
-  await put({ kind: 'link', name: LIVE_LOG, contentType: 'text/plain; charset=utf-8', target: BACKING_LOG });
+  await put({ kind: 'link', name: LIVE_LOG, contentType: LOG_TYPE, target: BACKING_LOG });
 }
 
 function json(name: string, value: unknown): ArtifactWithoutExpiry {

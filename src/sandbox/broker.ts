@@ -1,7 +1,7 @@
 /** An in-process broker for the sandbox: topic exchanges, durable queues, at-least-once delivery, and faults. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Broker, Message, Subscription, SubscriptionOptions } from '../ports.ts';
-import type { Faults } from './faults.ts';
+import { createFaults, type Faults } from './faults.ts';
 
 export interface PublishedMessage {
   readonly exchange: string;
@@ -17,15 +17,18 @@ export interface InProcessBroker extends Broker {
 interface Queue {
   bindings: SubscriptionOptions['bindings'];
   readonly waiting: Message[];
-  /** Set while somebody consumes. */
-  wake: (() => void) | undefined;
+  /** Those who consume, each to be called when there is something; they take turns at being first. */
+  consumers: readonly (() => void)[];
 }
 
 /** A rejected message comes back after this many milliseconds. */
 const REDELIVERY_MS = 200;
 
-/** Queues outlive their subscriptions, as durable queues do, and are shared by subscriptions of the same name. */
-export function createInProcessBroker(faults: Faults): InProcessBroker {
+/**
+ * Queues outlive their subscriptions, as durable queues do, and are shared by subscriptions of the same name.
+ * @param faults none, if whoever publishes (the emulated queue) applies its own: they would apply twice
+ */
+export function createInProcessBroker(faults: Faults = createFaults()): InProcessBroker {
   const queues = new Map<string, Queue>();
   let heldBack: PublishedMessage[] = [];
 
@@ -63,7 +66,7 @@ export function createInProcessBroker(faults: Faults): InProcessBroker {
       );
       if (isBound) {
         queue.waiting.push({ exchange, routingKey, body, isRedelivered: false });
-        queue.wake?.();
+        wake(queue);
       }
     }
   }
@@ -71,7 +74,7 @@ export function createInProcessBroker(faults: Faults): InProcessBroker {
   return {
     publish,
     subscribe(options) {
-      const queue = queues.get(options.name) ?? { bindings: options.bindings, waiting: [], wake: undefined };
+      const queue = queues.get(options.name) ?? { bindings: options.bindings, waiting: [], consumers: [] };
       queue.bindings = options.bindings;
       queues.set(options.name, queue);
       return consume(queue, options);
@@ -80,6 +83,16 @@ export function createInProcessBroker(faults: Faults): InProcessBroker {
       queues.clear();
     },
   };
+}
+
+function wake(queue: Queue): void {
+  const [first, ...others] = queue.consumers;
+  if (first !== undefined) {
+    queue.consumers = [...others, first];
+    for (const takeSome of queue.consumers) {
+      takeSome();
+    }
+  }
 }
 
 function consume(queue: Queue, options: SubscriptionOptions): Subscription {
@@ -92,10 +105,13 @@ function consume(queue: Queue, options: SubscriptionOptions): Subscription {
       if (message === undefined) {
         return;
       }
-      const handled = handle(message).finally(() => {
-        underWay.delete(handled);
-        takeSome();
-      });
+      // Later, as from a real broker: a handler never runs within the publisher's own call.
+      const handled = Promise.resolve()
+        .then(() => handle(message))
+        .finally(() => {
+          underWay.delete(handled);
+          takeSome();
+        });
       underWay.add(handled);
     }
   }
@@ -108,19 +124,22 @@ function consume(queue: Queue, options: SubscriptionOptions): Subscription {
         await delay(REDELIVERY_MS, undefined, { ref: false });
       }
       queue.waiting.push({ ...message, isRedelivered: true });
+      wake(queue);
     }
   }
 
   return {
     async start() {
-      isStopped = false;
-      queue.wake = takeSome;
-      options.onGap();
-      takeSome();
+      if (isStopped) {
+        isStopped = false;
+        queue.consumers = [...queue.consumers, takeSome];
+        options.onGap();
+        takeSome();
+      }
     },
     async stop() {
       isStopped = true;
-      queue.wake = undefined;
+      queue.consumers = queue.consumers.filter((consumer) => consumer !== takeSome);
       await Promise.all(underWay);
     },
   };
@@ -128,18 +147,21 @@ function consume(queue: Queue, options: SubscriptionOptions): Subscription {
 
 /** AMQP's topics: `*` is one word, `#` any number of words. */
 export function matchesTopic(pattern: string, routingKey: string): boolean {
-  return matchesWords(pattern.split('.'), routingKey.split('.'));
+  return matchesWords(words(pattern), words(routingKey));
 }
 
-function matchesWords(pattern: readonly string[], words: readonly string[]): boolean {
+/** An empty key has no words. */
+function words(key: string): readonly string[] {
+  return key === '' ? [] : key.split('.');
+}
+
+function matchesWords(pattern: readonly string[], key: readonly string[]): boolean {
   const [first, ...rest] = pattern;
   if (first === undefined) {
-    return words.length === 0;
+    return key.length === 0;
   }
   if (first === '#') {
-    return (
-      rest.length === 0 || words.some((_, index) => matchesWords(rest, words.slice(index))) || matchesWords(rest, [])
-    );
+    return rest.length === 0 || key.some((_, index) => matchesWords(rest, key.slice(index))) || matchesWords(rest, []);
   }
-  return words.length > 0 && (first === '*' || first === words[0]) && matchesWords(rest, words.slice(1));
+  return key.length > 0 && (first === '*' || first === key[0]) && matchesWords(rest, key.slice(1));
 }

@@ -123,8 +123,8 @@ export function findRun(task: Task, runId: number): Run {
   return run;
 }
 
-function isoOrNothing<K extends string>(key: K, time: number | undefined) {
-  return time === undefined ? {} : { [key]: new Date(time).toJSON() };
+function iso(time: number): string {
+  return new Date(time).toJSON();
 }
 
 function runStatus(run: Run, runId: number) {
@@ -135,10 +135,10 @@ function runStatus(run: Run, runId: number) {
     reasonCreated,
     ...(reasonResolved === undefined ? {} : { reasonResolved }),
     ...(workerGroup === undefined ? {} : { workerGroup, workerId }),
-    ...isoOrNothing('takenUntil', run.takenUntil),
-    ...isoOrNothing('scheduled', run.scheduled),
-    ...isoOrNothing('started', run.started),
-    ...isoOrNothing('resolved', run.resolved),
+    ...(run.takenUntil === undefined ? {} : { takenUntil: iso(run.takenUntil) }),
+    ...(run.scheduled === undefined ? {} : { scheduled: iso(run.scheduled) }),
+    ...(run.started === undefined ? {} : { started: iso(run.started) }),
+    ...(run.resolved === undefined ? {} : { resolved: iso(run.resolved) }),
   };
 }
 

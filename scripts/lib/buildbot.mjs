@@ -1,0 +1,57 @@
+/** A template of a private Buildbot master and worker, of which each test copies its own. */
+import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { run } from './process.mjs';
+
+export async function prepareBuildbot(base) {
+  const folder = path.join(base, 'buildbot');
+  const plugin = path.join(folder, 'plugin');
+  mkdirSync(folder, { recursive: true });
+  writeWebPlugin(plugin);
+  const env = { ...process.env, PYTHONPATH: plugin, PYTHONDONTWRITEBYTECODE: '1' };
+  const template = path.join(folder, 'template');
+  mkdirSync(template, { recursive: true });
+  await run('/usr/bin/buildbot', ['create-master', '-r', path.join(template, 'master')], { env });
+  await run(
+    '/usr/bin/buildbot-worker',
+    ['create-worker', '--umask=0o22', path.join(template, 'worker'), '127.0.0.1:1', 'w1', 'worker-pass'],
+    { env },
+  );
+  cpSync(path.join(import.meta.dirname, 'master.cfg.py'), path.join(template, 'master/master.cfg'));
+  // The worker's address and patience come from the copy's own settings.
+  writeFileSync(path.join(template, 'worker/buildbot.tac'), WORKER_TAC);
+  writeFileSync(path.join(template, 'master/settings.json'), JSON.stringify({ web: 1, pb: 1, collapse: true }));
+  await run('/usr/bin/buildbot', ['upgrade-master', '-q', path.join(template, 'master')], { env }).catch(
+    () => undefined,
+  );
+  rmSync(path.join(template, 'master/twistd.pid'), { force: true });
+  return { folder, template, pythonPath: plugin };
+}
+
+const WORKER_TAC = `import json, os
+import buildbot_worker.pb
+from buildbot_worker.bot import Worker
+from twisted.application import service
+basedir = os.path.abspath(os.path.dirname(__file__))
+settings = json.load(open(os.path.join(basedir, 'settings.json')))
+# A master that was restarted gets its worker back at once.
+buildbot_worker.pb.backoffPolicy = lambda *args, **kwargs: lambda attempt: 0.3
+application = service.Application('buildbot-worker')
+worker = Worker('127.0.0.1', settings['pb'], 'w1', 'worker-pass', basedir, 30, umask=0o22)
+worker.setServiceParent(application)
+`;
+
+/** Debian has no buildbot-www; the master opens its web port for any plugin of that name. */
+function writeWebPlugin(folder) {
+  const module = path.join(folder, 'bbb_www_base');
+  const info = path.join(folder, 'bbb_www_base-1.dist-info');
+  mkdirSync(path.join(module, 'static'), { recursive: true });
+  mkdirSync(info, { recursive: true });
+  writeFileSync(path.join(module, 'VERSION'), '1');
+  writeFileSync(
+    path.join(module, '__init__.py'),
+    "from buildbot.www.plugin import Application\nep = Application(__name__, 'the API without a page')\n",
+  );
+  writeFileSync(path.join(info, 'METADATA'), 'Metadata-Version: 2.1\nName: bbb-www-base\nVersion: 1\n');
+  writeFileSync(path.join(info, 'entry_points.txt'), '[buildbot.www]\nbase = bbb_www_base:ep\n');
+}

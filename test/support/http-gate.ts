@@ -1,0 +1,94 @@
+/** A small proxy in front of a server, where a test decides what becomes of a call: held before it, or after it. */
+import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+
+export interface HttpGate {
+  readonly url: string;
+  /** The next call that matches is held: before it reaches the server, or its answer before it reaches the caller. */
+  hold(match: RegExp, when: 'request' | 'answer'): { readonly reached: Promise<void> };
+  /** Everything held is cut off, and all calls pass again. */
+  release(): void;
+  stop(): Promise<void>;
+}
+
+interface Hold {
+  readonly match: RegExp;
+  readonly when: 'request' | 'answer';
+  reached: () => void;
+}
+
+export async function startHttpGate(target: string): Promise<HttpGate> {
+  const { hostname, port } = new URL(target);
+  let holds: Hold[] = [];
+  const held = new Set<ServerResponse>();
+
+  function take(line: string, when: Hold['when']): Hold | undefined {
+    const found = holds.find((hold) => hold.when === when && hold.match.test(line));
+    holds = holds.filter((hold) => hold !== found);
+    return found;
+  }
+
+  function pass(incoming: IncomingMessage, outgoing: ServerResponse): void {
+    const line = `${incoming.method} ${incoming.url}`;
+    const before = take(line, 'request');
+    if (before) {
+      held.add(outgoing);
+      before.reached();
+      return;
+    }
+    const upstream = request(
+      { hostname, port, method: incoming.method, path: incoming.url, headers: incoming.headers },
+      (answer) => {
+        const after = take(line, 'answer');
+        if (after) {
+          held.add(outgoing);
+          answer.resume().on('end', after.reached);
+          return;
+        }
+        outgoing.writeHead(answer.statusCode ?? 500, answer.rawHeaders);
+        answer.pipe(outgoing);
+      },
+    );
+    upstream.on('error', () => outgoing.destroy());
+    incoming.pipe(upstream);
+  }
+
+  const server = createServer(pass);
+  server.on('upgrade', (incoming, socket, head) => {
+    const upstream = connect(Number(port), hostname, () => {
+      const headers = incoming.rawHeaders.flatMap((value, i, all) => (i % 2 === 0 ? [`${value}: ${all[i + 1]}`] : []));
+      upstream.write(`${incoming.method} ${incoming.url} HTTP/1.1\r\n${headers.join('\r\n')}\r\n\r\n`);
+      upstream.write(head);
+      upstream.pipe(socket);
+      socket.pipe(upstream);
+    });
+    upstream.on('error', () => socket.destroy());
+    socket.on('error', () => upstream.destroy());
+    upstream.on('close', () => socket.destroy());
+    socket.on('close', () => upstream.destroy());
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port: own } = server.address() as AddressInfo;
+  return {
+    url: `http://127.0.0.1:${own}`,
+    hold(match, when) {
+      let reached = () => undefined as void;
+      const promise = new Promise<void>((resolve) => {
+        reached = resolve;
+      });
+      holds.push({ match, when, reached });
+      return { reached: promise };
+    },
+    release() {
+      holds = [];
+      for (const response of held) {
+        response.destroy();
+      }
+      held.clear();
+    },
+    async stop() {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
