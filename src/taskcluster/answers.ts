@@ -60,9 +60,15 @@ export const parseDefinition = (answer: unknown): TaskDefinition => parse(defini
 
 /**
  * @param what is said in the error, such as `a claim`
- * @throws QueueError `queue-invalid` that names what does not fit
+ * @throws QueueError `queue-invalid` that names what does not fit, `queue-unavailable` for an answer that is not JSON
  */
 export function parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T {
+  if (answer === undefined) {
+    // A page of some proxy's, most likely.
+    throw new QueueError('queue-unavailable', `the answer is not JSON, so not ${what} of the queue's`, {
+      isTransient: true,
+    });
+  }
   const parsed = schema.safeParse(answer);
   if (!parsed.success) {
     throw new QueueError('queue-invalid', `the queue's answer is not ${what}: ${z.prettifyError(parsed.error)}`, {

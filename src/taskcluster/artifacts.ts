@@ -20,6 +20,8 @@ export interface ArtifactOptions {
 /** A slow line still moves this many bytes a millisecond. */
 const SLOWEST_BYTES_PER_MS = 100;
 const LEAST_PUT_MS = 30_000;
+/** A line on which nothing moves for so long is dead. */
+const IDLE_MS = 60_000;
 
 /** Puts one artifact. @throws QueueError */
 export async function putArtifact(
@@ -99,7 +101,7 @@ async function put(
     agent,
     retry: { limit: 0 },
     followRedirect: false,
-    timeout: { connect: 10_000, request: LEAST_PUT_MS + size / SLOWEST_BYTES_PER_MS },
+    timeout: { connect: 10_000, socket: IDLE_MS, request: LEAST_PUT_MS + size / SLOWEST_BYTES_PER_MS },
   });
 }
 

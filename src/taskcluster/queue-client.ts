@@ -2,7 +2,7 @@
 import http from 'node:http';
 import https from 'node:https';
 import pLimit from 'p-limit';
-import { Auth, Queue } from 'taskcluster-client';
+import taskcluster from 'taskcluster-client';
 import type { z } from 'zod';
 import type { TaskStatus } from '../domain/task.ts';
 import type { Clock, Resolution, Seen, TaskQueue } from '../ports.ts';
@@ -27,16 +27,20 @@ export interface QueueClientOptions {
   readonly workerGroup: string;
   readonly workerId: string;
   readonly clock: Clock;
-  /** For each single request; a call repeats it at most `retries` times. */
+  /** Milliseconds for each single request. With the default number of retries a call ends within some 20 seconds. */
   readonly timeoutMs?: number;
+  /** How often a call repeats a request that got no answer or a 5xx. */
   readonly retries?: number;
   /** Connections at once. */
   readonly maxSockets?: number;
 }
 
-/** How many statuses are asked for at once; the queue's schema takes up to 1,000. */
+/** How many statuses are asked for at once: no more than fit into one page of the queue's answers. */
 const BATCH = 500;
-const PAGE = 1000;
+/** Tasks of a list come with their definitions, which may be large. */
+const LIST_PAGE = 200;
+/** A deployment without the batch call is asked for it again after this long: perhaps only its proxy was at fault. */
+const WITHOUT_BATCH_MS = 10 * 60_000;
 /** Expanded scopes are believed for this long. */
 const SCOPES_MS = 5 * 60_000;
 const MAX_CACHED_SCOPES = 1000;
@@ -49,17 +53,17 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   const clientOptions = {
     rootUrl: options.rootUrl,
     credentials: { ...options.credentials },
-    timeout: options.timeoutMs ?? 10_000,
+    timeout: options.timeoutMs ?? 6000,
     retries: options.retries ?? 2,
     delayFactor: 100,
     maxDelay: 2000,
     agent: agentOptions,
   };
-  const queue = new Queue(clientOptions);
-  const auth = new Auth(clientOptions);
+  const queue = new taskcluster.Queue(clientOptions);
+  const auth = new taskcluster.Auth(clientOptions);
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
   const expanded = new Map<string, { readonly scopes: readonly string[]; readonly until: number }>();
-  let hasBatchStatuses = true;
+  let noBatchUntil = Number.NEGATIVE_INFINITY;
 
   async function call<T>(
     what: string,
@@ -92,16 +96,16 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   }
 
   async function statusesOf(taskIds: readonly string[]): Promise<ReadonlyMap<string, Seen<TaskStatus>>> {
-    if (hasBatchStatuses) {
+    if (clock.now() >= noBatchUntil) {
       try {
         return await statusesInOneCall(taskIds);
       } catch (error) {
         const failure = toQueueError('statuses', error);
-        if (failure.code !== 'queue-not-found') {
+        if (failure.context.statusCode !== 404) {
           return new Map(taskIds.map((taskId) => [taskId, { kind: 'unreadable', error: failure }]));
         }
         // An older deployment, without this route.
-        hasBatchStatuses = false;
+        noBatchUntil = clock.now() + WITHOUT_BATCH_MS;
       }
     }
     const limit = pLimit(8);
@@ -117,7 +121,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     const found = new Map<string, Seen<TaskStatus>>(taskIds.map((taskId) => [taskId, { kind: 'absent' }]));
     let continuationToken: string | undefined;
     do {
-      const page = continuationToken === undefined ? { limit: PAGE } : { limit: PAGE, continuationToken };
+      const page = continuationToken === undefined ? { limit: BATCH } : { limit: BATCH, continuationToken };
       const answer = parse(
         statusesAnswer,
         await queue.statuses({ taskIds: [...taskIds] }, page),
@@ -138,7 +142,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   ): AsyncGenerator<readonly string[]> {
     let continuationToken: string | undefined;
     do {
-      const page = continuationToken === undefined ? { limit: PAGE } : { limit: PAGE, continuationToken };
+      const page = continuationToken === undefined ? { limit: LIST_PAGE } : { limit: LIST_PAGE, continuationToken };
       const answer = await call(
         what,
         { taskQueueId },

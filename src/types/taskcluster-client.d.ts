@@ -16,8 +16,7 @@ declare module 'taskcluster-client' {
     readonly continuationToken?: string;
     readonly limit?: number;
   }
-  export class Queue {
-    constructor(options: ClientOptions);
+  export interface Queue {
     task(taskId: string): Promise<unknown>;
     status(taskId: string): Promise<unknown>;
     statuses(payload: { taskIds: string[] }, page?: Page): Promise<unknown>;
@@ -45,9 +44,14 @@ declare module 'taskcluster-client' {
     ): Promise<unknown>;
     ping(): Promise<unknown>;
   }
-  export class Auth {
-    constructor(options: ClientOptions);
+  export interface Auth {
     expandScopes(payload: { scopes: string[] }): Promise<unknown>;
     currentScopes(): Promise<unknown>;
   }
+  const client: {
+    readonly Queue: new (options: ClientOptions) => Queue;
+    readonly Auth: new (options: ClientOptions) => Auth;
+  };
+  // biome-ignore lint/style/noDefaultExport: it is how that module exports them
+  export default client;
 }
