@@ -16,6 +16,8 @@ export interface PulseBrokerOptions {
   readonly log: Logger;
   /** Seconds; a connection that says nothing for twice as long is dead. */
   readonly heartbeatS?: number;
+  /** How long RabbitMQ may take to set up a queue and its consumer, in milliseconds. */
+  readonly setUpTimeoutMs?: number;
 }
 
 export interface PulseStatus {
@@ -37,6 +39,7 @@ export interface PulseBroker extends Broker {
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
+const SET_UP_TIMEOUT_MS = 30_000;
 /** How long the broker may take to say goodbye. */
 const CLOSE_TIMEOUT_MS = 2000;
 
@@ -126,6 +129,7 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
         queueName,
         clock,
         log,
+        setUpTimeoutMs: options.setUpTimeoutMs ?? SET_UP_TIMEOUT_MS,
         openChannel: async () => (await connected()).createChannel(),
         onConsuming: () => noteQueue(queueName, true, null),
         onTrouble: (error) => noteQueue(queueName, false, describeError(error)),

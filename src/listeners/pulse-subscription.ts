@@ -12,6 +12,8 @@ export interface PulseSubscriptionOptions extends SubscriptionOptions {
   readonly log: Logger;
   /** Waits until there is a connection; rejects when the broker was closed. */
   readonly openChannel: () => Promise<Channel>;
+  /** How long the set-up may take, in milliseconds. */
+  readonly setUpTimeoutMs: number;
   /** The queue is being consumed now. */
   readonly onConsuming: () => void;
   /** The queue is not being consumed, and this is why; it is tried again. */
@@ -69,7 +71,7 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
       if (stopping.signal.aborted) {
         return;
       }
-      const consumerTag = await setUp(channel, () => leave?.());
+      const consumerTag = await inTime(setUp(channel, () => leave?.()));
       onConsuming();
       await Promise.race([left, closed]);
       if (stopping.signal.aborted) {
@@ -77,10 +79,23 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
       }
     } finally {
       // amqplib forgets a close() when the connection is lost before its answer, but never the event.
-      await Promise.race([channel.close().catch(() => undefined), closed]);
+      await Promise.race([channel.close().catch(() => undefined), closed, clock.sleep(FAREWELL_MS)]);
     }
     if (failure !== undefined) {
       throw failure;
+    }
+  }
+
+  /** RabbitMQ does not answer while a quorum queue has no leader, and would not for as long as it has none. */
+  async function inTime<T>(work: Promise<T>): Promise<T> {
+    const isOver = new AbortController();
+    const late = clock.sleep(options.setUpTimeoutMs, isOver.signal).then(() => {
+      throw new Error(`no answer for ${options.setUpTimeoutMs} ms`);
+    });
+    try {
+      return await Promise.race([work, late]);
+    } finally {
+      isOver.abort();
     }
   }
 
