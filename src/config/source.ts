@@ -1,0 +1,64 @@
+/** Where a configuration comes from: the file, and the environment that wins over it. */
+import { readFileSync } from 'node:fs';
+import { LineCounter, parseDocument } from 'yaml';
+import { ConfigError } from '../errors.ts';
+
+/** Where each environment variable goes. */
+export const ENVIRONMENT: Readonly<Record<string, readonly string[]>> = {
+  TASKCLUSTER_ROOT_URL: ['taskcluster', 'rootUrl'],
+  TASKCLUSTER_CLIENT_ID: ['taskcluster', 'credentials', 'clientId'],
+  TASKCLUSTER_ACCESS_TOKEN: ['taskcluster', 'credentials', 'accessToken'],
+  TASKCLUSTER_CERTIFICATE: ['taskcluster', 'credentials', 'certificate'],
+  PULSE_URL: ['pulse', 'url'],
+  DATABASE_URL: ['database', 'url'],
+  BUILDBOT_USERNAME: ['legacyCi', 'dataApi', 'username'],
+  BUILDBOT_PASSWORD: ['legacyCi', 'dataApi', 'password'],
+};
+
+/** @throws ConfigError that shows nothing of the file, which may hold secrets */
+export function readYaml(path: string): unknown {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new ConfigError(`${path} could not be read`, { cause: error });
+  }
+  const lineCounter = new LineCounter();
+  const document = parseDocument(text, { lineCounter, prettyErrors: false });
+  const problems = [...document.errors, ...document.warnings].map((error) => {
+    const { line, col } = lineCounter.linePos(error.pos[0]);
+    // What follows a colon is the text at fault.
+    return `  - line ${line}, column ${col}: ${error.message.split(': ')[0]}`;
+  });
+  if (problems.length > 0) {
+    throw new ConfigError(`${path} is not YAML:\n${problems.join('\n')}`);
+  }
+  try {
+    return document.toJS() ?? {};
+  } catch {
+    throw new ConfigError(`${path} is not YAML: an alias has no anchor, or there are too many of them`);
+  }
+}
+
+/** What was given, with the variables of the environment put in their places; empty ones do not count. */
+export function withEnvironment(given: unknown, env: NodeJS.ProcessEnv): unknown {
+  let merged = given;
+  for (const [variable, keys] of Object.entries(ENVIRONMENT)) {
+    const value = env[variable];
+    if (value !== undefined && value !== '') {
+      merged = withValue(merged, keys, value);
+    }
+  }
+  return merged;
+}
+
+function withValue(given: unknown, [key, ...rest]: readonly string[], value: string): unknown {
+  if (key === undefined) {
+    return value;
+  }
+  if (given !== undefined && given !== null && (typeof given !== 'object' || Array.isArray(given))) {
+    return given;
+  }
+  const object: Record<string, unknown> = { ...given };
+  return { ...object, [key]: withValue(object[key], rest, value) };
+}

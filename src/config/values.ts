@@ -1,0 +1,93 @@
+/** The kinds of values that a configuration has, as schemas that say what was expected. */
+import { validate as isCron } from 'node-cron';
+import { RE2JS } from 're2js';
+import { z } from 'zod';
+import { describeError } from '../errors.ts';
+import { Secret } from '../secret.ts';
+
+const UNITS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+const SIZES = { B: 1, kB: 1e3, KB: 1e3, MB: 1e6, GB: 1e9 } as const;
+
+function scaled(text: string, units: Readonly<Record<string, number>>): number | undefined {
+  const match = /^(\d{1,9}(?:\.\d{1,3})?) ?([A-Za-z]{1,2})$/.exec(text);
+  const unit = units[match?.[2] ?? ''];
+  return match === null || unit === undefined ? undefined : Math.round(Number(match[1]) * unit);
+}
+
+/** @param min @param max in the same writing as the value */
+function scale(units: Readonly<Record<string, number>>, example: string, min: string, max: string) {
+  const [least = 0, most = 0] = [scaled(min, units), scaled(max, units)];
+  return z.string({ error: `expected something like ${example}` }).transform((text, context) => {
+    const value = scaled(text, units);
+    if (value === undefined || value < least || value > most) {
+      const message = `expected something like ${example}, from ${min} to ${max}, not ${JSON.stringify(text)}`;
+      context.addIssue({ code: 'custom', message });
+      return z.NEVER;
+    }
+    return value;
+  });
+}
+
+/** A duration such as `10m`, as milliseconds. */
+export const duration = (example: string, min: string, max: string) => scale(UNITS, example, min, max);
+
+/** A size such as `100MB`, as bytes. */
+export const size = (example: string, min: string, max: string) => scale(SIZES, example, min, max);
+
+/** One of Taskcluster's identifiers. */
+export const name = (what: string) =>
+  z.string().regex(/^[a-zA-Z0-9_-]{1,38}$/, `expected ${what}: 1 to 38 of a-z A-Z 0-9 _ -`);
+
+/** The queue is stricter about the second part of a task queue's id. */
+export const workerType = z
+  .string()
+  .regex(
+    /^[a-z](?:[-a-z0-9]{0,36}[a-z0-9])?$/,
+    'expected a workerType: 1 to 38 of a-z 0-9 -, beginning with a letter and not ending with -',
+  );
+
+export const httpUrl = z.url({ protocol: /^https?$/, error: 'expected a URL that begins with http:// or https://' });
+
+export const secret = z
+  .string()
+  .min(1, 'expected a text that is not empty')
+  .transform((value) => new Secret(value));
+
+/** A broker's URL, with its password. */
+export const amqpUrl = z
+  .url({ protocol: /^amqps?$/, error: 'expected a URL that begins with amqp:// or amqps://' })
+  .transform((value) => new Secret(value));
+
+/** Where a database is, perhaps with its password. */
+export const databaseUrl = z
+  .string()
+  .regex(/^(?:sqlite:.+|mysql:\/\/.+|postgres(?:ql)?:\/\/.+)$/, 'expected sqlite:FILE, mysql://... or postgres://...')
+  .transform((value) => new Secret(value));
+
+/** The certificate of temporary credentials: JSON in a text, as Taskcluster hands it out. */
+export const certificate = z.string().transform((value, context) => {
+  try {
+    JSON.parse(value);
+    return new Secret(value);
+  } catch {
+    context.addIssue({ code: 'custom', message: 'expected the certificate as Taskcluster gave it: a text with JSON' });
+    return z.NEVER;
+  }
+});
+
+/** A regular expression: linear time whatever the pattern. */
+export const pattern = z.string().transform((text, context) => {
+  try {
+    return RE2JS.compile(text);
+  } catch (error) {
+    context.addIssue({
+      code: 'custom',
+      message: `"${text}" is not a regular expression (RE2): ${describeError(error)}`,
+    });
+    return z.NEVER;
+  }
+});
+
+const CRON = 'expected a cron expression such as "*/60 * * * * *" (seconds first)';
+/** When the reflector runs. */
+export const cron = z.string({ error: CRON }).refine(isCron, CRON);

@@ -1,0 +1,366 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { inspect } from 'node:util';
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { stringify } from 'yaml';
+import { ENVIRONMENT } from '../../src/config/source.ts';
+import { allKeys, type Config, loadConfig, loadDatabaseUrl, parseConfig } from '../../src/config.ts';
+import { ConfigError, describeError } from '../../src/errors.ts';
+
+const DOCUMENTATION = readFileSync(path.join(import.meta.dirname, '../../docs/configuration.md'), 'utf8');
+const EXAMPLES = [...DOCUMENTATION.matchAll(/```yaml\n([^`]*)```/g)].map(([, yaml = '']) => yaml);
+
+/** The least that is a configuration. */
+function least() {
+  return {
+    taskcluster: {
+      rootUrl: 'https://tc.example.com',
+      credentials: { clientId: 'project/bridge', accessToken: 'tc-secret' },
+    },
+    pulse: { url: 'amqps://user:pulse-secret@pulse.example.com/', namespace: 'user' },
+    legacyCi: { kind: 'data-api', dataApi: { url: 'http://buildbot:8010', forceScheduler: 'bridge' } },
+  };
+}
+const parse = (given: unknown, env: NodeJS.ProcessEnv = {}) => parseConfig(given, env, 'bridge.yml');
+
+/** The lines of the error that `given` leads to, without the first. */
+function problems(given: unknown, env: NodeJS.ProcessEnv = {}): string[] {
+  try {
+    parse(given, env);
+  } catch (error) {
+    if (error instanceof ConfigError) {
+      const [first, ...lines] = error.message.split('\n');
+      expect(first).toBe('bridge.yml is not a valid configuration:');
+      return lines.map((line) => line.replace(/^ {2}- /, ''));
+    }
+    throw error;
+  }
+  return [];
+}
+const withKey = (section: string, keys: object) => ({ ...least(), [section]: keys });
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'bbb-config-'));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+function fileOf(content: string): string {
+  const file = path.join(folder, 'bridge.yml');
+  writeFileSync(file, content);
+  return file;
+}
+
+describe('a configuration', () => {
+  it('has defaults for all that can have them', () => {
+    const config = parse(least());
+    expect(config).toMatchObject({
+      taskcluster: { provisionerId: 'buildbot', workerType: 'bridge', workerGroup: 'buildbot-bridge' },
+      legacyCi: { kind: 'data-api', absentGrace: 120_000, dataApi: { collapseGuard: true } },
+      builders: { ignored: [], restricted: [] },
+      results: { warnings: 'failed', failure: 'failed', exception: 'internal-error', skipped: 'internal-error' },
+      reflector: { schedule: '*/60 * * * * *', reclaimThreshold: 600_000, recheck: 60_000 },
+      artifacts: { maxLogSize: 1_000_000_000 },
+      bridge: { mode: 'normal', shutdownTimeout: 30_000 },
+      retention: 30 * 86_400_000,
+      http: { host: '127.0.0.1', port: 8080 },
+      log: { level: 'info' },
+    });
+    expect(config.database.url.reveal()).toBe('sqlite:./bridge.db');
+  });
+
+  it('does not show its secrets', () => {
+    const config = parse(least(), {
+      BUILDBOT_USERNAME: 'u',
+      BUILDBOT_PASSWORD: 'bb-secret',
+      DATABASE_URL: 'mysql://u:db-secret@h/d',
+    });
+    for (const shown of [inspect(config, { depth: 10 }), JSON.stringify(config), `${config.pulse.url}`]) {
+      expect(shown).not.toMatch(/(tc|pulse|bb|db)-secret/);
+      expect(shown).toContain('[secret]');
+    }
+    expect(config.taskcluster.credentials.accessToken.reveal()).toBe('tc-secret');
+    expect(config.legacyCi.dataApi.password?.reveal()).toBe('bb-secret');
+  });
+
+  it('cannot be changed', () => {
+    const config = parse(withKey('builders', { ignored: ['a'] }));
+    const attempts: ((c: Config) => unknown)[] = [
+      (c) => Reflect.set(c, 'retention', 1),
+      (c) => Reflect.set(c.legacyCi.dataApi, 'url', 'x'),
+      (c) => Reflect.set(c.builders.ignored, 0, 'x'),
+    ];
+    expect(attempts.map((attempt) => attempt(config))).toEqual([false, false, false]);
+  });
+
+  it.each([
+    ['1000ms', 1000],
+    ['1s', 1000],
+    ['1.5m', 90_000],
+    ['1 h', 3_600_000],
+  ])('reads the duration %p as %p milliseconds', (shutdownTimeout, expected) => {
+    expect(parse(withKey('bridge', { shutdownTimeout })).bridge.shutdownTimeout).toBe(expected);
+  });
+
+  it.each(['999ms', '61m', '0s', '10', '10 minutes', '-1m', '1e3s', ''])(
+    'does not read the duration %p',
+    (shutdownTimeout) => {
+      expect(problems(withKey('bridge', { shutdownTimeout }))).toEqual([
+        `bridge.shutdownTimeout: expected something like 30s, from 1s to 1h, not "${shutdownTimeout}"`,
+      ]);
+    },
+  );
+
+  it.each([
+    ['1kB', 1000],
+    ['100MB', 100_000_000],
+    ['1.5GB', 1_500_000_000],
+    ['2000B', 2000],
+  ])('reads the size %p as %p bytes', (maxLogSize, expected) => {
+    expect(parse(withKey('artifacts', { maxLogSize })).artifacts.maxLogSize).toBe(expected);
+  });
+
+  it('has patterns in RE2’s syntax, and takes no time over wicked ones', () => {
+    const { builders } = parse(withKey('builders', { restricted: ['^release-.*$', '(a+)+$'] }));
+    expect(builders.restricted[0]?.matcher('release-x').lookingAt()).toBe(true);
+    expect(builders.restricted[1]?.matcher(`${'a'.repeat(5000)}b`).lookingAt()).toBe(false);
+  });
+});
+
+describe('the environment', () => {
+  it('wins over the file, for every variable', () => {
+    const env = {
+      TASKCLUSTER_ROOT_URL: 'https://other.example.com',
+      TASKCLUSTER_CLIENT_ID: 'c',
+      TASKCLUSTER_ACCESS_TOKEN: 't',
+      TASKCLUSTER_CERTIFICATE: '{"version":1}',
+      PULSE_URL: 'amqp://h',
+      DATABASE_URL: 'postgres://h/d',
+      BUILDBOT_USERNAME: 'u',
+      BUILDBOT_PASSWORD: 'p',
+    };
+    expect(Object.keys(env).sort()).toEqual(Object.keys(ENVIRONMENT).sort());
+    const { taskcluster, pulse, database, legacyCi } = parse(least(), env);
+    expect({
+      TASKCLUSTER_ROOT_URL: taskcluster.rootUrl,
+      TASKCLUSTER_CLIENT_ID: taskcluster.credentials.clientId,
+      TASKCLUSTER_ACCESS_TOKEN: taskcluster.credentials.accessToken.reveal(),
+      TASKCLUSTER_CERTIFICATE: taskcluster.credentials.certificate?.reveal(),
+      PULSE_URL: pulse.url.reveal(),
+      DATABASE_URL: database.url.reveal(),
+      BUILDBOT_USERNAME: legacyCi.dataApi.username,
+      BUILDBOT_PASSWORD: legacyCi.dataApi.password?.reveal(),
+    }).toEqual(env);
+  });
+
+  it('makes sections that the file lacks, and does not count where it is empty', () => {
+    const { taskcluster: _taskcluster, ...rest } = least();
+    const env = {
+      TASKCLUSTER_ROOT_URL: 'http://tc',
+      TASKCLUSTER_CLIENT_ID: 'c',
+      TASKCLUSTER_ACCESS_TOKEN: 't',
+      PULSE_URL: '',
+    };
+    expect(parse(rest, env)).toMatchObject({ taskcluster: { rootUrl: 'http://tc' } });
+  });
+
+  it('is checked like the file', () => {
+    expect(problems(least(), { PULSE_URL: 'http://h' })).toEqual([
+      'pulse.url: expected a URL that begins with amqp:// or amqps://',
+    ]);
+  });
+});
+
+describe('problems', () => {
+  it('are reported all at once', () => {
+    const given = {
+      taskcluster: { rootUrl: 'tc.example.com', credentials: { clientId: 'c', acessToken: 'tc-secret' } },
+      pulse: null,
+      legacyCi: { kind: 'data-api', dataApi: { url: 'http://b', forceScheduler: 'f', username: 'u' } },
+      builders: { restricted: ['^ok', '(open'] },
+      reflector: { schedule: 'now and then', reclaimThreshold: '20m', batchSize: 0 },
+      http: { port: '8080' },
+      log: { level: 'loud' },
+      zorro: 1,
+    };
+    expect(problems(given)).toEqual([
+      'taskcluster.rootUrl: expected a URL that begins with http:// or https://',
+      'taskcluster.credentials.accessToken is missing: add it (string), or set the variable TASKCLUSTER_ACCESS_TOKEN',
+      'taskcluster.credentials.acessToken: there is no such key; did you mean accessToken?',
+      'pulse is empty: give it a value (expected object, received null), or remove the line',
+      'legacyCi.dataApi: username and password go together: give both or neither',
+      'builders.restricted[1]: "(open" is not a regular expression (RE2): error parsing regexp: missing closing ): `(open`',
+      'reflector.schedule: expected a cron expression such as "*/60 * * * * *" (seconds first)',
+      'reflector.reclaimThreshold: expected something like 10m, from 1s to 19m, not "20m"',
+      'reflector.batchSize: expected number to be >=1',
+      'http.port: expected number, received string',
+      'log.level: expected one of "trace"|"debug"|"info"|"warn"|"error"|"fatal"',
+      `zorro: there is no such key: remove it (there are ${TOP})`,
+    ]);
+  });
+
+  const TOP =
+    'taskcluster, pulse, database, legacyCi, builders, results, reflector, artifacts, bridge, retention, http, log';
+
+  it.each<[string, unknown, string]>([
+    ['an empty file', {}, 'taskcluster is missing: add it, with rootUrl, credentials'],
+    ['no file to speak of', 'hello', 'the file: expected object, received string'],
+    ['a list', [], 'the file: expected object, received array'],
+    [
+      'no URL',
+      { ...least(), taskcluster: { credentials: least().taskcluster.credentials } },
+      'taskcluster.rootUrl is missing: add it (a URL that begins with http:// or https://), or set the variable TASKCLUSTER_ROOT_URL',
+    ],
+    [
+      'a number for a text',
+      { ...least(), taskcluster: { ...least().taskcluster, credentials: { clientId: 'c', accessToken: 1234 } } },
+      'taskcluster.credentials.accessToken: expected string, received number: put it in quotes',
+    ],
+    [
+      'a duration without unit',
+      withKey('reflector', { recheck: 60 }),
+      'reflector.recheck: expected something like 60s: put it in quotes',
+    ],
+    [
+      'a worker type that the queue refuses',
+      { ...least(), taskcluster: { ...least().taskcluster, workerType: 'Bridge_1' } },
+      'taskcluster.workerType: expected a workerType: 1 to 38 of a-z 0-9 -, beginning with a letter and not ending with -',
+    ],
+    [
+      'a broken certificate',
+      {
+        ...least(),
+        taskcluster: {
+          rootUrl: 'http://tc',
+          credentials: { clientId: 'c', accessToken: 't', certificate: '{tc-secret' },
+        },
+      },
+      'taskcluster.credentials.certificate: expected the certificate as Taskcluster gave it: a text with JSON',
+    ],
+    [
+      'an unknown database',
+      withKey('database', { url: 'oracle://u:db-secret@h' }),
+      'database.url: expected sqlite:FILE, mysql://... or postgres://...',
+    ],
+    [
+      'Buildbot 0.8',
+      withKey('legacyCi', { kind: 'scheduler-db', schedulerDb: { url: 'mysql://h' } }),
+      'legacyCi.kind: this version talks to Buildbot 0.9 and later only: data-api',
+    ],
+    [
+      'no way to Buildbot',
+      withKey('legacyCi', { kind: 'data-api' }),
+      'legacyCi.dataApi: missing: add it, with url and forceScheduler',
+    ],
+    [
+      'a result that is not to be configured',
+      withKey('results', { success: 'failed' }),
+      'results.success: there is no such key: remove it (there are warnings, failure, exception, skipped)',
+    ],
+    [
+      'a reason that a worker may not give',
+      withKey('results', { skipped: 'superseded' }),
+      'results.skipped: expected one of "completed"|"failed"|"worker-shutdown"|"malformed-payload"|"resource-unavailable"|"internal-error"|"intermittent-task"',
+    ],
+  ])('are told in words: %s', (_what, given, expected) => {
+    const lines = problems(given);
+    expect(lines).toContain(expected);
+    expect(lines.join('\n')).not.toContain('-secret');
+  });
+
+  it('do not include a second legacy CI that this version does not read', () => {
+    const schedulerDb = { url: 'mysql://h', pollInterval: '10s' };
+    expect(problems(withKey('legacyCi', { ...least().legacyCi, schedulerDb }))).toEqual([]);
+  });
+});
+
+describe('the file', () => {
+  it('is named on the command line or by BBB_CONFIG', () => {
+    const file = fileOf(stringify(least()));
+    expect(loadConfig({ file, env: { BBB_CONFIG: '/nowhere' } }).pulse.namespace).toBe('user');
+    expect(loadConfig({ env: { BBB_CONFIG: file } }).pulse.namespace).toBe('user');
+    expect(() => loadConfig({ env: {} })).toThrow(/--config FILE or in the variable BBB_CONFIG/);
+  });
+
+  it('must be there', () => {
+    const file = path.join(folder, 'none.yml');
+    let error: unknown;
+    try {
+      loadConfig({ file, env: {} });
+    } catch (thrown) {
+      error = thrown;
+    }
+    expect(error).toBeInstanceOf(ConfigError);
+    expect(describeError(error)).toMatch(/none\.yml could not be read: .*ENOENT/);
+  });
+
+  it.each([
+    ['taskcluster: {accessToken: tc-secret\npulse: 1\n', 'line 2'],
+    ['accessToken: !tc-secret\n', 'line 1, column 14: Unresolved tag'],
+    ['accessToken: |tc-secret\n', 'line 1'],
+    ['accessToken: *tc-secret\n', 'an alias has no anchor'],
+    ['a: 1\na: tc-secret\n', 'line 2, column 1: Map keys must be unique'],
+  ])('that is not YAML is refused by line, and not shown: %j', (content, expected) => {
+    const load = () => loadConfig({ file: fileOf(content), env: {} });
+    expect(load).toThrow(ConfigError);
+    expect(load).toThrow(expected);
+    expect(load).not.toThrow(/tc-secret/);
+  });
+
+  it('may be empty where the environment says enough, as for the database', () => {
+    expect(loadDatabaseUrl({ env: { DATABASE_URL: 'mysql://h/d' } }).reveal()).toBe('mysql://h/d');
+    expect(loadDatabaseUrl({ env: {} }).reveal()).toBe('sqlite:./bridge.db');
+    expect(loadDatabaseUrl({ file: fileOf('database: {url: "postgres://h/d"}'), env: {} }).reveal()).toBe(
+      'postgres://h/d',
+    );
+    expect(() => loadDatabaseUrl({ file: fileOf('database: {ulr: "postgres://h/d"}'), env: {} })).toThrow(
+      'database.ulr: there is no such key; did you mean url?',
+    );
+  });
+});
+
+describe('the documentation', () => {
+  it('has every key in its tables, and no other', () => {
+    const documented = [...DOCUMENTATION.matchAll(/^\| `([a-zA-Z.]+)` \|/gm)].map(([, key = '']) => key);
+    expect(documented.sort()).toEqual([...allKeys()].sort());
+  });
+
+  it('has every variable', () => {
+    for (const [variable, keys] of Object.entries(ENVIRONMENT)) {
+      expect(DOCUMENTATION).toContain(`| \`${variable}\` | \`${keys.join('.')}\` |`);
+    }
+  });
+
+  it('shows the least, and everything with its defaults', () => {
+    expect(EXAMPLES).toHaveLength(2);
+    const [small, full] = EXAMPLES.map((yaml) => loadConfig({ file: fileOf(yaml), env: {} }));
+    const { dataApi, ...legacyCi } = full?.legacyCi ?? {};
+    const { instance, ...bridge } = full?.bridge ?? {};
+    expect(instance).toBe('bridge-1');
+    const unset = { username: undefined, password: undefined };
+    const settled = { ...full, legacyCi: { ...legacyCi, dataApi: { ...dataApi, ...unset } }, bridge };
+    expect(settled).toEqual({ ...small, builders: full?.builders });
+    expect(full?.builders.restricted.map(String)).toEqual(['^release-.*$']);
+  });
+
+  it('states the defaults that apply', () => {
+    const rows = [...DOCUMENTATION.matchAll(/^\| `([a-zA-Z.]+)` \| [^|]* \| `([^`]*)` \|/gm)];
+    expect(rows.length).toBeGreaterThan(20);
+    for (const [, key = '', shown = ''] of rows) {
+      const keys = key.split('.');
+      const spelled = /^(\d+|true|\[\])$/.test(shown) ? JSON.parse(shown) : shown;
+      const applied = getAt(parse(least()), keys);
+      expect(applied).toBeDefined();
+      expect([key, getAt(parse(setAt(least(), keys, spelled)), keys)]).toEqual([key, applied]);
+    }
+  });
+});
+
+function getAt(given: unknown, keys: readonly string[]): unknown {
+  return keys.reduce((node, key) => Reflect.get(Object(node), key), given);
+}
+
+function setAt(given: object, [key = '', ...rest]: readonly string[], value: unknown): object {
+  const inner: unknown = Reflect.get(given, key);
+  return { ...given, [key]: rest.length === 0 ? value : setAt(Object(inner), rest, value) };
+}
