@@ -119,4 +119,5 @@ async function main(): Promise<number> {
   }
 }
 
-process.exitCode = await main();
+// At once: a connection that hangs somewhere must not keep a finished process alive.
+process.exit(await main());

@@ -1,6 +1,6 @@
 /** The life of the process: parts start in order and stop in reverse; the first signal drains, the second exits. */
 import type { Logger } from 'pino';
-import { ConfigError } from './errors.ts';
+import { BridgeError, ConfigError } from './errors.ts';
 
 /** What the process's exit code says. The numbers from 64 on are sysexits(3)'s. */
 export const EXIT = {
@@ -33,7 +33,8 @@ export interface LifecycleOptions {
 
 /**
  * Runs the parts until a signal comes or one of them cannot start.
- * @returns the exit code; the caller ends the process with it
+ * @returns the exit code; the caller ends the process with it. Does not return when something does not stop in time:
+ * what still runs would keep the process alive, so it ends here.
  */
 export async function runUntilSignal(options: LifecycleOptions): Promise<number> {
   const { parts, log, process } = options;
@@ -58,8 +59,11 @@ export async function runUntilSignal(options: LifecycleOptions): Promise<number>
     if (failed === undefined) {
       log.info({ signal: await signalled }, 'stopping; a second signal exits at once');
     }
-    const isClean = await stopAll(started, log, options.shutdownTimeoutMs);
-    return failed ?? (isClean ? EXIT.ok : EXIT.tempFail);
+    const end = await stopAll(started, log, options.shutdownTimeoutMs);
+    if (end === 'late') {
+      process.exit(failed ?? EXIT.tempFail);
+    }
+    return failed ?? (end === 'clean' ? EXIT.ok : EXIT.tempFail);
   } finally {
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);
@@ -82,38 +86,50 @@ async function startAll(
       }
     } catch (error) {
       log.fatal({ part: part.name, err: error }, 'could not start');
-      return error instanceof ConfigError ? EXIT.config : EXIT.tempFail;
+      return exitCodeOf(error);
     }
   }
   log.info({ parts: parts.map(({ name }) => name) }, 'started');
   return undefined;
 }
 
-/** @returns whether everything stopped in time and without an error */
-async function stopAll(started: Part[], log: Logger, timeoutMs: number): Promise<boolean> {
+/** What a start failed for. A port that is taken is like a dependency that is away: the system says so. */
+function exitCodeOf(error: unknown): number {
+  if (error instanceof ConfigError) {
+    return EXIT.config;
+  }
+  const isKnown = error instanceof BridgeError || (typeof error === 'object' && error !== null && 'syscall' in error);
+  return isKnown ? EXIT.tempFail : EXIT.failure;
+}
+
+type End = 'clean' | 'with errors' | 'late';
+
+/** Stops the parts one after another, the last one first; one that cannot be stopped does not keep the others. */
+async function stopAll(started: readonly Part[], log: Logger, timeoutMs: number): Promise<End> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<false>((resolve) => {
+  const late = new Promise<End>((resolve) => {
     timer = setTimeout(() => {
       log.error({ timeoutMs }, 'not everything stopped in time; what was under way is taken up by another instance');
-      resolve(false);
+      resolve('late');
     }, timeoutMs);
   });
-  const stopped = (async () => {
-    let isClean = true;
-    for (const part of started.reverse()) {
-      try {
-        await part.stop();
-      } catch (error) {
-        isClean = false;
-        log.error({ part: part.name, err: error }, 'could not stop cleanly');
-      }
-    }
-    return isClean;
-  })();
-  const isClean = await Promise.race([stopped, late]);
+  const end = await Promise.race([stopEach(started, log), late]);
   clearTimeout(timer);
-  if (isClean) {
+  if (end === 'clean') {
     log.info('stopped');
   }
-  return isClean;
+  return end;
+}
+
+async function stopEach(started: readonly Part[], log: Logger): Promise<End> {
+  let end: End = 'clean';
+  for (const part of [...started].reverse()) {
+    try {
+      await part.stop();
+    } catch (error) {
+      end = 'with errors';
+      log.error({ part: part.name, err: error }, 'could not stop cleanly');
+    }
+  }
+  return end;
 }

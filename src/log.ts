@@ -39,14 +39,24 @@ export function createLog({ level, base = {}, destination }: LogOptions): Logger
 /** An error with its code, its facts and its causes; texts are clipped, and credentials in URLs hidden. */
 export function serializeError(thrown: unknown, depth = 0): Record<string, unknown> {
   const error = toError(thrown);
+  const cause = causeOf(error);
   return {
     type: error.name,
     message: clean(error.message),
     ...(error instanceof BridgeError ? { code: error.code, ...error.context } : codeOf(error)),
-    // The stack of an expected error says nothing that its code does not.
-    ...(error instanceof BridgeError || depth > 0 ? {} : { stack: clean(error.stack ?? '') }),
-    ...(error.cause !== undefined && depth < MAX_CAUSES ? { cause: serializeError(error.cause, depth + 1) } : {}),
+    // The stack of an expected error says nothing that its code does not; a bug has no code.
+    ...(isExpected(error, depth) ? {} : { stack: clean(error.stack ?? '') }),
+    ...(cause !== undefined && depth < MAX_CAUSES ? { cause: serializeError(cause, depth + 1) } : {}),
   };
+}
+
+function isExpected(error: Error, depth: number): boolean {
+  return error instanceof BridgeError || (depth > 0 && codeOf(error).code !== undefined);
+}
+
+/** The cause, or the first of several errors: a host with two addresses fails with one for each and no message. */
+function causeOf(error: Error): unknown {
+  return error.cause ?? ('errors' in error && Array.isArray(error.errors) ? error.errors[0] : undefined);
 }
 
 function codeOf(error: Error): { code?: string } {
@@ -55,6 +65,7 @@ function codeOf(error: Error): { code?: string } {
 
 /** A text as it may be logged: clipped, without the credentials that a URL in it may carry. */
 export function clean(text: string): string {
-  const hidden = text.slice(0, MAX_TEXT * 2).replace(/([a-z][a-z0-9+.-]{0,20}:\/\/)[^\s/@]{1,500}@/gi, '$1[secret]@');
+  // Up to the last @: a password may hold one, though it should be escaped.
+  const hidden = text.slice(0, MAX_TEXT * 2).replace(/([a-z][a-z0-9+.-]{0,20}:\/\/)[^\s/]{1,500}@/gi, '$1[secret]@');
   return hidden.length > MAX_TEXT ? `${hidden.slice(0, MAX_TEXT)}…` : hidden;
 }

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { type Knex, knex } from 'knex';
+import knex, { type Knex } from 'knex';
 import { ConfigError, StoreError } from '../errors.ts';
 import { toStoreError } from './errors.ts';
 import { LibsqlClient } from './libsql-dialect.ts';
@@ -11,6 +11,10 @@ const POOL_MAX = 10;
 /** A database that does not answer must not hold a pass for long. */
 const ACQUIRE_MS = 5000;
 const CONNECT_MS = 5000;
+
+/** knex would print errors that are thrown, and logged, anyway. */
+const SILENT = { warn: ignore, error: ignore, deprecate: ignore, debug: ignore };
+function ignore(): void {}
 
 /**
  * Opens a pool; nothing is connected yet.
@@ -34,11 +38,10 @@ export function connect(url: string): Knex {
         min: 0,
         max: POOL_MAX,
         // Plain conditional updates: nothing here wants the gap locks of the default isolation.
-        afterCreate: onEachConnection(
-          "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, sql_mode = 'TRADITIONAL'",
-        ),
+        afterCreate: onEachConnection('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED'),
       },
       acquireConnectionTimeout: ACQUIRE_MS,
+      log: SILENT,
     });
   }
   if (url.startsWith('postgres://') || url.startsWith('postgresql://')) {
@@ -47,6 +50,7 @@ export function connect(url: string): Knex {
       connection: { connectionString: url, application_name: 'buildbot-bridge', connectionTimeoutMillis: CONNECT_MS },
       pool: { min: 0, max: POOL_MAX },
       acquireConnectionTimeout: ACQUIRE_MS,
+      log: SILENT,
     });
   }
   throw new ConfigError('database.url: expected sqlite:FILE, mysql://... or postgres://...');
@@ -72,6 +76,7 @@ function connectSqlite(file: string): Knex {
       },
     },
     acquireConnectionTimeout: ACQUIRE_MS,
+    log: SILENT,
   });
 }
 

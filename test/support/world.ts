@@ -4,7 +4,7 @@
  */
 import { type Channel, type ChannelModel, connect } from 'amqplib';
 import slugid from 'slugid';
-import { Queue } from 'taskcluster-client';
+import taskcluster, { type Queue } from 'taskcluster-client';
 import { systemClock } from '../../src/clock.ts';
 import { createFaults, type Faults } from '../../src/sandbox/faults.ts';
 import { createQueueEmulator, type QueueEmulator, type TaskView } from '../../src/sandbox/queue/emulator.ts';
@@ -118,7 +118,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     },
   });
   await queue.start();
-  const client = new Queue({ rootUrl: queue.rootUrl, credentials: ROOT });
+  const client = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT });
   const config = {
     taskcluster: {
       rootUrl: queue.rootUrl,
