@@ -28,7 +28,14 @@ export interface LifecycleOptions {
   /** How long stopping may take, in milliseconds, before the process exits all the same. */
   readonly shutdownTimeoutMs: number;
   /** Where signals come from and where the exit goes; the process, but for tests. */
-  readonly process: Pick<NodeJS.Process, 'on' | 'off' | 'exit'>;
+  readonly process: SignalSource;
+}
+
+type SignalListener = (signal: NodeJS.Signals) => void;
+interface SignalSource {
+  on(signal: 'SIGINT' | 'SIGTERM', listener: SignalListener): unknown;
+  off(signal: 'SIGINT' | 'SIGTERM', listener: SignalListener): unknown;
+  exit(code: number): unknown;
 }
 
 /**
@@ -39,7 +46,7 @@ export interface LifecycleOptions {
 export async function runUntilSignal(options: LifecycleOptions): Promise<number> {
   const { parts, log, process } = options;
   const started: Part[] = [];
-  let onSignal: (signal: NodeJS.Signals) => void = () => undefined;
+  let onSignal: SignalListener = () => undefined;
   const signalled = new Promise<NodeJS.Signals>((resolve) => {
     let isSecond = false;
     onSignal = (signal) => {
