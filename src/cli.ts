@@ -5,7 +5,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { SERVICES, type Service } from './bridge.ts';
 import { loadConfig, loadDatabaseUrl } from './config.ts';
 import { connect, migrate } from './db/connection.ts';
-import { ConfigError, describeError } from './errors.ts';
+import { BridgeError, ConfigError, describeError } from './errors.ts';
 import { EXIT, runUntilSignal } from './lifecycle.ts';
 import { createLog } from './log.ts';
 import { createProcess } from './main.ts';
@@ -114,8 +114,11 @@ async function main(): Promise<number> {
     ) {
       return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
     }
-    process.stderr.write(`bbb: ${describeError(error)}\n`);
-    return error instanceof ConfigError ? EXIT.config : EXIT.tempFail;
+    process.stderr.write(`bbb: ${error instanceof ConfigError ? error.message : describeError(error)}\n`);
+    if (error instanceof ConfigError) {
+      return EXIT.config;
+    }
+    return error instanceof BridgeError ? EXIT.tempFail : EXIT.failure;
   }
 }
 

@@ -93,9 +93,10 @@ export const BRIDGE_SCOPES = [
   `queue:rerun-task:${SCHEDULER}/*`,
 ];
 const BRIDGE = { clientId: 'bridge', accessToken: 'bridge-access-token-for-tests', scopes: BRIDGE_SCOPES };
-const EXCHANGES = ['defined', 'pending', 'running', 'completed', 'failed', 'exception', 'group-resolved'].map(
-  (name) => `exchange/taskcluster-queue/v1/task-${name}`,
-);
+const EXCHANGES = [
+  ...['task-defined', 'task-pending', 'task-running', 'task-completed', 'task-failed', 'task-exception'],
+  ...['task-group-resolved', 'artifact-created'],
+].map((name) => `exchange/taskcluster-queue/v1/${name}`);
 
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const rabbit = rabbitmq();
@@ -214,6 +215,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
         .map(({ name }) => name)
         .sort(),
     async stop() {
+      gate.release();
       await world.daemon.stop();
       await gate.stop();
       await queue.stop();

@@ -110,7 +110,7 @@ function stateOf(request: RequestAnswer, builds: readonly Build[]): RequestView[
 
 /** A master that is stopped or restarted cancels its builds and says so; nobody asked for that cancel. */
 function cancelledBy(build: Build | undefined): 'person' | 'master-shutdown' {
-  return build?.stateText.includes('Master Shutdown') ? 'master-shutdown' : 'person';
+  return build?.stateText.startsWith('cancelled (Master Shutdown)') ? 'master-shutdown' : 'person';
 }
 
 function toBuild(build: BuildAnswer, { workerNames, url }: Names): Build {
