@@ -23,11 +23,11 @@ const MAX_DELAY_MS = 30_000;
 const MAX_FRAME = 4_000_000;
 
 const frame = z.object({
-  k: z.string().optional(),
+  k: z.string().nullish(),
   m: z.unknown(),
-  _id: z.int().optional(),
-  code: z.int().optional(),
-  msg: z.string().optional(),
+  _id: z.unknown(),
+  code: z.unknown(),
+  msg: z.unknown(),
 });
 const withRequestId = z.object({ buildrequestid: z.int() });
 
@@ -107,10 +107,10 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
       isAlive = true;
       const parsed = parseFrame(data.toString());
       if (parsed === undefined) {
-        options.log?.debug('frame not understood');
+        options.log?.debug({ frame: data.toString().slice(0, 200) }, 'frame not understood');
         return;
       }
-      if (parsed._id !== undefined && parsed.code === 200 && parsed._id > 0) {
+      if (typeof parsed._id === 'number' && parsed.code === 200 && parsed._id > 0) {
         confirmed.add(parsed._id);
         if (confirmed.size === PATHS.length && parsed.msg === 'OK') {
           onListening();
@@ -118,7 +118,7 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
         }
         return;
       }
-      const id = parsed.k === undefined ? undefined : requestOfEvent(parsed.k, parsed.m);
+      const id = parsed.k ? requestOfEvent(parsed.k, parsed.m) : undefined;
       if (id !== undefined) {
         options.onHint(id);
       }
