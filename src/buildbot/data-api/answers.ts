@@ -70,7 +70,7 @@ const field: z.ZodType<FieldAnswer> = z.lazy(() =>
     name: z.string(),
     fullName: z.string().nullable(),
     type: z.string(),
-    default: z.unknown(),
+    default: z.unknown().optional(),
     multiple: z.boolean().optional(),
     fields: z.array(field).optional(),
   }),

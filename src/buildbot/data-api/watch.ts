@@ -24,10 +24,10 @@ const MAX_FRAME = 4_000_000;
 
 const frame = z.object({
   k: z.string().nullish(),
-  m: z.unknown(),
-  _id: z.unknown(),
-  code: z.unknown(),
-  msg: z.unknown(),
+  m: z.unknown().optional(),
+  _id: z.unknown().optional(),
+  code: z.unknown().optional(),
+  msg: z.unknown().optional(),
 });
 const withRequestId = z.object({ buildrequestid: z.int() });
 

@@ -35,7 +35,7 @@ export interface BuildbotEmulator {
   restartMaster(kind: 'shutdown' | 'kill', downMs?: number): Promise<void>;
 }
 
-const command = z.object({ cmd: z.string(), path: z.string().optional(), _id: z.unknown() });
+const command = z.object({ cmd: z.string(), path: z.string().optional(), _id: z.unknown().optional() });
 
 export function createBuildbotEmulator(options: BuildbotEmulatorOptions): BuildbotEmulator {
   const { clock, faults, users = {} } = options;
