@@ -18,36 +18,39 @@ import {
 import { stopAllDaemons } from './lib/process.mjs';
 import { addPulseUsers, prepareRabbitmq, startRabbitmq, stopEpmd, stopRabbitmq } from './lib/rabbitmq.mjs';
 
-/** Starts all of them; `stop` ends whatever runs below the folder and removes it. */
-export async function startServices() {
+const ALL = ['rabbitmq', 'mariadb', 'postgres', 'buildbot'];
+
+/** Starts the named ones; `stop` ends whatever runs below the folder and removes it. */
+export async function startServices(names = ALL) {
   const folder = mkdtempSync(path.join(tmpdir(), 'bbb-services-'));
   const facts = { folder };
   const stop = async () => {
+    await stopAllDaemons(folder);
     if (facts.rabbitmq) {
       await stopEpmd(facts.rabbitmq);
     }
-    await stopAllDaemons(folder);
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   };
+  const starters = {
+    async rabbitmq() {
+      facts.rabbitmq = await prepareRabbitmq(folder);
+      await startRabbitmq(facts.rabbitmq);
+      await addPulseUsers(facts.rabbitmq);
+    },
+    async mariadb() {
+      facts.mariadb = await prepareMariadb(folder);
+      await startMariadb(facts.mariadb);
+    },
+    async postgres() {
+      facts.postgres = await preparePostgres(folder);
+      await startPostgres(facts.postgres);
+    },
+    async buildbot() {
+      facts.buildbot = await prepareBuildbot(folder);
+    },
+  };
   try {
-    await Promise.all([
-      (async () => {
-        facts.rabbitmq = await prepareRabbitmq(folder);
-        await startRabbitmq(facts.rabbitmq);
-        await addPulseUsers(facts.rabbitmq);
-      })(),
-      (async () => {
-        facts.mariadb = await prepareMariadb(folder);
-        await startMariadb(facts.mariadb);
-      })(),
-      (async () => {
-        facts.postgres = await preparePostgres(folder);
-        await startPostgres(facts.postgres);
-      })(),
-      (async () => {
-        facts.buildbot = await prepareBuildbot(folder);
-      })(),
-    ]);
+    await Promise.all(names.map((name) => starters[name]()));
   } catch (error) {
     await stop();
     throw error;

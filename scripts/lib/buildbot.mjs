@@ -1,7 +1,7 @@
 /** A template of a private Buildbot master and worker, of which each test copies its own. */
 import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { run } from './process.mjs';
+import { freePort, logTail, run, startDaemon, waitFor } from './process.mjs';
 
 export async function prepareBuildbot(base) {
   const folder = path.join(base, 'buildbot');
@@ -26,6 +26,29 @@ export async function prepareBuildbot(base) {
   );
   rmSync(path.join(template, 'master/twistd.pid'), { force: true });
   return { folder, template, pythonPath: plugin };
+}
+
+/** A copy with a master and a worker that run. @returns its URL */
+export async function startBuildbotCopy(facts) {
+  const copy = path.join(facts.folder, 'demo');
+  cpSync(facts.template, copy, { recursive: true });
+  const settings = { web: await freePort(), pb: await freePort(), collapse: true };
+  const env = { ...process.env, PYTHONPATH: facts.pythonPath, PYTHONDONTWRITEBYTECODE: '1', TZ: 'UTC' };
+  const args = ['/usr/bin/twistd3', '--nodaemon', '--no_save', '--pidfile=', '--logfile=-', '-y', 'buildbot.tac'];
+  for (const part of ['master', 'worker']) {
+    writeFileSync(path.join(copy, part, 'settings.json'), JSON.stringify(settings));
+    startDaemon(copy, part, '/usr/bin/python3', args, { env, cwd: path.join(copy, part) });
+  }
+  const url = `http://127.0.0.1:${settings.web}`;
+  await waitFor(
+    'Buildbot and its worker',
+    async () => {
+      const { workers } = await (await fetch(`${url}/api/v2/workers`)).json();
+      return workers.some((worker) => worker.name === 'w1' && worker.connected_to.length > 0);
+    },
+    { hint: () => logTail(path.join(copy, 'master'), 'twistd') },
+  );
+  return url;
 }
 
 const WORKER_TAC = `import json, os

@@ -69,8 +69,18 @@ FACTORIES = {
     'release-x': [shell('echo release', name='release')],
     'outside': [shell('true')],
     'large-log': [shell('seq 1 700000', name='large')],
+    # Of the demo's release promotion.
+    'release-linux64-build': [shell('echo checking out', name='checkout'), shell('sleep 1; echo built', name='build')],
+    'release-win64-build': [RetryFirst(1, name='checkout'), shell('sleep 1; echo built', name='build')],
+    'release-macosx64-build': [shell('true')],
+    'release-linux64-repack': [shell('sleep 1; echo repacked', name='repack')],
+    'release-source': [wait],
+    'release-android-build': [shell('true')],
     'unicode': [shell("printf 'Gr\\303\\274\\303\\237e \\360\\237\\216\\211\\n'", name='unicode')],
 }
+
+# Their only worker never connects, so that requests stay pending.
+NO_WORKER = {'noworker', 'release-macosx64-build', 'release-android-build'}
 
 c = BuildmasterConfig = {
     'workers': [worker.Worker('w1', 'worker-pass', max_builds=10, keepalive_interval=2),
@@ -82,7 +92,7 @@ c = BuildmasterConfig = {
     'change_source': [],
     'www': {'port': 'tcp:%d:interface=127.0.0.1' % settings['web'], 'plugins': {}},
     'builders': [
-        util.BuilderConfig(name=name, workernames=['w2' if name == 'noworker' else 'w1'],
+        util.BuilderConfig(name=name, workernames=['w2' if name in NO_WORKER else 'w1'],
                            factory=util.BuildFactory(factory))
         for name, factory in FACTORIES.items()
     ],
