@@ -1,20 +1,26 @@
 /** Connections to the mapping database: SQLite (embedded), MySQL or MariaDB, PostgreSQL. */
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import knex, { type Knex } from 'knex';
-import { ConfigError, StoreError } from '../errors.ts';
-import { toStoreError } from './errors.ts';
+import { type BridgeError, ConfigError, StoreError } from '../errors.ts';
+import { isRace, toStoreError, withoutStatement } from './errors.ts';
 import { LibsqlClient } from './libsql-dialect.ts';
 
 const POOL_MAX = 10;
 /** A database that does not answer must not hold a pass for long. */
 const ACQUIRE_MS = 5000;
 const CONNECT_MS = 5000;
+const KEEP_ALIVE_MS = 10_000;
+const MIGRATION_WAIT_MS = 30_000;
+const LOCK_TABLE = 'knex_migrations_lock';
 
 /** knex would print errors that are thrown, and logged, anyway. */
 const SILENT = { warn: ignore, error: ignore, deprecate: ignore, debug: ignore };
 function ignore(): void {}
+
+const WANTED = 'expected sqlite:FILE, mysql://USER:PASSWORD@HOST/DATABASE or postgres://USER:PASSWORD@HOST/DATABASE';
 
 /**
  * Opens a pool; nothing is connected yet.
@@ -22,38 +28,80 @@ function ignore(): void {}
  * @throws ConfigError, without the URL: it may hold a password
  */
 export function connect(url: string): Knex {
-  if (url.startsWith('sqlite:')) {
+  if (/^sqlite:./.test(url)) {
     return connectSqlite(url.slice('sqlite:'.length));
   }
-  if (url.startsWith('mysql://')) {
-    return knex({
-      client: 'mysql2',
-      connection: {
-        uri: url,
-        charset: 'utf8mb4',
-        timezone: 'Z',
-        connectTimeout: CONNECT_MS,
-      } as Knex.MySql2ConnectionConfig,
-      pool: {
-        min: 0,
-        max: POOL_MAX,
+  checkServerUrl(url);
+  return url.startsWith('mysql:') ? connectMysql(url) : connectPostgres(url);
+}
+
+/** The drivers would find fault with it only when they connect, and show it in their errors. */
+function checkServerUrl(url: string): void {
+  const scheme = /^(mysql|postgres|postgresql):\/\//.exec(url)?.[1];
+  if (scheme === undefined) {
+    throw new ConfigError(`database.url: ${WANTED}`);
+  }
+  let database: string;
+  try {
+    const { username, password, pathname } = new URL(url);
+    [, , database = ''] = [username, password, pathname.slice(1)].map(decodeURIComponent);
+  } catch {
+    throw new ConfigError(
+      `database.url: this is no ${scheme} URL; ${WANTED}, with %XX for each of / ? # @ : % in a user's name or password`,
+    );
+  }
+  if (database === '') {
+    throw new ConfigError(`database.url: it names no database; ${WANTED}`);
+  }
+}
+
+function connectMysql(url: string): Knex {
+  return knex({
+    client: 'mysql2',
+    connection: {
+      uri: url,
+      charset: 'utf8mb4',
+      timezone: 'Z',
+      connectTimeout: CONNECT_MS,
+      enableKeepAlive: true,
+      keepAliveInitialDelay: KEEP_ALIVE_MS,
+    } as Knex.MySql2ConnectionConfig,
+    pool: {
+      min: 0,
+      max: POOL_MAX,
+      afterCreate: onEachConnection(
         // Plain conditional updates: nothing here wants the gap locks of the default isolation.
-        afterCreate: onEachConnection('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED'),
-      },
-      acquireConnectionTimeout: ACQUIRE_MS,
-      log: SILENT,
-    });
-  }
-  if (url.startsWith('postgres://') || url.startsWith('postgresql://')) {
-    return knex({
-      client: 'pg',
-      connection: { connectionString: url, application_name: 'buildbot-bridge', connectionTimeoutMillis: CONNECT_MS },
-      pool: { min: 0, max: POOL_MAX },
-      acquireConnectionTimeout: ACQUIRE_MS,
-      log: SILENT,
-    });
-  }
-  throw new ConfigError('database.url: expected sqlite:FILE, mysql://... or postgres://...');
+        'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
+        // Strict, and with the backslash as an escape, whatever the server's own mode: the driver relies on that.
+        "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', SESSION innodb_lock_wait_timeout = 5",
+      ),
+    },
+    acquireConnectionTimeout: ACQUIRE_MS,
+    log: SILENT,
+  });
+}
+
+function connectPostgres(url: string): Knex {
+  return knex({
+    client: 'pg',
+    connection: {
+      connectionString: url,
+      application_name: 'buildbot-bridge',
+      connectionTimeoutMillis: CONNECT_MS,
+      keepAlive: true,
+      keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
+    },
+    pool: {
+      min: 0,
+      max: POOL_MAX,
+      afterCreate: onEachConnection(
+        'SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED',
+        "SET lock_timeout = '5s'",
+      ),
+    },
+    acquireConnectionTimeout: ACQUIRE_MS,
+    log: SILENT,
+  });
 }
 
 function connectSqlite(file: string): Knex {
@@ -66,9 +114,11 @@ function connectSqlite(file: string): Knex {
       max: 1,
       afterCreate(connection: { pragma(text: string): unknown }, done: (error: unknown, connection: unknown) => void) {
         try {
+          // First of all: other processes may be using the file.
+          connection.pragma('busy_timeout = 5000');
           connection.pragma('journal_mode = WAL');
           connection.pragma('synchronous = NORMAL');
-          connection.pragma('busy_timeout = 5000');
+          connection.pragma('foreign_keys = ON');
           done(null, connection);
         } catch (error) {
           done(error, connection);
@@ -84,43 +134,95 @@ interface Queryable {
   query(sql: string, done: (error: unknown) => void): void;
 }
 
-function onEachConnection(sql: string) {
+function onEachConnection(...statements: readonly string[]) {
   return (connection: Queryable, done: (error: unknown, connection: unknown) => void) => {
-    connection.query(sql, (error) => done(error, connection));
+    const [next, ...rest] = statements;
+    if (next === undefined) {
+      done(null, connection);
+      return;
+    }
+    connection.query(next, (error) => (error ? done(error, connection) : onEachConnection(...rest)(connection, done)));
   };
 }
 
 /**
- * Brings the schema up to date; safe to run from several instances at once.
+ * Brings the schema up to date; safe to run from several instances at once: all but one of them wait.
+ * @param options.waitMs how long to wait for another instance
  * @returns the names of the migrations that were applied
- * @throws StoreError `store-schema`
+ * @throws StoreError: `store-schema` with how to mend it, `store-unavailable` if the database cannot be reached
  */
-export async function migrate(db: Knex): Promise<readonly string[]> {
-  try {
-    const [, applied]: [number, string[]] = await db.migrate.latest({ migrationSource });
-    return applied;
-  } catch (error) {
-    const isLocked = error instanceof Error && error.name === 'MigrationLocked';
-    const hint = isLocked
-      ? 'another instance is migrating it; if none is (one crashed), clear the lock: UPDATE knex_migrations_lock SET is_locked = 0'
-      : 'the database could not be migrated';
-    throw new StoreError('store-schema', hint, { cause: error });
+export async function migrate(db: Knex, { waitMs = MIGRATION_WAIT_MS } = {}): Promise<readonly string[]> {
+  const end = Date.now() + waitMs;
+  for (;;) {
+    try {
+      await prepareLock(db);
+      const [, applied]: [number, string[]] = await db.migrate.latest({ migrationSource });
+      return applied;
+    } catch (error) {
+      if (!(isLocked(error) || isRace(error)) || Date.now() >= end) {
+        throw migrationError(error);
+      }
+      await delay(100 + Math.random() * 200);
+    }
   }
+}
+
+/** knex makes this table too, but two instances that meet would leave two rows in it, which nobody can lock any more. */
+async function prepareLock(db: Knex): Promise<void> {
+  if (!(await db.schema.hasTable(LOCK_TABLE))) {
+    await db.schema.createTable(LOCK_TABLE, (table) => {
+      table.increments('index').primary();
+      table.integer('is_locked');
+    });
+  }
+  if ((await db(LOCK_TABLE).first()) === undefined) {
+    await db(LOCK_TABLE).insert({ index: 1, is_locked: 0 }).onConflict('index').ignore();
+  }
+}
+
+function isLocked(error: unknown): boolean {
+  return error instanceof Error && error.name === 'MigrationLocked';
+}
+
+/** knex's word for migrations in the database that are not in the folder. */
+function isNewer(error: unknown): boolean {
+  return error instanceof Error && error.message.includes('migration directory is corrupt');
+}
+
+function migrationError(error: unknown): BridgeError {
+  const cause = withoutStatement(error);
+  if (isLocked(error)) {
+    const mend = `another instance is migrating the database; if none is (one crashed), clear the lock: UPDATE ${LOCK_TABLE} SET is_locked = 0`;
+    return new StoreError('store-schema', mend, { cause });
+  }
+  if (isNewer(error)) {
+    return new StoreError('store-schema', 'the database belongs to a newer version of the bridge', { cause });
+  }
+  if (isRace(error)) {
+    const mend = 'the database holds tables that no finished migration made: clear it, or use another one';
+    return new StoreError('store-schema', mend, { cause });
+  }
+  return toStoreError('migrate', error);
 }
 
 /** @throws StoreError: `store-schema` if the schema is not this version's, `store-unavailable` if it cannot be read */
 export async function checkSchema(db: Knex): Promise<void> {
-  const [, missing] = await listMigrations(db);
-  if (missing.length > 0) {
-    throw new StoreError('store-schema', `the database lacks ${missing.length} migration(s): run \`bbb migrate\` once`);
+  const missing = await missingMigrations(db);
+  if (missing > 0) {
+    throw new StoreError('store-schema', `the database lacks ${missing} migration(s): run \`bbb migrate\` once`);
   }
 }
 
-async function listMigrations(db: Knex): Promise<[unknown[], unknown[]]> {
+async function missingMigrations(db: Knex): Promise<number> {
   try {
-    return await db.migrate.list({ migrationSource });
+    // Asked about migrations, knex makes its tables: a check changes nothing.
+    if (!(await db.schema.hasTable('knex_migrations')) || !(await db.schema.hasTable(LOCK_TABLE))) {
+      return (await migrationSource.getMigrations([])).length;
+    }
+    const [, missing]: [unknown[], unknown[]] = await db.migrate.list({ migrationSource });
+    return missing.length;
   } catch (error) {
-    throw toStoreError('the check of its schema', error);
+    throw isNewer(error) ? migrationError(error) : toStoreError('the check of its schema', error);
   }
 }
 

@@ -1,6 +1,7 @@
 /** What the three engines' errors mean. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { BridgeError, StoreError } from '../errors.ts';
+import { ZodError } from 'zod';
+import { BridgeError, StoreError, toError } from '../errors.ts';
 import type { MappingStore } from '../ports.ts';
 
 const UNIQUE = new Set(['SQLITE_CONSTRAINT_UNIQUE', 'SQLITE_CONSTRAINT_PRIMARYKEY', 'ER_DUP_ENTRY', '23505']);
@@ -10,11 +11,15 @@ const AGAIN = new Set([
   'ER_LOCK_WAIT_TIMEOUT',
   '40001',
   '40P01',
+  '55P03',
   'SQLITE_BUSY',
   'SQLITE_BUSY_SNAPSHOT',
 ]);
 const SCHEMA = new Set(['ER_NO_SUCH_TABLE', 'ER_BAD_FIELD_ERROR', '42P01', '42703']);
+const EXISTS = new Set(['ER_TABLE_EXISTS_ERROR', '42P07', '42710']);
 const MAX_TRIES = 5;
+/** No statement of the store takes nearly as long, unless nothing answers any more. */
+const ANSWER_MS = 30_000;
 
 function codeOf(error: unknown): string {
   return typeof error === 'object' && error !== null && 'code' in error ? String(error.code) : '';
@@ -29,8 +34,14 @@ export function isUniqueViolation(error: unknown): boolean {
   return UNIQUE.has(codeOf(error)) || /UNIQUE constraint failed/.test(messageOf(error));
 }
 
+/** Whether two instances made the same table at the same time, or the engine wants a statement again. */
+export function isRace(error: unknown): boolean {
+  const code = codeOf(error);
+  return EXISTS.has(code) || AGAIN.has(code) || isUniqueViolation(error) || /already exists/.test(messageOf(error));
+}
+
 /** The same store, whose methods repeat what the engine asked to repeat, and throw nothing but StoreError. */
-export function withStoreErrors(store: MappingStore): MappingStore {
+export function withStoreErrors(store: MappingStore, { answerMs = ANSWER_MS } = {}): MappingStore {
   return new Proxy(store, {
     get(target, key, receiver) {
       const method: unknown = Reflect.get(target, key, receiver);
@@ -40,7 +51,7 @@ export function withStoreErrors(store: MappingStore): MappingStore {
       return async (...parameters: unknown[]) => {
         for (let attempt = 1; ; attempt += 1) {
           try {
-            return await method.apply(target, parameters);
+            return await within(answerMs, String(key), method.apply(target, parameters));
           } catch (error) {
             if (!AGAIN.has(codeOf(error)) || attempt >= MAX_TRIES) {
               throw toStoreError(String(key), error);
@@ -53,19 +64,47 @@ export function withStoreErrors(store: MappingStore): MappingStore {
   });
 }
 
-/** Drivers put whole statements, with their values, into their messages: only the code and the first line are kept. */
+/** A database that has hung, or a network that swallows everything, must not hold a pass for ever. */
+async function within<T>(ms: number, method: string, work: Promise<T>): Promise<T> {
+  const done = new AbortController();
+  const silence = async (): Promise<never> => {
+    await delay(ms, undefined, { signal: done.signal });
+    throw new StoreError('store-unavailable', `the database did not answer at ${method} for ${ms / 1000} s`, {
+      isTransient: true,
+    });
+  };
+  try {
+    return await Promise.race([work, silence()]);
+  } finally {
+    done.abort();
+  }
+}
+
+/** What happened at `method`; the cause says it in the engine's words. */
 export function toStoreError(method: string, error: unknown): BridgeError {
   if (error instanceof BridgeError) {
     return error;
   }
+  const cause = withoutStatement(error);
   const code = codeOf(error);
-  const isSchema = SCHEMA.has(code) || /no such (table|column)/.test(messageOf(error));
-  const reason = messageOf(error).split(' - ').at(-1)?.split('\n')[0]?.slice(0, 300) ?? '';
-  return new StoreError(
-    isSchema ? 'store-schema' : 'store-unavailable',
-    isSchema
-      ? `the database's schema is not this version's (${reason}): run \`bbb migrate\` once`
-      : `the database failed at ${method}: ${reason || code || 'no reason given'}`,
-    { isTransient: !isSchema, context: code === '' ? {} : { code } },
-  );
+  const context = code === '' ? {} : { code };
+  if (SCHEMA.has(code) || /no such (table|column)/.test(cause.message) || error instanceof ZodError) {
+    const message = `the database's schema is not this version's, at ${method}: run \`bbb migrate\` once`;
+    return new StoreError('store-schema', message, { cause, context });
+  }
+  return new StoreError('store-unavailable', `the database failed at ${method}`, { cause, context, isTransient: true });
+}
+
+/** knex puts whole statements, with their values, into messages, and drivers into fields: only the reason is kept. */
+export function withoutStatement(thrown: unknown): Error {
+  const error = toError(thrown);
+  const code = codeOf(error);
+  // A host with two addresses fails with one error for each, and no message.
+  const first = error instanceof AggregateError ? toError(error.errors[0]).message : '';
+  const reason = error.message.split(' - ').at(-1)?.split('\n')[0]?.slice(0, 300) || first || code || 'no reason given';
+  const cause = new Error(reason);
+  cause.name = error.name;
+  const frames = (error.stack ?? '').split('\n').filter((line) => line.startsWith('    at '));
+  cause.stack = [`${error.name}: ${reason}`, ...frames].join('\n');
+  return code === '' ? cause : Object.assign(cause, { code });
 }

@@ -1,9 +1,20 @@
 /** The mapping store: every statement that the bridge sends to its database. */
 import type { Knex } from 'knex';
-import type { Instance, Mapping, MappingChanges, TraceEvent } from '../domain/mapping.ts';
+import type { Mapping, MappingChanges, NewMapping } from '../domain/mapping.ts';
 import type { MappingStore, Stored } from '../ports.ts';
 import { isUniqueViolation, withStoreErrors } from './errors.ts';
-import { clip, toChangedColumns, toMapping, toNewRow, withChanges } from './rows.ts';
+import {
+  toChangedColumns,
+  toEvent,
+  toEventRow,
+  toInstance,
+  toInstanceRow,
+  toKey,
+  toMapping,
+  toNewRow,
+  toStorable,
+  withChanges,
+} from './rows.ts';
 
 /** More than one statement takes comfortably on every engine. */
 const ID_BATCH = 500;
@@ -19,10 +30,11 @@ export function createMappingStore(db: Knex): MappingStore {
   /** Compare-and-set: nothing is changed but what was read. */
   async function compareAndSet(
     mapping: Mapping,
-    changes: MappingChanges,
+    given: MappingChanges,
     more: Partial<Pick<Mapping, 'leaseOwner' | 'leaseUntil'>>,
     now: number,
   ): Promise<Stored> {
+    const changes = toStorable(mapping, given);
     const columns = {
       ...toChangedColumns(mapping, changes),
       ...(more.leaseOwner === undefined ? {} : { lease_owner: more.leaseOwner }),
@@ -50,6 +62,18 @@ export function createMappingStore(db: Knex): MappingStore {
     }
   }
 
+  /** Why an insert was refused. If neither is in its way any more: a conflict, so that the task is looked at again. */
+  async function isSlotTheReason({ taskId, collapseKey, hasSlot }: NewMapping): Promise<boolean> {
+    if (!hasSlot || collapseKey === null || (await tasks().where({ open_task_id: taskId }).first('id'))) {
+      return false;
+    }
+    return (
+      (await tasks()
+        .where({ slot: toKey(collapseKey) })
+        .first('id')) !== undefined
+    );
+  }
+
   const store: MappingStore = {
     async insert(mapping, lease) {
       try {
@@ -59,7 +83,7 @@ export function createMappingStore(db: Knex): MappingStore {
           throw error;
         }
         // Which of the two unique columns it was, the engines say in different words: look.
-        return { kind: (await store.openMapping(mapping.taskId)) === undefined ? 'slot-taken' : 'conflict' };
+        return { kind: (await isSlotTheReason(mapping)) ? 'slot-taken' : 'conflict' };
       }
       const stored = await readOne(tasks().where({ open_task_id: mapping.taskId, lease_owner: lease.owner }));
       return stored === undefined ? { kind: 'conflict' } : { kind: 'stored', mapping: stored };
@@ -91,7 +115,8 @@ export function createMappingStore(db: Knex): MappingStore {
       const ids = rows.map(({ id }) => id);
       await tasks()
         .whereIn('id', ids)
-        .whereNotNull('open_task_id')
+        // Others may have leased, or even settled, some of them in between.
+        .where('next_check_at', '<=', now)
         .andWhere('lease_until', '<', now)
         .update({ lease_owner: owner, lease_until: leaseUntil, version: db.raw('version + 1') });
       const leased: unknown[] = await tasks()
@@ -119,8 +144,9 @@ export function createMappingStore(db: Knex): MappingStore {
           .update({
             lease_owner: null,
             lease_until: 0,
-            next_check_at: nextCheckAt,
+            next_check_at: Math.round(nextCheckAt),
             attempts: 0,
+            last_error: null,
             version: db.raw('version + 1'),
             updated: now,
           });
@@ -160,7 +186,7 @@ export function createMappingStore(db: Knex): MappingStore {
     async hasUnclaimed(collapseKey, exceptId) {
       const row: unknown = await tasks()
         .select('id')
-        .where({ collapse_key: collapseKey })
+        .where({ collapse_key: toKey(collapseKey) })
         .whereNot({ id: exceptId ?? 0 })
         .andWhere((unclaimed) =>
           unclaimed
@@ -174,7 +200,7 @@ export function createMappingStore(db: Knex): MappingStore {
     async nextHeld(collapseKey) {
       const row: { task_id: string } | undefined = await tasks()
         .select('task_id')
-        .where({ collapse_key: collapseKey, state: 'held' })
+        .where({ collapse_key: toKey(collapseKey), state: 'held' })
         .orderBy([
           { column: 'priority', order: 'desc' },
           { column: 'created', order: 'asc' },
@@ -217,11 +243,7 @@ export function createMappingStore(db: Knex): MappingStore {
     },
 
     async heartbeat(instance) {
-      const { services, ...row } = instance;
-      await db('instances')
-        .insert({ ...row, services: services.join(',') })
-        .onConflict('instance')
-        .merge();
+      await db('instances').insert(toInstanceRow(instance)).onConflict('instance').merge();
     },
 
     async instances() {
@@ -240,12 +262,11 @@ export function createMappingStore(db: Knex): MappingStore {
       await inBatches(rows, async (batch) => {
         const ids = batch.map(({ id }) => id);
         const taskIds = [...new Set(batch.map(({ task_id }) => task_id))];
+        // A task that was rerun keeps its trace as long as any mapping of it is left. The trace goes first: what a
+        // crash leaves between the two statements is found again by the next pruning.
+        const kept = tasks().select('task_id').whereIn('task_id', taskIds).whereNotIn('id', ids);
+        await db('events').whereIn('task_id', taskIds).whereNotIn('task_id', kept).delete();
         await tasks().whereIn('id', ids).delete();
-        // A task that was rerun keeps its trace as long as any mapping of it is left.
-        await db('events')
-          .whereIn('task_id', taskIds)
-          .whereNotIn('task_id', tasks().select('task_id').whereIn('task_id', taskIds))
-          .delete();
       });
       return rows.length;
     },
@@ -253,36 +274,4 @@ export function createMappingStore(db: Knex): MappingStore {
     close: () => db.destroy(),
   };
   return withStoreErrors(store);
-}
-
-function toEventRow(event: TraceEvent): object {
-  return {
-    task_id: event.taskId,
-    run_id: event.runId,
-    at: event.at,
-    instance: clip(event.instance, 100),
-    what: event.what,
-    detail: clip(event.detail, 4000),
-  };
-}
-
-function toEvent(row: Record<string, unknown>): TraceEvent {
-  return {
-    taskId: String(row.task_id),
-    runId: row.run_id === null ? null : Number(row.run_id),
-    at: Number(row.at),
-    instance: String(row.instance),
-    what: String(row.what),
-    detail: String(row.detail),
-  };
-}
-
-function toInstance(row: Record<string, unknown>): Instance {
-  return {
-    instance: String(row.instance),
-    version: String(row.version),
-    services: String(row.services).split(',').filter(Boolean),
-    started: Number(row.started),
-    heartbeat: Number(row.heartbeat),
-  };
 }

@@ -1,10 +1,21 @@
 /** Rows of the mapping database and what they are in the program; the only place that knows the columns' names. */
+import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import { MAPPING_STATES, type Mapping, type MappingChanges, type NewMapping } from '../domain/mapping.ts';
+import {
+  type Instance,
+  MAPPING_STATES,
+  type Mapping,
+  type MappingChanges,
+  type NewMapping,
+  type TraceEvent,
+} from '../domain/mapping.ts';
 
 /** A time that never comes: closed mappings are never due. */
 const NEVER = 9_000_000_000_000_000;
 const MAX_ERROR = 2000;
+const MAX_DETAIL = 4000;
+const MAX_KEY = 64;
+const TIMES = ['takenUntil', 'nextCheckAt', 'absentSince', 'resolved'] as const;
 
 /** PostgreSQL answers BIGINT as text. */
 const number = z.coerce.number();
@@ -75,6 +86,7 @@ export function toMapping(row: unknown): Mapping {
 }
 
 export function toNewRow(mapping: NewMapping, lease: { owner: string; leaseUntil: number; now: number }): object {
+  const collapseKey = mapping.collapseKey === null ? null : toKey(mapping.collapseKey);
   return {
     version: 1,
     task_id: mapping.taskId,
@@ -86,8 +98,8 @@ export function toNewRow(mapping: NewMapping, lease: { owner: string; leaseUntil
     external_id: mapping.externalId,
     submissions: mapping.submissions,
     build_request_id: null,
-    collapse_key: mapping.collapseKey,
-    slot: mapping.hasSlot ? mapping.collapseKey : null,
+    collapse_key: collapseKey,
+    slot: mapping.hasSlot ? collapseKey : null,
     priority: mapping.priority,
     retries_reported: 0,
     reruns: 0,
@@ -106,48 +118,96 @@ export function toNewRow(mapping: NewMapping, lease: { owner: string; leaseUntil
   };
 }
 
-/** The columns that changes touch. A mapping that closes is no longer its task's open one, has no slot, and is never due. */
-export function toChangedColumns(mapping: Mapping, changes: MappingChanges): Record<string, unknown> {
-  const columns: Record<keyof MappingChanges, unknown> = {
-    runId: changes.runId,
-    state: changes.state,
-    externalId: changes.externalId,
-    submissions: changes.submissions,
-    buildRequestId: changes.buildRequestId,
-    hasSlot: undefined,
-    retriesReported: changes.retriesReported,
-    reruns: changes.reruns,
-    takenUntil: changes.takenUntil,
-    nextCheckAt: changes.nextCheckAt,
-    absentSince: changes.absentSince,
-    attempts: changes.attempts,
-    lastError: changes.lastError == null ? changes.lastError : clip(changes.lastError, MAX_ERROR),
-    resolved: changes.resolved,
-    resolution: changes.resolution == null ? changes.resolution : clip(changes.resolution, 64),
+/** The changes as the columns can hold them: whole milliseconds (PostgreSQL refuses others), texts clipped. */
+export function toStorable(mapping: Mapping, changes: MappingChanges): MappingChanges {
+  const times = TIMES.flatMap((key) => {
+    const time = changes[key];
+    return typeof time === 'number' ? [[key, Math.round(time)] as const] : [];
+  });
+  return {
+    ...changes,
+    ...Object.fromEntries(times),
+    ...(typeof changes.lastError === 'string' ? { lastError: clip(changes.lastError, MAX_ERROR) } : {}),
+    ...(typeof changes.resolution === 'string' ? { resolution: clip(changes.resolution, 64) } : {}),
+    ...(changes.hasSlot === true ? { hasSlot: mapping.collapseKey !== null } : {}),
+    ...(changes.state === 'closed' ? { hasSlot: false, nextCheckAt: NEVER } : {}),
   };
-  const named = Object.entries(columns)
+}
+
+/**
+ * The columns that changes (see `toStorable`) touch. A mapping that closes is no longer its task's open one, has no
+ * slot, and is never due.
+ */
+export function toChangedColumns(mapping: Mapping, changes: MappingChanges): Record<string, unknown> {
+  const { hasSlot, ...plain } = changes;
+  const named = Object.entries(plain)
     .filter(([, value]) => value !== undefined)
     .map(([key, value]) => [key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), value]);
   return {
     ...Object.fromEntries(named),
-    ...(changes.hasSlot === undefined ? {} : { slot: changes.hasSlot ? mapping.collapseKey : null }),
-    ...(changes.state === 'closed' ? { open_task_id: null, slot: null, next_check_at: NEVER } : {}),
+    ...(hasSlot === undefined ? {} : { slot: hasSlot ? mapping.collapseKey : null }),
+    ...(changes.state === 'closed' ? { open_task_id: null } : {}),
   };
 }
 
-/** The mapping as it is after the changes were stored. */
+/** The mapping as it is after the changes (see `toStorable`) were stored. */
 export function withChanges(mapping: Mapping, changes: MappingChanges, now: number): Mapping {
   const given = Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined));
+  return { ...mapping, ...given, version: mapping.version + 1, updated: now };
+}
+
+/** A collapse key as it is stored: long ones as a hash of one length. Of a key that was stored, the same again. */
+export function toKey(collapseKey: string): string {
+  return collapseKey.length <= MAX_KEY ? collapseKey : createHash('sha256').update(collapseKey).digest('hex');
+}
+
+export function toEventRow(event: TraceEvent): object {
   return {
-    ...mapping,
-    ...given,
-    ...(changes.state === 'closed' ? { hasSlot: false, nextCheckAt: NEVER } : {}),
-    version: mapping.version + 1,
-    updated: now,
+    task_id: event.taskId,
+    run_id: event.runId,
+    at: event.at,
+    instance: clip(event.instance, 100),
+    what: clip(event.what, 40),
+    detail: clip(event.detail, MAX_DETAIL),
   };
 }
 
-/** At most `length` code points; never half of one. */
+export function toEvent(row: Record<string, unknown>): TraceEvent {
+  return {
+    taskId: String(row.task_id),
+    runId: row.run_id === null ? null : Number(row.run_id),
+    at: Number(row.at),
+    instance: String(row.instance),
+    what: String(row.what),
+    detail: String(row.detail),
+  };
+}
+
+export function toInstanceRow({ instance, version, services, started, heartbeat }: Instance): object {
+  return {
+    instance: clip(instance, 100),
+    version: clip(version, 40),
+    services: clip(services.join(','), 200),
+    started,
+    heartbeat,
+  };
+}
+
+export function toInstance(row: Record<string, unknown>): Instance {
+  return {
+    instance: String(row.instance),
+    version: String(row.version),
+    services: String(row.services).split(',').filter(Boolean),
+    started: Number(row.started),
+    heartbeat: Number(row.heartbeat),
+  };
+}
+
+/**
+ * A text as every engine can hold it: at most `length` code points, never half of one, and no NUL (which PostgreSQL
+ * refuses).
+ */
 export function clip(text: string, length: number): string {
-  return text.length <= length ? text : [...text.slice(0, length * 2)].slice(0, length).join('');
+  const clipped = text.length <= length ? text : [...text.slice(0, length * 2)].slice(0, length).join('');
+  return clipped.replace(/\p{Surrogate}/gu, '\ufffd').replaceAll('\0', '\ufffd');
 }

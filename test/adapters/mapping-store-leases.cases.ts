@@ -1,0 +1,172 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import slugid from 'slugid';
+import type { Mapping } from '../../src/domain/mapping.ts';
+import type { MappingStore } from '../../src/ports.ts';
+import {
+  addMany,
+  addReleased,
+  aNewMapping,
+  countStatements,
+  type Engine,
+  LATER,
+  LEASE,
+  MINUTE,
+  NOW,
+  type Opened,
+  openStore,
+  stored,
+} from './mapping-store-support.ts';
+
+/** Many passes, here and elsewhere: each mapping belongs to one of them at a time. */
+export function describeLeases(engine: Engine): void {
+  let opened: Opened;
+  let stores: readonly MappingStore[];
+  beforeAll(async () => {
+    opened = await openStore(engine);
+    stores = [opened.store, opened.another()];
+  });
+  beforeEach(() => opened.clear());
+  afterAll(() => opened?.drop());
+
+  /** Calls `work` on both stores in turn, all at once. */
+  const together = <T>(count: number, work: (store: MappingStore, at: number) => Promise<T>): Promise<T[]> =>
+    Promise.all(Array.from({ length: count }, (_, at) => work(stores[at % 2] ?? opened.store, at)));
+
+  describe('lease', () => {
+    it('is had by one at a time, until it is let go or runs out', async () => {
+      const { taskId, version } = await addReleased(opened.store);
+      const lease = { owner: 'b#1', leaseUntil: NOW + MINUTE, now: NOW };
+      const leased = await opened.store.lease(taskId, lease);
+      expect(leased).toMatchObject({
+        kind: 'leased',
+        mapping: { leaseOwner: 'b#1', leaseUntil: NOW + MINUTE, version: version + 1 },
+      });
+      expect(await opened.store.lease(taskId, { ...lease, owner: 'c#1' })).toEqual({ kind: 'busy' });
+      const after = { owner: 'c#1', leaseUntil: LATER + MINUTE, now: LATER };
+      expect(await opened.store.lease(taskId, after)).toMatchObject({ kind: 'leased', mapping: { leaseOwner: 'c#1' } });
+      // Whoever held it before can change nothing any more.
+      const late = leased.kind === 'leased' ? await opened.store.update(leased.mapping, { attempts: 1 }, LATER) : null;
+      expect(late).toEqual({ kind: 'conflict' });
+    });
+
+    it('is none where there is no open mapping', async () => {
+      expect(await opened.store.lease(slugid.nice(), LEASE)).toEqual({ kind: 'none' });
+      const closed = await addReleased(opened.store, {}, { state: 'closed', resolved: NOW });
+      expect(await opened.store.lease(closed.taskId, LEASE)).toEqual({ kind: 'none' });
+    });
+
+    it('goes to exactly one of many that want it at once', async () => {
+      const { taskId } = await addReleased(opened.store);
+      const all = await together(40, (store, at) => store.lease(taskId, { ...LEASE, owner: `p#${at}` }));
+      expect(all.filter(({ kind }) => kind === 'leased')).toHaveLength(1);
+      expect(all.filter(({ kind }) => kind === 'busy')).toHaveLength(39);
+    });
+  });
+
+  describe('uniqueness, with many at once', () => {
+    it('lets one of them open a mapping of a task', async () => {
+      const taskId = slugid.nice();
+      const all = await together(30, (store, at) =>
+        store.insert(aNewMapping({ taskId }), { ...LEASE, owner: `p#${at}` }),
+      );
+      expect(all.map(({ kind }) => kind).sort()).toEqual([...Array(29).fill('conflict'), 'stored']);
+      expect(await opened.store.mappingsOf(taskId)).toEqual(
+        all.flatMap((outcome) => (outcome.kind === 'stored' ? [outcome.mapping] : [])),
+      );
+    });
+
+    it('lets one task into a slot', async () => {
+      const all = await together(30, (store) => store.insert(aNewMapping({ collapseKey: 'k', hasSlot: true }), LEASE));
+      expect(all.map(({ kind }) => kind).sort()).toEqual([...Array(29).fill('slot-taken'), 'stored']);
+    });
+
+    it('lets one of those held back into a slot', async () => {
+      const held = await together(20, (store) => addReleased(store, { collapseKey: 'k', state: 'held' }));
+      const all = await together(20, (store, at) =>
+        store.update(held[at] ?? aMissing(), { state: 'intended', hasSlot: true }, NOW),
+      );
+      expect(all.map(({ kind }) => kind).sort()).toEqual([...Array(19).fill('slot-taken'), 'stored']);
+    });
+  });
+
+  describe('leaseDue', () => {
+    const due = (limit: number) => ({ owner: 's#1', leaseUntil: NOW + MINUTE, now: NOW, limit });
+
+    it('takes what is due, the most urgent first, up to the limit', async () => {
+      const recent = await addReleased(opened.store, {}, { nextCheckAt: NOW });
+      const old = await addReleased(opened.store, {}, { nextCheckAt: NOW - 9 });
+      const far = await addReleased(opened.store, { takenUntil: NOW + 20 });
+      const near = await addReleased(opened.store, { takenUntil: NOW + 10 });
+      await addReleased(opened.store, {}, { nextCheckAt: NOW + 1 });
+      stored(await opened.store.insert(aNewMapping(), LEASE));
+      const taken = await opened.store.leaseDue(due(3));
+      expect(taken.map(({ id }) => id)).toEqual([near.id, far.id, old.id]);
+      expect(taken[0]).toEqual({ ...near, leaseOwner: 's#1', leaseUntil: NOW + MINUTE, version: near.version + 1 });
+      const rest = await opened.store.leaseDue({ ...due(3), owner: 's#2' });
+      expect(rest.map(({ id }) => id)).toEqual([recent.id]);
+      expect(await opened.store.leaseDue({ ...due(3), owner: 's#3' })).toEqual([]);
+    });
+
+    it('gives no mapping to two of several sweeps at once', async () => {
+      await addMany(opened.db, 300);
+      const batches = await together(8, (store, at) => store.leaseDue({ ...due(100), owner: `s#${at}` }));
+      const ids = batches.flat().map(({ id }) => id);
+      expect(new Set(ids).size).toBe(ids.length);
+      for (const [at, batch] of batches.entries()) {
+        expect(batch.every(({ leaseOwner }) => leaseOwner === `s#${at}`)).toBe(true);
+      }
+      // Between them they come to the end, however often they met.
+      for (let round = 0; ids.length < 300 && round < 20; round += 1) {
+        ids.push(...(await opened.store.leaseDue({ ...due(100), owner: `r#${round}` })).map(({ id }) => id));
+      }
+      expect(new Set(ids).size).toBe(300);
+    });
+
+    it('sweeps a thousand rows in a bounded number of statements', async () => {
+      await addMany(opened.db, 1000);
+      let taken: readonly Mapping[] = [];
+      const leasing = await countStatements(opened.db, async () => {
+        taken = await opened.store.leaseDue(due(1000));
+      });
+      expect(taken).toHaveLength(1000);
+      const ids = taken.map(({ buildRequestId }) => buildRequestId ?? 0);
+      const finding = await countStatements(opened.db, () => opened.store.tasksOfRequests(ids));
+      const releasing = await countStatements(opened.db, () =>
+        opened.store.releaseMany(taken, { nextCheckAt: LATER }, NOW),
+      );
+      expect({ leasing, finding, releasing }).toEqual({ leasing: 3, finding: 2, releasing: 2 });
+      expect(await opened.store.leaseDue(due(1))).toEqual([]);
+      expect(await opened.store.leaseDue({ ...due(1000), leaseUntil: LATER + 1, now: LATER })).toHaveLength(1000);
+    });
+  });
+
+  describe('releaseMany', () => {
+    it('lets go of what is still leased as it was, and of nothing else', async () => {
+      const failed = { attempts: 2, lastError: 'was away' };
+      await addReleased(opened.store, {}, failed);
+      await addReleased(opened.store, {}, failed);
+      const lease = { owner: 's#1', leaseUntil: NOW + MINUTE, now: NOW, limit: 10 };
+      const [first, second] = await opened.store.leaseDue(lease);
+      const [again] = await opened.store.leaseDue({
+        ...lease,
+        owner: 's#2',
+        leaseUntil: LATER + 1,
+        now: LATER,
+        limit: 1,
+      });
+      const [mine, lost] = first?.id === again?.id ? [second, first] : [first, second];
+      await opened.store.releaseMany([mine ?? aMissing(), lost ?? aMissing()], { nextCheckAt: LATER + 5 }, NOW + 3);
+      expect(await opened.store.openMapping(mine?.taskId ?? '')).toEqual({
+        ...mine,
+        ...{ leaseOwner: null, leaseUntil: 0, nextCheckAt: LATER + 5, attempts: 0, lastError: null },
+        ...{ version: (mine?.version ?? 0) + 1, updated: NOW + 3 },
+      });
+      expect(await opened.store.openMapping(lost?.taskId ?? '')).toEqual(again);
+      await opened.store.releaseMany([], { nextCheckAt: LATER }, NOW);
+    });
+  });
+}
+
+function aMissing(): Mapping {
+  throw new Error('a mapping is missing');
+}

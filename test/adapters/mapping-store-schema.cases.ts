@@ -1,0 +1,138 @@
+import { execFile } from 'node:child_process';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import type { Knex } from 'knex';
+import { checkSchema, connect, migrate } from '../../src/db/connection.ts';
+import { createMappingStore } from '../../src/db/mapping-store.ts';
+import { StoreError } from '../../src/errors.ts';
+import { eventually } from '../support/eventually.ts';
+import { addReleased, type Engine, LEASE, NOW, type Opened, openStore, stored } from './mapping-store-support.ts';
+
+const CLI = path.resolve(import.meta.dirname, '../../dist/src/cli.js');
+
+/** `bbb migrate` in a process of its own; what it prints. */
+async function runMigrate(url: string): Promise<string> {
+  const env = { ...process.env, NODE_OPTIONS: '', DATABASE_URL: url };
+  return (await promisify(execFile)(process.execPath, [CLI, 'migrate'], { env })).stdout;
+}
+
+/** Migrations, and what happens when the database is wrong or away. */
+export function describeSchema(engine: Engine): void {
+  let opened: Opened;
+  beforeEach(async () => {
+    opened = await openStore(engine, { isMigrated: false });
+  });
+  afterEach(() => opened?.drop());
+
+  describe('migrate', () => {
+    it('applies what is missing, once', async () => {
+      expect(await migrate(opened.db)).toEqual(['001_mappings.js']);
+      expect(await migrate(opened.db)).toEqual([]);
+      await checkSchema(opened.db);
+    });
+
+    it('goes down and up again', async () => {
+      await migrate(opened.db);
+      const file = path.resolve(import.meta.dirname, '../../migrations/001_mappings.js');
+      const migration: { up(db: Knex): Promise<void>; down(db: Knex): Promise<void> } = await import(file);
+      await migration.down(opened.db);
+      await migration.up(opened.db);
+      expect((await addReleased(opened.store)).version).toBe(2);
+    });
+
+    it('is safe from many instances at once', async () => {
+      const said = await Promise.all([1, 2, 3].map(() => runMigrate(opened.url)));
+      const applied = said.filter((text) => text.includes('applied 001_mappings.js'));
+      expect(said.map((text) => text.split('\n').at(-2))).toEqual(Array(3).fill(expect.stringMatching(/up to date/)));
+      expect(applied).toHaveLength(1);
+      await checkSchema(opened.db);
+      expect(await opened.db('knex_migrations_lock')).toEqual([{ index: 1, is_locked: 0 }]);
+    });
+
+    it('refuses a database of a newer version, and one whose tables are not its own', async () => {
+      await opened.db.schema.createTable('tasks', (table) => table.increments('id'));
+      const foreign = await migrate(opened.db, { waitMs: 100 }).catch((thrown: unknown) => thrown);
+      expect(foreign).toMatchObject({ code: 'store-schema', message: expect.stringContaining('use another one') });
+      await opened.db.schema.dropTable('tasks');
+      await migrate(opened.db);
+      await opened.db('knex_migrations').insert({ name: '999_later.js', batch: 2 });
+      for (const call of [migrate, checkSchema]) {
+        const error = await call(opened.db).catch((thrown: unknown) => thrown);
+        expect(error).toMatchObject({ code: 'store-schema', message: expect.stringContaining('newer version') });
+      }
+    });
+
+    it('says how to mend a lock that a crash left behind', async () => {
+      await migrate(opened.db);
+      await opened.db('knex_migrations_lock').update({ is_locked: 1 });
+      const error = await migrate(opened.db, { waitMs: 100 }).catch((thrown: unknown) => thrown);
+      expect(error).toMatchObject({ code: 'store-schema', isTransient: false });
+      const mend = /UPDATE knex_migrations_lock SET is_locked = 0/.exec(String(error))?.[0];
+      await opened.db.raw(mend ?? '');
+      expect(await migrate(opened.db)).toEqual([]);
+    });
+  });
+
+  it('tells what to run when the schema is not there', async () => {
+    const { db, store } = opened;
+    for (const call of [() => checkSchema(db), () => store.lease('t', LEASE), () => store.countByState()]) {
+      const error = await call().catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(StoreError);
+      expect(error).toMatchObject({
+        code: 'store-schema',
+        isTransient: false,
+        message: expect.stringContaining('`bbb migrate`'),
+      });
+    }
+    // Looking is not changing.
+    expect(await opened.db.schema.hasTable('knex_migrations')).toBe(false);
+  });
+
+  it('keeps a mapping over a reconnection', async () => {
+    await migrate(opened.db);
+    const mapping = await addReleased(opened.store);
+    const again = opened.another();
+    expect(await again.openMapping(mapping.taskId)).toEqual(mapping);
+  });
+
+  const { server } = engine;
+  if (server === undefined) {
+    return;
+  }
+
+  it('comes back when the server does', async () => {
+    await migrate(opened.db);
+    const mapping = stored(
+      await opened.store.insert({ ...(await addReleased(opened.store)), taskId: 'Az09_-Az09_-Az09_-Az09' }, LEASE),
+    );
+    await Promise.all(Array.from({ length: 5 }, () => opened.store.countByState()));
+    await server.stop();
+    try {
+      const error = await opened.store.openMapping(mapping.taskId).catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(StoreError);
+      expect(error).toMatchObject({ code: 'store-unavailable', isTransient: true, cause: expect.any(Error) });
+      expect(JSON.stringify(error) + String(error)).not.toContain('bbb-pass');
+    } finally {
+      await server.start();
+    }
+    const read = await eventually(() => opened.store.openMapping(mapping.taskId), { timeoutMs: 30_000 });
+    expect(read).toEqual(mapping);
+    expect((await opened.store.update(mapping, { attempts: 1 }, NOW)).kind).toBe('stored');
+  });
+
+  it('fails soon, and without the password, when there is no server', async () => {
+    const url = new URL(opened.url);
+    url.port = '1';
+    url.username = 'somebody';
+    url.password = 'hunter2';
+    const store = createMappingStore(connect(url.href));
+    const started = Date.now();
+    const error = await store.countByState().catch((thrown: unknown) => thrown);
+    await store.close();
+    expect(Date.now() - started).toBeLessThan(8000);
+    expect(error).toMatchObject({ code: 'store-unavailable', isTransient: true });
+    const shown = [error, error instanceof Error ? error.cause : ''].map((each) => String(each) + JSON.stringify(each));
+    expect(shown.join()).not.toContain('hunter2');
+  });
+}

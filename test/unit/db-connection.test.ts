@@ -1,0 +1,65 @@
+import { afterEach, describe, expect, it } from '@jest/globals';
+import type { Knex } from 'knex';
+import { connect, migrate } from '../../src/db/connection.ts';
+import { createMappingStore } from '../../src/db/mapping-store.ts';
+import { ConfigError } from '../../src/errors.ts';
+
+const opened: Knex[] = [];
+const open = (url: string): Knex => {
+  const db = connect(url);
+  opened.push(db);
+  return db;
+};
+afterEach(() => Promise.all(opened.splice(0).map((db) => db.destroy())));
+
+function thrown(work: () => unknown): unknown {
+  try {
+    return work();
+  } catch (error) {
+    return error;
+  }
+}
+
+describe('the URL of the database', () => {
+  it.each([
+    '',
+    'bridge.db',
+    'sqlite:',
+    'mariadb://u:hunter2@h/db',
+    'mysql:u:hunter2@h/db',
+    'mysql://u:hunter2@h',
+    'mysql://u:hunter2@h/',
+    'postgres://u:hunter2@h?sslmode=require',
+    'mysql://u:hunter2@h:port/db',
+    'mysql://u:hunter2/x@h/db',
+    'postgres://u:hunter2%@h/db',
+    'postgres://u:hunter2%zz@h/db',
+    'postgres://',
+  ])('%j is refused, with what would do, and without the password', (url) => {
+    const error = thrown(() => open(url));
+    expect(error).toBeInstanceOf(ConfigError);
+    expect(error).toMatchObject({ message: expect.stringMatching(/database\.url: .*expected sqlite:FILE, mysql:/) });
+    const { message, stack, cause } = error instanceof ConfigError ? error : new Error();
+    expect(`${message} ${stack} ${cause}`).not.toContain('hunter2');
+  });
+
+  it.each([
+    ['mysql://u:p%40ss%2F@h/db', 'mysql2'],
+    ['postgres://u@h/db?sslmode=require', 'pg'],
+    ['postgresql://u@[::1]:5433/db', 'pg'],
+    ['postgres:///db?host=/var/run/postgresql', 'pg'],
+    ['sqlite:./bridge.db', 'better-sqlite3'],
+  ])('%s is taken', (url, driver) => {
+    expect(open(url).client.driverName).toBe(driver);
+  });
+});
+
+describe('a database in memory', () => {
+  it('is one and the same for everything that is asked of its pool', async () => {
+    const db = open('sqlite::memory:');
+    expect(await migrate(db)).toEqual(['001_mappings.js']);
+    const store = createMappingStore(db);
+    const none = { refusing: 0, held: 0, intended: 0, submitted: 0, cancelling: 0 };
+    expect(await Promise.all([1, 2, 3].map(() => store.countByState()))).toEqual([none, none, none]);
+  });
+});
