@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from './ports.ts';
 
@@ -5,6 +6,10 @@ import type { Clock } from './ports.ts';
 export const systemClock: Clock = {
   now: () => Date.now(),
   async sleep(ms, signal) {
+    if (signal) {
+      // Any number of sleepers may wait for the same stop.
+      setMaxListeners(0, signal);
+    }
     try {
       await delay(ms, undefined, { ref: false, ...(signal ? { signal } : {}) });
     } catch {

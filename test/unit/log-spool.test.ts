@@ -1,0 +1,49 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { Readable } from 'node:stream';
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { withSpooledLog } from '../../src/reflector/log-spool.ts';
+
+let tempDir: string;
+beforeEach(async () => {
+  tempDir = await mkdtemp(path.join(tmpdir(), 'spool-test-'));
+});
+afterEach(() => rm(tempDir, { recursive: true }));
+
+const options = (maxSize: number) => ({ tempDir, maxSize, hint: 'The whole log: http://b/1' });
+const source = (...chunks: string[]) =>
+  Readable.from(
+    chunks.map((chunk) => Buffer.from(chunk)),
+    { objectMode: false },
+  );
+
+describe('a spooled log', () => {
+  it('is whole when it fits, and gone afterwards', async () => {
+    const text = await withSpooledLog(source('one\n', 'two\n'), options(8), async (log) => {
+      expect(log).toMatchObject({ size: 8, isCut: false });
+      return readFileSync(log.path, 'utf8');
+    });
+    expect(text).toBe('one\ntwo\n');
+    expect(readdirSync(tempDir)).toEqual([]);
+  });
+
+  it('is cut visibly when it does not', async () => {
+    const text = await withSpooledLog(source('0123456789', 'more', 'more'), options(12), async (log) => {
+      expect(log.isCut).toBe(true);
+      return readFileSync(log.path, 'utf8');
+    });
+    expect(text).toMatch(/^0123456789mo\n\[the bridge cut this log here: it is longer than 12 bytes\. The whole log: /);
+  });
+
+  it('fails with its source, and leaves nothing behind', async () => {
+    const broken = new Readable({
+      read() {
+        this.destroy(new Error('cut off'));
+      },
+    });
+    await expect(withSpooledLog(broken, options(100), async () => undefined)).rejects.toThrow('cut off');
+    expect(readdirSync(tempDir)).toEqual([]);
+  });
+});
