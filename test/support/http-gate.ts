@@ -72,7 +72,7 @@ export async function startHttpGate(target: string): Promise<HttpGate> {
   return {
     url: `http://127.0.0.1:${own}`,
     hold(match, when) {
-      let reached = () => undefined as void;
+      let reached: () => void = () => undefined;
       const promise = new Promise<void>((resolve) => {
         reached = resolve;
       });
