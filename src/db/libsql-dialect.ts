@@ -1,5 +1,5 @@
+import { createRequire } from 'node:module';
 import knexBetterSqlite from 'knex/lib/dialects/better-sqlite3/index.js';
-import Database from 'libsql';
 
 /**
  * knex over libsql, which is better-sqlite3's twin: its binary comes inside the package, so that nothing is compiled or
@@ -7,6 +7,7 @@ import Database from 'libsql';
  */
 export class LibsqlClient extends knexBetterSqlite {
   override _driver(): unknown {
-    return Database;
+    // Only where it is used: its binary costs memory.
+    return createRequire(import.meta.url)('libsql');
   }
 }

@@ -1,5 +1,5 @@
 /** What an operator's tooling asks a bridge process: is it alive, is it ready, what does it see. Read-only. */
-import fastify, { type FastifyInstance } from 'fastify';
+import { createServer, type ServerResponse } from 'node:http';
 
 /** One dependency, as it looks from here. */
 export interface Check {
@@ -20,28 +20,56 @@ export interface HttpOptions {
 }
 
 export interface HttpServer {
-  /** Resolves with the address, such as `http://127.0.0.1:8080`. */
+  /** Resolves with the address, such as `http://127.0.0.1:8080`; rejects when the port cannot be had. */
   start(): Promise<string>;
   stop(): Promise<void>;
 }
 
-/** `GET /livez` and `GET /readyz`: 200 or 503, with every check as JSON. */
+/**
+ * `GET /livez` and `GET /readyz`: 200 or 503, with every check as JSON. Two routes want no framework, whose memory the
+ * bridge would pay for in every process.
+ */
 export function createHttpServer({ host, port, live, ready }: HttpOptions): HttpServer {
-  const app: FastifyInstance = fastify({ logger: false, forceCloseConnections: true });
-  const answer = (checks: readonly Check[]) => ({
-    status: checks.every(({ isOk }) => isOk) ? 200 : 503,
-    body: { ok: checks.every(({ isOk }) => isOk), checks },
+  const server = createServer((request, response) => {
+    void route(request.method ?? '', request.url ?? '', response);
   });
-  app.get('/livez', async (_request, reply) => {
-    const { status, body } = answer(live());
-    return reply.code(status).send(body);
-  });
-  app.get('/readyz', async (_request, reply) => {
-    const { status, body } = answer(await ready());
-    return reply.code(status).send(body);
-  });
+
+  async function route(method: string, url: string, response: ServerResponse): Promise<void> {
+    const [path] = url.split('?');
+    if (method !== 'GET' && method !== 'HEAD') {
+      answer(response, 405, { error: 'only GET' });
+    } else if (path === '/livez') {
+      answerChecks(response, live());
+    } else if (path === '/readyz') {
+      answerChecks(response, await ready());
+    } else {
+      answer(response, 404, { error: 'there are /livez and /readyz' });
+    }
+  }
+
   return {
-    start: () => app.listen({ host, port }),
-    stop: () => app.close(),
+    start: () =>
+      new Promise((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(port, host, () => {
+          const address = server.address();
+          resolve(`http://${host}:${typeof address === 'object' && address !== null ? address.port : port}`);
+        });
+      }),
+    stop: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
   };
+}
+
+function answerChecks(response: ServerResponse, checks: readonly Check[]): void {
+  const isOk = checks.every((check) => check.isOk);
+  answer(response, isOk ? 200 : 503, { ok: isOk, checks });
+}
+
+function answer(response: ServerResponse, status: number, body: object): void {
+  response.writeHead(status, { 'content-type': 'application/json' });
+  response.end(`${JSON.stringify(body)}\n`);
 }

@@ -1,0 +1,125 @@
+/** The command line: `bbb run`, `bbb migrate`, `bbb demo`. */
+import process from 'node:process';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { SERVICES, type Service } from './bridge.ts';
+import { loadConfig, loadDatabaseUrl } from './config.ts';
+import { connect, migrate } from './db/connection.ts';
+import { BridgeError, ConfigError, describeError } from './errors.ts';
+import { EXIT, runUntilSignal } from './lifecycle.ts';
+import { createLog } from './log.ts';
+import { createProcess } from './main.ts';
+import { readVersion } from './version.ts';
+
+interface GlobalOptions {
+  readonly config?: string;
+}
+
+function parseServices(text: string): readonly Service[] {
+  const names = text.split(',').map((name) => name.trim());
+  return names.map((name) => {
+    const service = SERVICES.find((known) => known === name);
+    if (service === undefined) {
+      throw new InvalidArgumentError(`"${name}" is not a service: choose among ${SERVICES.join(', ')}.`);
+    }
+    return service;
+  });
+}
+
+async function run(options: { services: readonly Service[] }, command: Command): Promise<number> {
+  const { config: file } = command.optsWithGlobals<GlobalOptions>();
+  const config = loadConfig({ file, env: process.env });
+  const log = createLog({ level: config.log.level });
+  process.on('unhandledRejection', (error) => {
+    log.fatal({ err: error }, 'a bug: unhandled rejection');
+    process.exit(EXIT.failure);
+  });
+  const { parts } = createProcess({ config, services: options.services, log });
+  return runUntilSignal({ parts, log, shutdownTimeoutMs: config.bridge.shutdownTimeout, process });
+}
+
+async function migrateDatabase(_options: object, command: Command): Promise<number> {
+  const { config: file } = command.optsWithGlobals<GlobalOptions>();
+  const db = connect(loadDatabaseUrl({ file, env: process.env }).reveal());
+  try {
+    const applied = await migrate(db);
+    for (const name of applied) {
+      process.stdout.write(`applied ${name}\n`);
+    }
+    process.stdout.write(
+      applied.length === 0 ? 'the database is up to date already\n' : 'the database is up to date\n',
+    );
+    return EXIT.ok;
+  } finally {
+    await db.destroy();
+  }
+}
+
+async function demo(options: { real?: boolean; keep?: boolean }): Promise<number> {
+  // The sandbox is a program of its own; a bridge in production never loads it.
+  const { runDemo } = await import('./sandbox/demo/demo.ts');
+  return runDemo({ isReal: options.real === true, isKept: options.keep === true });
+}
+
+function createProgram(finish: (code: number) => void): Command {
+  const program = new Command('bbb')
+    .description('Lets tasks in a Taskcluster queue be built by Buildbot.')
+    .version(readVersion())
+    .option('--config <file>', 'the configuration (or the variable BBB_CONFIG)')
+    .showHelpAfterError('(bbb --help says more)')
+    .exitOverride();
+  program
+    .command('run')
+    .description('run the services, all in this process unless some are named, until a signal comes')
+    .addOption(
+      new Option('--services <list>', `the services to run, of: ${SERVICES.join(', ')}`)
+        .default(SERVICES, 'all')
+        .argParser(parseServices),
+    )
+    .addHelpText(
+      'after',
+      `
+The first SIGTERM or SIGINT stops cleanly within bridge.shutdownTimeout, the second at once.
+Exit codes: ${EXIT.ok} stopped cleanly, ${EXIT.failure} a bug, ${EXIT.usage} wrong usage, ${EXIT.tempFail} a dependency was away at the start or
+something did not stop in time (try again), ${EXIT.config} wrong configuration.`,
+    )
+    .action(async (options, command) => finish(await run(options, command)));
+  program
+    .command('migrate')
+    .description('bring the database up to date; safe to repeat')
+    .action(async (options, command) => finish(await migrateDatabase(options, command)));
+  program
+    .command('demo')
+    .description('show what the bridge does, on an emulated Taskcluster and an emulated Buildbot; needs no services')
+    .option('--real', 'on a real RabbitMQ, MariaDB and Buildbot (from Debian, installed if missing and root)')
+    .option('--keep', 'leave everything running afterwards, for exploring')
+    .action(async (options) => finish(await demo(options)));
+  return program;
+}
+
+async function main(): Promise<number> {
+  let code: number = EXIT.ok;
+  const program = createProgram((result) => {
+    code = result;
+  });
+  try {
+    await program.parseAsync(process.argv);
+    return code;
+  } catch (error) {
+    if (
+      error instanceof Error &&
+      'exitCode' in error &&
+      'code' in error &&
+      String(error.code).startsWith('commander.')
+    ) {
+      return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    }
+    process.stderr.write(`bbb: ${error instanceof ConfigError ? error.message : describeError(error)}\n`);
+    if (error instanceof ConfigError) {
+      return EXIT.config;
+    }
+    return error instanceof BridgeError ? EXIT.tempFail : EXIT.failure;
+  }
+}
+
+// At once: a connection that hangs somewhere must not keep a finished process alive.
+process.exit(await main());

@@ -1,0 +1,43 @@
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import got from 'got';
+import { type Check, createHttpServer, type HttpServer } from '../../src/http/server.ts';
+
+let checks: Check[];
+let server: HttpServer;
+let address: string;
+beforeEach(async () => {
+  checks = [{ name: 'database', isOk: true, detail: 'fine' }];
+  server = createHttpServer({ host: '127.0.0.1', port: 0, live: () => [], ready: async () => checks });
+  address = await server.start();
+});
+afterEach(() => server.stop());
+
+const ask = (path: string, method: 'GET' | 'POST' = 'GET') =>
+  got(`${address}${path}`, { method, throwHttpErrors: false, retry: { limit: 0 } });
+
+describe('the health checks', () => {
+  it('say that all is well', async () => {
+    expect((await ask('/livez')).statusCode).toBe(200);
+    const ready = await ask('/readyz?verbose');
+    expect(ready.statusCode).toBe(200);
+    expect(JSON.parse(ready.body)).toEqual({ ok: true, checks });
+  });
+
+  it('say what is not', async () => {
+    checks = [...checks, { name: 'pulse', isOk: false, detail: 'connecting' }];
+    const ready = await ask('/readyz');
+    expect(ready.statusCode).toBe(503);
+    expect(JSON.parse(ready.body)).toEqual({ ok: false, checks });
+  });
+
+  it('know nothing else', async () => {
+    expect((await ask('/')).statusCode).toBe(404);
+    expect((await ask('/livez', 'POST')).statusCode).toBe(405);
+  });
+
+  it('say when the port is taken', async () => {
+    const { port } = new URL(address);
+    const second = createHttpServer({ host: '127.0.0.1', port: Number(port), live: () => [], ready: async () => [] });
+    await expect(second.start()).rejects.toThrow('EADDRINUSE');
+  });
+});
