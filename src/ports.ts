@@ -165,7 +165,7 @@ export interface MappingStore {
   tasksOfRequests(buildRequestIds: readonly number[]): Promise<readonly string[]>;
   /** Which of these tasks have an open mapping. */
   openAmong(taskIds: readonly string[]): Promise<ReadonlySet<string>>;
-  /** Makes all open mappings due now: hints may have been missed. */
+  /** Makes open mappings due now, but for those that wait out a submission or a cancel: hints may have been missed. */
   makeAllDue(now: number): Promise<number>;
   /** Whether another mapping of this collapse key has (or may have) a request that nothing has claimed yet. */
   hasUnclaimed(collapseKey: string, exceptId: number | null): Promise<boolean>;

@@ -181,7 +181,11 @@ export function createMappingStore(db: Knex): MappingStore {
     },
 
     makeAllDue: (now) =>
-      tasks().whereNotNull('open_task_id').andWhere('next_check_at', '>', now).update({ next_check_at: now }),
+      tasks()
+        // For these two the time is a grace that something under way still has: no hint was missed meanwhile.
+        .whereNotIn('state', ['intended', 'cancelling', 'closed'])
+        .andWhere('next_check_at', '>', now)
+        .update({ next_check_at: now }),
 
     async hasUnclaimed(collapseKey, exceptId) {
       const row: unknown = await tasks()

@@ -153,7 +153,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       return failed(pass, error, Math.min(at, clock.now() + policy.recheckMs));
     }
     const now = clock.now();
-    const nextCheckAt = Math.min(at, now + policy.recheckMs);
+    const nextCheckAt = isInGrace(mapping, now) ? mapping.nextCheckAt : Math.min(at, now + policy.recheckMs);
     await store.release(
       mapping,
       mapping.attempts > 0 && mapping.state !== 'refusing'
@@ -265,7 +265,12 @@ function graceOf(error: unknown, mapping: Mapping | null, now: number): number {
   if (error instanceof SubmissionUnknown) {
     return error.retryAt;
   }
-  return mapping?.state === 'intended' && mapping.nextCheckAt > now ? mapping.nextCheckAt : 0;
+  return mapping !== null && isInGrace(mapping, now) ? mapping.nextCheckAt : 0;
+}
+
+/** A submission or a cancel may still take effect: looking sooner must not cut the wait for it short. */
+function isInGrace(mapping: Mapping, now: number): boolean {
+  return (mapping.state === 'intended' || mapping.state === 'cancelling') && mapping.nextCheckAt > now;
 }
 
 function isExpected(error: unknown): boolean {

@@ -29,16 +29,19 @@ export function describeQueries(engine: Engine): void {
   });
 
   it('makes all open mappings due', async () => {
-    await addReleased(opened.store, {}, { nextCheckAt: NOW + 50 });
-    await addReleased(opened.store, {}, { nextCheckAt: NOW + 60 });
-    await addReleased(opened.store, {}, { nextCheckAt: NOW - 5 });
+    await addReleased(opened.store, {}, { state: 'submitted', nextCheckAt: NOW + 50 });
+    await addReleased(opened.store, {}, { state: 'held', nextCheckAt: NOW + 60 });
+    await addReleased(opened.store, {}, { state: 'submitted', nextCheckAt: NOW - 5 });
     await addReleased(opened.store, {}, { state: 'closed', resolved: NOW });
+    // A submission or a cancel that may still take effect is not to be looked at before its time.
+    await addReleased(opened.store, {}, { state: 'intended', nextCheckAt: NOW + 50 });
+    await addReleased(opened.store, {}, { state: 'cancelling', nextCheckAt: NOW + 50 });
     expect(await opened.store.makeAllDue(NOW)).toBe(2);
     expect(await opened.store.leaseDue({ ...LEASE, limit: 10 })).toHaveLength(3);
   });
 
   it('leaves the version of what it makes due, so that passes under way go on', async () => {
-    const mapping = await addReleased(opened.store, {}, { nextCheckAt: NOW + 50 });
+    const mapping = await addReleased(opened.store, {}, { state: 'submitted', nextCheckAt: NOW + 50 });
     await opened.store.makeAllDue(NOW);
     expect((await opened.store.update(mapping, { attempts: 1 }, NOW)).kind).toBe('stored');
   });
