@@ -1,5 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import type { Knex } from 'knex';
 import slugid from 'slugid';
+import { connect } from '../../src/db/connection.ts';
+import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { Mapping } from '../../src/domain/mapping.ts';
 import type { MappingStore } from '../../src/ports.ts';
 import {
@@ -122,6 +125,26 @@ export function describeLeases(engine: Engine): void {
       expect(new Set(ids).size).toBe(300);
     });
 
+    it('takes nothing that was leased, or settled, between its statements', async () => {
+      const left = await addReleased(opened.store);
+      const kept = await addReleased(opened.store);
+      const settled = await addReleased(opened.store);
+      const slow = connect(opened.url);
+      const { atUpdate, goOn } = holdUpdates(slow);
+      try {
+        const sweep = createMappingStore(slow).leaseDue(due(10));
+        await atUpdate;
+        await opened.store.lease(kept.taskId, { ...LEASE, owner: 'p#1' });
+        const other = await opened.store.lease(settled.taskId, { ...LEASE, owner: 'p#2' });
+        await opened.store.release(other.kind === 'leased' ? other.mapping : aMissing(), { nextCheckAt: LATER }, NOW);
+        goOn();
+        expect((await sweep).map(({ id }) => id)).toEqual([left.id]);
+        expect((await opened.store.openMapping(kept.taskId))?.leaseOwner).toBe('p#1');
+      } finally {
+        await slow.destroy();
+      }
+    });
+
     it('sweeps a thousand rows in a bounded number of statements', async () => {
       await addMany(opened.db, 1000);
       let taken: readonly Mapping[] = [];
@@ -165,6 +188,27 @@ export function describeLeases(engine: Engine): void {
       await opened.store.releaseMany([], { nextCheckAt: LATER }, NOW);
     });
   });
+}
+
+/** Lets no update of a pool reach the database before `goOn`; `atUpdate` resolves when one wants to. */
+function holdUpdates(db: Knex): { readonly atUpdate: Promise<void>; goOn(): void } {
+  let goOn = (): void => undefined;
+  let reached = (): void => undefined;
+  const mayGo = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  const atUpdate = new Promise<void>((resolve) => {
+    reached = resolve;
+  });
+  const query: (connection: unknown, statement: { sql: string }) => Promise<unknown> = db.client.query.bind(db.client);
+  db.client.query = async (connection: unknown, statement: { sql: string }) => {
+    if (statement.sql.startsWith('update')) {
+      reached();
+      await mayGo;
+    }
+    return query(connection, statement);
+  };
+  return { atUpdate, goOn };
 }
 
 function aMissing(): Mapping {

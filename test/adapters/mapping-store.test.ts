@@ -1,5 +1,6 @@
 import { describe, jest } from '@jest/globals';
 import { describeLeases } from './mapping-store-leases.cases.ts';
+import { describeProcesses } from './mapping-store-processes.cases.ts';
 import { describeQueries } from './mapping-store-queries.cases.ts';
 import { describeRows } from './mapping-store-rows.cases.ts';
 import { describeSchema } from './mapping-store-schema.cases.ts';
@@ -12,4 +13,5 @@ describe.each(ENGINES)('the mapping store on $name', (engine) => {
   describeLeases(engine);
   describeQueries(engine);
   describeSchema(engine);
+  describeProcesses(engine);
 });
