@@ -13,6 +13,18 @@ import { startServices } from './services.mjs';
 
 const given = process.argv.slice(2);
 let services;
+let demo;
+let isInterrupted = false;
+
+// The demo ends by itself at a signal, and then this does. A terminal sends its Ctrl-C to the demo as well.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.on(signal, () => {
+    isInterrupted = true;
+    if (signal !== 'SIGINT') {
+      demo?.kill(signal);
+    }
+  });
+}
 
 async function startServers() {
   await ensureDebianPackages(['rabbitmq-server', 'mariadb-server', 'buildbot', 'buildbot-worker']);
@@ -24,21 +36,14 @@ async function startServers() {
     pulseUrl: facts.rabbitmq.url,
     adminUrl: facts.rabbitmq.adminUrl,
     databaseUrl: `${facts.mariadb.url}demo`,
-    buildbotUrl: await startBuildbotCopy(facts.buildbot),
+    buildbotUrl: await startBuildbotCopy(facts.buildbot, services.env),
   };
 }
 
-/** The terminal sends its signals to the demo as well: it ends by itself, and then this does. */
 function show(env) {
-  for (const signal of ['SIGINT', 'SIGTERM']) {
-    process.on(signal, () => undefined);
-  }
-  const child = spawn(process.execPath, [path.join(ROOT, 'dist/src/cli.js'), 'demo', ...given], {
-    stdio: 'inherit',
-    env,
-  });
+  demo = spawn(process.execPath, [path.join(ROOT, 'dist/src/cli.js'), 'demo', ...given], { stdio: 'inherit', env });
   return new Promise((resolve) => {
-    child.on('exit', (code) => resolve(code ?? 1));
+    demo.on('exit', (code) => resolve(code ?? 1));
   });
 }
 
@@ -46,7 +51,7 @@ try {
   await ensureNodeModules();
   await ensureBuild();
   const servers = given.includes('--real') ? { BBB_DEMO_SERVERS: JSON.stringify(await startServers()) } : {};
-  process.exitCode = await show({ ...process.env, ...servers });
+  process.exitCode = isInterrupted ? 130 : await show({ ...process.env, ...servers });
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.message : error}\n`);
   process.exitCode = 1;

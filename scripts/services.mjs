@@ -6,6 +6,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import process from 'node:process';
 import { prepareBuildbot } from './lib/buildbot.mjs';
 import {
   prepareMariadb,
@@ -15,22 +16,18 @@ import {
   stopMariadb,
   stopPostgres,
 } from './lib/databases.mjs';
-import { stopAllDaemons } from './lib/process.mjs';
-import { addPulseUsers, prepareRabbitmq, startRabbitmq, stopEpmd, stopRabbitmq } from './lib/rabbitmq.mjs';
+import { daemonsBelow, OWNER, stopDaemon, sweep } from './lib/process.mjs';
+import { addPulseUsers, prepareRabbitmq, startRabbitmq, stopRabbitmq } from './lib/rabbitmq.mjs';
 
-const ALL = ['rabbitmq', 'mariadb', 'postgres', 'buildbot'];
-
-/** Starts the named ones; `stop` ends whatever runs below the folder and removes it. */
-export async function startServices(names = ALL) {
+/**
+ * Starts the named ones. `env` marks what belongs to them: a process that is started with it ends with them, at `stop`,
+ * which removes the folder too.
+ * @returns {Promise<{ file: string, env: NodeJS.ProcessEnv, stop: () => Promise<void> }>}
+ */
+export async function startServices(names = ['rabbitmq', 'mariadb', 'postgres', 'buildbot']) {
   const folder = mkdtempSync(path.join(tmpdir(), 'bbb-services-'));
+  const env = { ...process.env, [OWNER]: folder };
   const facts = { folder };
-  const stop = async () => {
-    await stopAllDaemons(folder);
-    if (facts.rabbitmq) {
-      await stopEpmd(facts.rabbitmq);
-    }
-    rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
-  };
   const starters = {
     async rabbitmq() {
       facts.rabbitmq = await prepareRabbitmq(folder);
@@ -39,25 +36,35 @@ export async function startServices(names = ALL) {
     },
     async mariadb() {
       facts.mariadb = await prepareMariadb(folder);
-      await startMariadb(facts.mariadb);
+      await startMariadb(facts.mariadb, env);
     },
     async postgres() {
       facts.postgres = await preparePostgres(folder);
-      await startPostgres(facts.postgres);
+      await startPostgres(facts.postgres, env);
     },
     async buildbot() {
       facts.buildbot = await prepareBuildbot(folder);
     },
   };
-  try {
-    await Promise.all(names.map((name) => starters[name]()));
-  } catch (error) {
-    await stop();
-    throw error;
+  // All of them come to an end, so that none starts after the others were stopped.
+  const ends = await Promise.allSettled(names.map((name) => starters[name]()));
+  const errors = ends.filter(({ status }) => status === 'rejected').map(({ reason }) => reason);
+  if (errors.length > 0) {
+    await stopServices(folder);
+    throw new Error(errors.map((error) => error.message).join('\n\n'), { cause: errors[0] });
   }
   const file = path.join(folder, 'facts.json');
   writeFileSync(file, JSON.stringify(facts, null, 2));
-  return { file, stop };
+  return { file, env, stop: () => stopServices(folder) };
+}
+
+async function stopServices(folder) {
+  // Nobody needs what they would still write; only PostgreSQL has something to tidy up outside the folder.
+  await Promise.all(
+    daemonsBelow(folder).map(([at, name]) => stopDaemon(at, name, name === 'postgres' ? 'SIGINT' : 'SIGKILL')),
+  );
+  await sweep(folder);
+  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
 }
 
 const SERVERS = {
@@ -67,9 +74,13 @@ const SERVERS = {
 };
 
 async function main([file, what, name]) {
-  const facts = JSON.parse(readFileSync(file, 'utf8'))[name];
+  const all = JSON.parse(readFileSync(file, 'utf8'));
   const server = SERVERS[name];
-  await (what === 'start' ? server.start(facts) : server.stop(facts, what === 'kill' ? 'SIGKILL' : undefined));
+  if (what === 'start') {
+    await server.start(all[name], { ...process.env, [OWNER]: all.folder });
+  } else {
+    await server.stop(all[name], what === 'kill' ? 'SIGKILL' : undefined);
+  }
 }
 
 if (process.argv[1] === import.meta.filename) {

@@ -1,5 +1,5 @@
 /**
- * Runs tests, doing all of its own set-up: `node scripts/test.mjs [unit] [adapters] [scenarios] [-- jest's arguments]`.
+ * Runs tests, doing all of its own set-up: `node scripts/test.mjs [unit] [adapters] [scenarios] [jest's arguments]`.
  * Without a name, all of them; the last line says how many passed and failed.
  */
 import { readFileSync, rmSync } from 'node:fs';
@@ -7,100 +7,140 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 import { ensureBuild, ensureDebianPackages, ensureNodeModules, ROOT, say } from './lib/packages.mjs';
-import { run } from './lib/process.mjs';
+import { endGroup, run } from './lib/process.mjs';
 import { startServices } from './services.mjs';
 
-const PROJECTS = ['unit', 'adapters', 'scenarios'];
+/** For one test, and for all of a project: a run that hangs has failed, and says so. Milliseconds. */
+const LIMITS = {
+  unit: { test: 10_000, project: 5 * 60_000 },
+  adapters: { test: 120_000, project: 15 * 60_000 },
+  scenarios: { test: 120_000, project: 25 * 60_000 },
+};
 
-const separator = process.argv.indexOf('--');
-const given = process.argv.slice(2, separator === -1 ? undefined : separator);
-const jestArguments = separator === -1 ? [] : process.argv.slice(separator + 1);
-const unknown = given.filter((name) => !PROJECTS.includes(name));
-if (unknown.length > 0) {
-  process.stderr.write(`no such tests: ${unknown.join(', ')}; there are ${PROJECTS.join(', ')}\n`);
-  process.exit(64);
-}
-const projects = given.length > 0 ? given : PROJECTS;
+const given = process.argv.slice(2);
+const firstOther = given.findIndex((argument) => !Object.hasOwn(LIMITS, argument));
+const named = firstOther === -1 ? given : given.slice(0, firstOther);
+const projects = named.length > 0 ? named : Object.keys(LIMITS);
+const jestArguments = given.slice(named.length).filter((argument, index) => index > 0 || argument !== '--');
 
-let services;
-let isStopping = false;
+/** What is under way, for whoever has to end it. */
+let starting;
+let jestPid;
+let stopping;
 
-async function stopServices() {
-  if (services && !isStopping) {
-    isStopping = true;
-    say('stopping the services');
-    await services.stop();
-  }
-}
-
-for (const signal of ['SIGINT', 'SIGTERM']) {
-  process.on(signal, () => {
-    stopServices().finally(() => process.exit(130));
-  });
+/** Ends the tests and the services, once; resolves when nothing is left of them. */
+function stopEverything() {
+  stopping ??= (async () => {
+    if (jestPid !== undefined) {
+      await endGroup(jestPid, 'SIGTERM', 3000);
+    }
+    const services = await starting?.catch(() => undefined);
+    if (services !== undefined) {
+      say('stopping the services');
+      await services.stop();
+    }
+  })();
+  return stopping;
 }
 
 /** One project after the other: scenarios would disturb each other, and everything else. */
-async function runProject(name) {
+async function runProject(name, env) {
   const output = path.join(tmpdir(), `bbb-jest-${process.pid}-${name}.json`);
-  const env = {
-    ...process.env,
-    NODE_OPTIONS: '--experimental-vm-modules --no-warnings',
-    ...(services ? { BBB_TEST_SERVICES: services.file } : {}),
-  };
-  const jest = path.join(ROOT, 'node_modules/jest/bin/jest.js');
-  const workers = name === 'scenarios' ? ['--runInBand'] : ['--maxWorkers=2'];
-  const timeout = name === 'unit' ? 10_000 : 120_000;
   const args = [
-    jest,
-    '--selectProjects',
-    name,
-    ...workers,
-    `--testTimeout=${timeout}`,
-    '--json',
-    `--outputFile=${output}`,
-    ...jestArguments,
+    path.join(ROOT, 'node_modules/jest/bin/jest.js'),
+    ...['--selectProjects', name],
+    // Scenarios share a worker's file descriptors and a machine's two cores badly.
+    ...(name === 'scenarios' ? ['--runInBand'] : ['--maxWorkers=2']),
+    ...[`--testTimeout=${LIMITS[name].test}`, '--json', `--outputFile=${output}`],
+    ...(jestArguments.length > 0 ? ['--passWithNoTests', ...jestArguments] : []),
   ];
-  const isGood = await run(process.execPath, args, { cwd: ROOT, env, isShown: true }).then(
-    () => true,
-    () => false,
-  );
+  const isGood = await runJest(args, env, LIMITS[name].project);
   try {
     const result = JSON.parse(readFileSync(output, 'utf8'));
-    const failedToRun = result.numRuntimeErrorTestSuites;
-    return { isGood, passed: result.numPassedTests, failed: result.numFailedTests + failedToRun };
+    const { numPassedTests: passed, numFailedTests, numRuntimeErrorTestSuites } = result;
+    const skipped = jestArguments.length > 0 ? 0 : result.numPendingTests + result.numTodoTests;
+    if (skipped > 0) {
+      say(`${skipped} of the ${name} tests were skipped: that counts as failed`);
+    }
+    const failed = numFailedTests + numRuntimeErrorTestSuites + skipped;
+    return { passed, failed: isGood ? failed : Math.max(failed, 1) };
   } catch {
-    return { isGood: false, passed: 0, failed: 1 };
+    return { passed: 0, failed: 1 };
   } finally {
     rmSync(output, { force: true });
   }
 }
 
+/** In a group of its own, so that the daemons of its tests end with it. */
+async function runJest(args, env, limitMs) {
+  let limit;
+  const onStart = (pid) => {
+    jestPid = pid;
+    limit = setTimeout(() => {
+      say(`stopping the tests: they have not ended within ${limitMs / 60_000} minutes`);
+      endGroup(pid, 'SIGTERM', 3000);
+    }, limitMs);
+  };
+  try {
+    await run(process.execPath, args, { cwd: ROOT, env, isShown: true, detached: true, onStart });
+    return true;
+  } catch {
+    return false;
+  } finally {
+    clearTimeout(limit);
+    if (jestPid !== undefined) {
+      await endGroup(jestPid, 'SIGKILL', 3000);
+    }
+    jestPid = undefined;
+  }
+}
+
 async function main() {
   await ensureNodeModules();
+  let env = process.env;
   if (projects.some((name) => name !== 'unit')) {
     await ensureDebianPackages();
     await ensureBuild();
     say('starting RabbitMQ, MariaDB, PostgreSQL; preparing Buildbot');
-    services = await startServices();
+    starting = startServices();
+    const services = await starting;
+    env = { ...services.env, BBB_TEST_SERVICES: services.file };
   }
-  const total = { isGood: true, passed: 0, failed: 0 };
+  const total = { passed: 0, failed: 0 };
   for (const name of projects) {
-    say(`${name} tests`);
-    const { isGood, passed, failed } = await runProject(name);
-    total.isGood &&= isGood;
-    total.passed += passed;
-    total.failed += failed;
+    if (stopping === undefined) {
+      say(`${name} tests`);
+      const options = `${process.env.NODE_OPTIONS ?? ''} --experimental-vm-modules --no-warnings`;
+      const { passed, failed } = await runProject(name, { ...env, NODE_OPTIONS: options.trim() });
+      total.passed += passed;
+      total.failed += failed;
+    }
   }
   return total;
 }
 
+// A terminal's Ctrl-C comes twice, from the terminal and from npm: only the first one counts.
+for (const [signal, number] of [
+  ['SIGHUP', 1],
+  ['SIGINT', 2],
+  ['SIGTERM', 15],
+]) {
+  process.on(signal, () => {
+    stopEverything().finally(() => process.exit(128 + number));
+  });
+}
+// Whoever reads the output may go, as `npm test | head` does; the services must not stay.
+process.stdout.on('error', () => {
+  stopEverything().finally(() => process.exit(1));
+});
+
 try {
-  const { isGood, passed, failed } = await main();
-  await stopServices();
+  const { passed, failed } = await main();
+  await stopEverything();
   process.stdout.write(`${passed} passed, ${failed} failed\n`);
-  process.exitCode = isGood && failed === 0 && passed > 0 ? 0 : 1;
+  process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
 } catch (error) {
   process.stderr.write(`\n${error instanceof Error ? error.message : error}\n`);
-  await stopServices();
+  await stopEverything();
   process.exitCode = 1;
 }

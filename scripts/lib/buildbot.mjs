@@ -1,7 +1,7 @@
 /** A template of a private Buildbot master and worker, of which each test copies its own. */
-import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { freePort, logTail, run, startDaemon, waitFor } from './process.mjs';
+import { freePort, run, startDaemon, waitForDaemon } from './process.mjs';
 
 export async function prepareBuildbot(base) {
   const folder = path.join(base, 'buildbot');
@@ -18,38 +18,38 @@ export async function prepareBuildbot(base) {
     { env },
   );
   cpSync(path.join(import.meta.dirname, 'master.cfg.py'), path.join(template, 'master/master.cfg'));
-  // The worker's address and patience come from the copy's own settings.
+  // They log to their output; the worker's address comes from the copy's own settings.
+  writeFileSync(path.join(template, 'master/buildbot.tac'), MASTER_TAC);
   writeFileSync(path.join(template, 'worker/buildbot.tac'), WORKER_TAC);
-  writeFileSync(path.join(template, 'master/settings.json'), JSON.stringify({ web: 1, pb: 1, collapse: true }));
-  await run('/usr/bin/buildbot', ['upgrade-master', '-q', path.join(template, 'master')], { env }).catch(
-    () => undefined,
-  );
-  rmSync(path.join(template, 'master/twistd.pid'), { force: true });
   return { folder, template, pythonPath: plugin };
 }
 
 /** A copy with a master and a worker that run. @returns its URL */
-export async function startBuildbotCopy(facts) {
+export async function startBuildbotCopy(facts, env) {
   const copy = path.join(facts.folder, 'demo');
   cpSync(facts.template, copy, { recursive: true });
   const settings = { web: await freePort(), pb: await freePort(), collapse: true };
-  const env = { ...process.env, PYTHONPATH: facts.pythonPath, PYTHONDONTWRITEBYTECODE: '1', TZ: 'UTC' };
+  const own = { ...env, PYTHONPATH: facts.pythonPath, PYTHONDONTWRITEBYTECODE: '1', TZ: 'UTC' };
   const args = ['/usr/bin/twistd3', '--nodaemon', '--no_save', '--pidfile=', '--logfile=-', '-y', 'buildbot.tac'];
   for (const part of ['master', 'worker']) {
     writeFileSync(path.join(copy, part, 'settings.json'), JSON.stringify(settings));
-    startDaemon(copy, part, '/usr/bin/python3', args, { env, cwd: path.join(copy, part) });
+    startDaemon(copy, part, '/usr/bin/python3', args, { env: own, cwd: path.join(copy, part) });
   }
   const url = `http://127.0.0.1:${settings.web}`;
-  await waitFor(
-    'Buildbot and its worker',
-    async () => {
-      const { workers } = await (await fetch(`${url}/api/v2/workers`)).json();
-      return workers.some((worker) => worker.name === 'w1' && worker.connected_to.length > 0);
-    },
-    { hint: () => logTail(path.join(copy, 'master'), 'twistd') },
-  );
+  await waitForDaemon(copy, 'master', async () => {
+    const { workers } = await (await fetch(`${url}/api/v2/workers`)).json();
+    return workers.some((worker) => worker.name === 'w1' && worker.connected_to.length > 0);
+  });
   return url;
 }
+
+const MASTER_TAC = `import os
+from buildbot.master import BuildMaster
+from twisted.application import service
+application = service.Application('buildmaster')
+master = BuildMaster(os.path.abspath(os.path.dirname(__file__)), 'master.cfg', 0o22)
+master.setServiceParent(application)
+`;
 
 const WORKER_TAC = `import json, os
 import buildbot_worker.pb

@@ -1,7 +1,11 @@
 /** Private MariaDB and PostgreSQL servers. */
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { freePort, logTail, run, startDaemon, stopDaemon, waitFor } from './process.mjs';
+import process from 'node:process';
+import { postgresBin } from './packages.mjs';
+import { freePort, run, startDaemon, stopDaemon, waitForDaemon } from './process.mjs';
+
+const isRoot = () => process.getuid?.() === 0;
 
 export async function prepareMariadb(base) {
   const folder = path.join(base, 'mariadb');
@@ -18,28 +22,32 @@ export async function prepareMariadb(base) {
   return { folder, data, port, socket: path.join(folder, 's'), url: `mysql://bbb:bbb-pass@127.0.0.1:${port}/` };
 }
 
-export async function startMariadb(facts) {
-  startDaemon(facts.folder, 'mariadb', '/usr/sbin/mariadbd', [
-    '--no-defaults',
-    `--datadir=${facts.data}`,
-    `--socket=${facts.socket}`,
-    `--port=${facts.port}`,
-    '--bind-address=127.0.0.1',
-    '--innodb-flush-log-at-trx-commit=0',
-    '--innodb-buffer-pool-size=64M',
-    '--performance-schema=OFF',
-    ...asUser(),
-  ]);
-  await waitFor('MariaDB', () => mariadb(facts, 'SELECT 1').then(() => true), {
-    timeoutMs: 60_000,
-    hint: () => logTail(facts.folder, 'mariadb'),
-  });
+export async function startMariadb(facts, env) {
+  startDaemon(
+    facts.folder,
+    'mariadb',
+    '/usr/sbin/mariadbd',
+    [
+      '--no-defaults',
+      `--datadir=${facts.data}`,
+      `--socket=${facts.socket}`,
+      `--port=${facts.port}`,
+      '--bind-address=127.0.0.1',
+      '--innodb-flush-log-at-trx-commit=0',
+      '--innodb-buffer-pool-size=64M',
+      '--performance-schema=OFF',
+      ...asUser(),
+    ],
+    { env },
+  );
+  await waitForDaemon(facts.folder, 'mariadb', () => mariadb(facts, 'SELECT 1').then(() => true));
   await mariadb(
     facts,
     "CREATE USER IF NOT EXISTS 'bbb'@'127.0.0.1' IDENTIFIED BY 'bbb-pass'; GRANT ALL ON *.* TO 'bbb'@'127.0.0.1'; CREATE USER IF NOT EXISTS 'bbb'@'localhost' IDENTIFIED BY 'bbb-pass'; GRANT ALL ON *.* TO 'bbb'@'localhost'",
   );
 }
 
+/** Runs statements as the server's root. */
 export function mariadb(facts, sql) {
   return run('mariadb', ['--no-defaults', `--socket=${facts.socket}`, '-u', 'root', '-e', sql]);
 }
@@ -47,70 +55,55 @@ export function mariadb(facts, sql) {
 export const stopMariadb = (facts, signal) => stopDaemon(facts.folder, 'mariadb', signal);
 
 function asUser() {
-  return process.getuid?.() === 0 ? ['--user=root'] : [];
+  return isRoot() ? ['--user=root'] : [];
 }
 
 export async function preparePostgres(base) {
   const folder = path.join(base, 'postgres');
-  mkdirSync(folder, { recursive: true });
   const data = path.join(folder, 'data');
-  mkdirSync(data);
-  if (process.getuid?.() === 0) {
-    const [, uid, gid] = /^postgres:[^:]*:(\d+):(\d+):/m.exec(readFileSync('/etc/passwd', 'utf8')) ?? [];
-    chownSync(folder, Number(uid), Number(gid));
-    chownSync(data, Number(uid), Number(gid));
+  mkdirSync(data, { recursive: true });
+  const { uid, gid } = postgresUser();
+  if (uid !== undefined) {
+    chownSync(folder, uid, gid);
+    chownSync(data, uid, gid);
     chmodSync(base, 0o755);
   }
   const port = await freePort();
-  await asPostgres('initdb', ['-D', data, '-U', 'bbb', '-A', 'trust', '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync']);
+  const initdb = ['-D', data, '-U', 'bbb', '-A', 'trust', '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync'];
+  await run(path.join(postgresBin(), 'initdb'), initdb, { cwd: folder, uid, gid });
   return { folder, data, port, url: `postgres://bbb@127.0.0.1:${port}/` };
 }
 
-export async function startPostgres(facts) {
-  const [command, args] = postgresCommand('postgres', [
-    ...['-D', facts.data, '-p', String(facts.port), '-k', facts.folder, '-h', '127.0.0.1'],
-    ...['-c', 'fsync=off', '-c', 'full_page_writes=off', '-c', 'shared_buffers=64MB'],
-  ]);
-  startDaemon(facts.folder, 'postgres', command, args);
-  await waitFor('PostgreSQL', () => psql(facts, 'SELECT 1').then(() => true), {
-    timeoutMs: 60_000,
-    hint: () => logTail(facts.folder, 'postgres'),
-  });
-}
-
-export function psql(facts, sql) {
-  return run(path.join(postgresBin(), 'psql'), [
-    '-h',
-    '127.0.0.1',
-    '-p',
-    String(facts.port),
-    '-U',
-    'bbb',
-    '-d',
+export async function startPostgres(facts, env) {
+  startDaemon(
+    facts.folder,
     'postgres',
-    '-c',
-    sql,
-  ]);
+    path.join(postgresBin(), 'postgres'),
+    [
+      ...['-D', facts.data, '-p', String(facts.port), '-k', facts.folder, '-h', '127.0.0.1'],
+      ...['-c', 'fsync=off', '-c', 'full_page_writes=off', '-c', 'shared_buffers=64MB'],
+    ],
+    { cwd: facts.folder, env, ...postgresUser() },
+  );
+  await waitForDaemon(facts.folder, 'postgres', () => psql(facts, 'SELECT 1').then(() => true));
 }
 
+function psql(facts, sql) {
+  const connection = ['-h', '127.0.0.1', '-p', String(facts.port), '-U', 'bbb', '-d', 'postgres'];
+  return run(path.join(postgresBin(), 'psql'), [...connection, '-c', sql]);
+}
+
+/** SIGINT ends its connections first; SIGKILL would leave its shared memory behind. */
 export const stopPostgres = (facts, signal = 'SIGINT') => stopDaemon(facts.folder, 'postgres', signal);
 
-/** Debian's newest; another one on the PATH may be anything. */
-function postgresBin() {
-  const base = '/usr/lib/postgresql';
-  const [newest] = readdirSync(base)
-    .filter((version) => existsSync(path.join(base, version, 'bin/postgres')))
-    .sort((a, b) => Number(b) - Number(a));
-  return path.join(base, newest, 'bin');
-}
-
-function asPostgres(name, args) {
-  const [command, all] = postgresCommand(name, args);
-  return run(command, all);
-}
-
-/** PostgreSQL refuses to run as root. */
-function postgresCommand(name, args) {
-  const program = path.join(postgresBin(), name);
-  return process.getuid?.() === 0 ? ['runuser', ['-u', 'postgres', '--', program, ...args]] : [program, args];
+/** PostgreSQL refuses to run as root: Debian's package has a user for it. Nobody in particular where we are not root. */
+function postgresUser() {
+  if (!isRoot()) {
+    return {};
+  }
+  const [, uid, gid] = /^postgres:[^:]*:(\d+):(\d+):/m.exec(readFileSync('/etc/passwd', 'utf8')) ?? [];
+  if (uid === undefined) {
+    throw new Error('PostgreSQL does not run as root, and there is no user `postgres` here to run it as');
+  }
+  return { uid: Number(uid), gid: Number(gid) };
 }

@@ -40,16 +40,21 @@ class RetryFirst(buildstep.BuildStep):
         return defer.succeed(util.RETRY if before < self.times else util.SUCCESS)
 
 
+class QuickWorker(worker.Worker):
+    """Kept from work for a moment only after an EXCEPTION, not for 10 seconds and twice as long each time."""
+    quarantine_timeout = quarantine_initial_timeout = quarantine_max_timeout = 0.5
+
+
 def shell(text, **kwargs):
     return steps.ShellCommand(command=['sh', '-c', text], logEnviron=False, **kwargs)
 
 
-# Waits for a file that the test makes, and not for ever.
+# Says in one file that it runs, and waits for another that the test makes, though not for ever.
 wait = steps.ShellCommand(
     name='wait',
     command=['sh', '-c', util.Interpolate(
-        'echo waiting; for i in $(seq 1200); do test -e "%s/finish-%%(prop:taskId)s" && echo told && exit 0; sleep 0.1; done; exit 1'
-        % markers)],
+        'echo waiting | tee -a "%s/started-%%(prop:taskId)s"; for i in $(seq 1200); do '
+        'test -e "%s/finish-%%(prop:taskId)s" && echo told && exit 0; sleep 0.1; done; exit 1' % (markers, markers))],
     logEnviron=False)
 
 FACTORIES = {
@@ -83,7 +88,7 @@ FACTORIES = {
 NO_WORKER = {'noworker', 'release-macosx64-build', 'release-android-build'}
 
 c = BuildmasterConfig = {
-    'workers': [worker.Worker('w1', 'worker-pass', max_builds=10, keepalive_interval=2),
+    'workers': [QuickWorker('w1', 'worker-pass', max_builds=10, keepalive_interval=2),
                 worker.Worker('w2', 'worker-pass')],
     'protocols': {'pb': {'port': 'tcp:%d:interface=127.0.0.1' % settings['pb']}},
     'db': {'db_url': 'sqlite:///state.sqlite'},

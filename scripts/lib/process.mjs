@@ -1,18 +1,30 @@
 /** Small helpers around processes, for scripts that run before anything is installed. */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
+import process from 'node:process';
 import { setTimeout as delay } from 'node:timers/promises';
 
 /**
  * Runs a command to its end.
  * @returns {Promise<string>} what it printed on stdout
+ * @throws {Error} with `exitCode` and the end of what it printed
  */
-export function run(command, args, { env = process.env, cwd, isShown = false } = {}) {
+export function run(command, args, { isShown = false, onStart, ...options } = {}) {
   return new Promise((resolve, reject) => {
     const stdio = ['ignore', isShown ? 'inherit' : 'pipe', isShown ? 'inherit' : 'pipe'];
-    const child = spawn(command, args, { env, cwd, stdio });
+    const child = spawn(command, args, { ...options, stdio });
     let out = '';
     let err = '';
     child.stdout?.on('data', (data) => {
@@ -21,6 +33,7 @@ export function run(command, args, { env = process.env, cwd, isShown = false } =
     child.stderr?.on('data', (data) => {
       err += data;
     });
+    child.on('spawn', () => onStart?.(child.pid));
     child.on('error', reject);
     child.on('close', (code, signal) => {
       if (code === 0) {
@@ -46,85 +59,142 @@ export function freePort() {
   });
 }
 
-/** Waits until `check` answers something true; says `what` was waited for when it never does. */
-export async function waitFor(what, check, { timeoutMs = 60_000, intervalMs = 100, hint = () => '' } = {}) {
-  const end = Date.now() + timeoutMs;
-  let last;
-  for (;;) {
-    try {
-      if (await check()) {
-        return;
-      }
-    } catch (error) {
-      last = error;
-    }
-    if (Date.now() > end) {
-      throw new Error(`waited ${timeoutMs} ms in vain for ${what}${hint()}`, { cause: last });
-    }
-    await delay(intervalMs);
-  }
+/**
+ * Starts a daemon in a process group of its own; its pid goes to `<folder>/<name>.pid`, its output to `.log`.
+ * @param options those of spawn()
+ */
+export function startDaemon(folder, name, command, args, options = {}) {
+  mkdirSync(folder, { recursive: true });
+  const log = openSync(path.join(folder, `${name}.log`), 'a');
+  const child = spawn(command, args, { ...options, detached: true, stdio: ['ignore', log, log] });
+  closeSync(log);
+  // A program that is not there has no pid, and is found dead by whoever waits for it.
+  child.on('error', () => undefined);
+  child.unref();
+  writeFileSync(path.join(folder, `${name}.pid`), String(child.pid ?? 0));
 }
 
 /**
- * Starts a daemon in a process group of its own; its pid goes to `<folder>/<name>.pid`, its output to `.log`.
- * @returns {number} the pid
+ * Waits until a daemon answers.
+ * @param check throws, or answers something false, until it does
+ * @throws {Error} with the end of its log, when it has died or `timeoutMs` have passed
  */
-export function startDaemon(folder, name, command, args, { env = process.env, cwd } = {}) {
-  mkdirSync(folder, { recursive: true });
-  const log = openSync(path.join(folder, `${name}.log`), 'a');
-  const child = spawn(command, args, { env, cwd, detached: true, stdio: ['ignore', log, log] });
-  child.on('error', () => undefined);
-  child.unref();
-  writeFileSync(path.join(folder, `${name}.pid`), String(child.pid));
-  return child.pid;
+export async function waitForDaemon(folder, name, check, timeoutMs = 90_000) {
+  const pid = readPid(folder, name);
+  const end = Date.now() + timeoutMs;
+  for (;;) {
+    const [answer, cause] = await Promise.resolve(check()).then(
+      (value) => [value],
+      (error) => [false, error],
+    );
+    if (answer) {
+      return;
+    }
+    const isGone = !stat(pid).isAlive;
+    if (isGone || Date.now() > end) {
+      const what = isGone ? `${name} ended while it started` : `${name} did not answer within ${timeoutMs} ms`;
+      throw new Error(`${what}${logTail(folder, name)}`, { cause });
+    }
+    await delay(100);
+  }
 }
 
-/** Ends a daemon and its whole group; resolves when it is gone. */
+/** Ends a daemon and its whole group, with SIGKILL if it takes too long; resolves when all of it is gone. */
 export async function stopDaemon(folder, name, signal = 'SIGTERM', timeoutMs = 20_000) {
-  const file = path.join(folder, `${name}.pid`);
-  if (!existsSync(file)) {
-    return;
+  const pid = readPid(folder, name);
+  rmSync(path.join(folder, `${name}.pid`), { force: true });
+  if (pid > 0) {
+    await endGroup(pid, signal, timeoutMs);
   }
-  const pid = Number(readFileSync(file, 'utf8'));
-  rmSync(file, { force: true });
-  killGroup(pid, signal);
+}
+
+/** Ends the group that a process leads; resolves when nobody of it is left. */
+export async function endGroup(leader, signal, timeoutMs) {
+  killQuietly(-leader, signal);
   const end = Date.now() + timeoutMs;
-  while (isAlive(pid)) {
+  while (isGroupAlive(leader)) {
     if (Date.now() > end) {
-      killGroup(pid, 'SIGKILL');
+      killQuietly(-leader, 'SIGKILL');
     }
     await delay(30);
   }
 }
 
-/** Ends every daemon that was started below a folder. */
-export async function stopAllDaemons(folder) {
+/** The environment variable by which a process, and all that it starts, is known to belong to a folder. */
+export const OWNER = 'BBB_SERVICES_FOLDER';
+
+/** Ends every process that belongs to a folder: daemons that left their group, the steps of a build, a test's own. */
+export async function sweep(folder) {
+  const end = Date.now() + 10_000;
+  for (;;) {
+    const left = processes().filter((pid) => pid !== process.pid && owner(pid) === folder);
+    if (left.length === 0 || Date.now() > end) {
+      return;
+    }
+    for (const pid of left) {
+      killQuietly(pid, 'SIGKILL');
+    }
+    await delay(30);
+  }
+}
+
+/** All daemons below a folder whose pid files are there, as [folder, name]. */
+export function daemonsBelow(folder) {
   const files = existsSync(folder) ? readdirSync(folder, { recursive: true, encoding: 'utf8' }) : [];
-  await Promise.all(
-    files
-      .filter((file) => file.endsWith('.pid'))
-      .map((file) => stopDaemon(path.dirname(path.join(folder, file)), path.basename(file, '.pid'), 'SIGKILL')),
-  );
+  return files
+    .filter((file) => file.endsWith('.pid'))
+    .map((file) => [path.dirname(path.join(folder, file)), path.basename(file, '.pid')]);
 }
 
-export function logTail(folder, name) {
+function logTail(folder, name) {
   const file = path.join(folder, `${name}.log`);
-  return existsSync(file) ? `; its log ends:\n${readFileSync(file, 'utf8').slice(-1500)}` : '';
+  return existsSync(file) && statSync(file).size > 0
+    ? `; its log ends:\n${readFileSync(file, 'utf8').slice(-1500)}`
+    : '';
 }
 
-function killGroup(pid, signal) {
+function readPid(folder, name) {
+  const file = path.join(folder, `${name}.pid`);
+  return existsSync(file) ? Number(readFileSync(file, 'utf8')) || 0 : 0;
+}
+
+function killQuietly(pid, signal) {
   try {
-    process.kill(-pid, signal);
+    process.kill(pid, signal);
   } catch {
     // Gone already.
   }
 }
 
-function isAlive(pid) {
+function processes() {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
+/** A process's group, and whether it still does anything; a process that has gone has neither. */
+function stat(pid) {
   try {
-    // A zombie still answers: it is dead all the same.
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    // The program's name, in parentheses, may hold anything. From there: state, parent, group, ...
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1).split(' ');
+    // A zombie is dead, though nobody may ever collect it; but not while its other threads still hold its sockets.
+    return { isAlive: fields[0] !== 'Z' || Number(fields[17]) > 1, group: Number(fields[2]) };
   } catch {
-    return false;
+    return { isAlive: false };
+  }
+}
+
+function isGroupAlive(leader) {
+  return processes()
+    .map(stat)
+    .some(({ isAlive, group }) => isAlive && group === leader);
+}
+
+function owner(pid) {
+  try {
+    const entries = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
+    return entries.find((entry) => entry.startsWith(`${OWNER}=`))?.slice(OWNER.length + 1);
+  } catch {
+    return undefined;
   }
 }

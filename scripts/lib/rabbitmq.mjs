@@ -1,7 +1,7 @@
 /** A private RabbitMQ node with the users and rights that Pulse has. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { freePort, logTail, run, startDaemon, stopDaemon, waitFor } from './process.mjs';
+import { freePort, OWNER, run, startDaemon, stopDaemon, waitForDaemon } from './process.mjs';
 
 const BIN = '/usr/lib/rabbitmq/bin';
 
@@ -16,6 +16,8 @@ export async function prepareRabbitmq(base) {
   );
   writeFileSync(path.join(folder, 'enabled_plugins'), '[].\n');
   const env = {
+    // The port mapper outlives its nodes; by this it is found in the end.
+    [OWNER]: base,
     HOME: folder,
     PATH: process.env.PATH,
     LANG: 'C.UTF-8',
@@ -35,7 +37,6 @@ export async function prepareRabbitmq(base) {
   return {
     folder,
     env,
-    epmd,
     url: `amqp://bridge:bridge-pass@127.0.0.1:${port}/`,
     adminUrl: `amqp://taskcluster:taskcluster-pass@127.0.0.1:${port}/`,
   };
@@ -43,11 +44,9 @@ export async function prepareRabbitmq(base) {
 
 export async function startRabbitmq(facts) {
   startDaemon(facts.folder, 'rabbitmq', path.join(BIN, 'rabbitmq-server'), [], { env: facts.env });
-  await waitFor('RabbitMQ', () => rabbitmqctl(facts, ['await_startup', '--timeout', '30']).then(() => true), {
-    timeoutMs: 90_000,
-    intervalMs: 500,
-    hint: () => logTail(facts.folder, 'rabbitmq'),
-  });
+  await waitForDaemon(facts.folder, 'rabbitmq', () =>
+    rabbitmqctl(facts, ['await_startup', '--timeout', '30']).then(() => true),
+  );
 }
 
 /** Users and rights as on Pulse: `bridge` has its own queues and reads exchanges; `taskcluster` may do everything. */
@@ -60,15 +59,8 @@ export async function addPulseUsers(facts) {
   await ctl('set_permissions', 'bridge', own, own, '^(queue/bridge/.*|exchange/.*)$');
 }
 
-export async function stopRabbitmq(facts, signal) {
-  await stopDaemon(facts.folder, 'rabbitmq', signal, 30_000);
-}
+export const stopRabbitmq = (facts, signal) => stopDaemon(facts.folder, 'rabbitmq', signal, 30_000);
 
-/** The port mapper outlives its nodes. */
-export async function stopEpmd(facts) {
-  await run('epmd', ['-port', String(facts.epmd), '-kill'], { env: facts.env }).catch(() => undefined);
-}
-
-export function rabbitmqctl(facts, args) {
+function rabbitmqctl(facts, args) {
   return run(path.join(BIN, 'rabbitmqctl'), ['-q', '-n', facts.env.RABBITMQ_NODENAME, ...args], { env: facts.env });
 }

@@ -1,12 +1,15 @@
 /** A Buildbot master and worker of a test's own, copied from a template. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, cpSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
 import got from 'got';
 import { eventually } from '../eventually.ts';
 import { readFacts } from './facts.ts';
+
+/** A master waits for ever for a build whose worker was lost before its first step. */
+const STOP_TIMEOUT_MS = 30_000;
 
 export interface BuildbotOptions {
   /** Whether requests collapse, as they do by default. */
@@ -17,6 +20,12 @@ export interface BuildbotOptions {
 
 export interface Buildbot {
   readonly url: string;
+  /**
+   * Waits until so many `slow` builds of a task have begun their command. A build that is merely there is not yet safe
+   * to interrupt: Buildbot 3.7 never ends one whose worker is lost before its first step, and a master stopped at the
+   * first moment of a step ends the build with RETRY or EXCEPTION instead of CANCELLED.
+   */
+  begun(taskId: string, count?: number): Promise<void>;
   /** Lets the `slow` build of a task end. */
   finish(taskId: string): Promise<void>;
   /** Reads below /api/v2/. */
@@ -26,17 +35,27 @@ export interface Buildbot {
   /** As an operator stops it: running builds are cancelled. */
   stopMaster(): Promise<void>;
   killMaster(): Promise<void>;
-  /** Resolves when the API answers and the worker is back. */
+  /** Resolves when the API answers and the worker, if it runs, is back. */
   startMaster(): Promise<void>;
+  /** As an operator stops it: the master hears of it. */
+  stopWorker(): Promise<void>;
+  /** The build that it was at is lost. */
   killWorker(): Promise<void>;
+  /** Resolves when the master has the worker. */
   startWorker(): Promise<void>;
+  /** Ends both, and removes all they had. */
   stop(): Promise<void>;
 }
 
+/**
+ * A master and a worker that nobody else uses; both run when it resolves.
+ * @throws with the end of the master's log, when it does not start within a minute
+ */
 export async function startBuildbot({ collapse = true, auth }: BuildbotOptions = {}): Promise<Buildbot> {
   const { buildbot: facts } = readFacts();
   const folder = mkdtempSync(path.join(facts.folder, 'copy-'));
   cpSync(facts.template, folder, { recursive: true });
+  const markers = path.join(folder, 'master/markers');
   const settings = { web: await freePort(), pb: await freePort(), collapse, ...(auth ? { auth } : {}) };
   for (const part of ['master', 'worker']) {
     writeFileSync(path.join(folder, part, 'settings.json'), JSON.stringify(settings));
@@ -54,6 +73,7 @@ export async function startBuildbot({ collapse = true, auth }: BuildbotOptions =
       detached: true,
       stdio: ['ignore', log, log],
     });
+    closeSync(log);
     // The test script ends by its pid file what a test leaves running.
     writeFileSync(path.join(folder, `${part}.pid`), String(child.pid));
     daemons.set(part, child);
@@ -67,30 +87,48 @@ export async function startBuildbot({ collapse = true, auth }: BuildbotOptions =
     if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) {
       return;
     }
-    const exited = once(child, 'exit');
+    const exited = once(child, 'exit', { signal: AbortSignal.timeout(STOP_TIMEOUT_MS) });
     process.kill(isGroup ? -child.pid : child.pid, signal);
-    await exited;
+    try {
+      await exited;
+    } catch (cause) {
+      process.kill(-child.pid, 'SIGKILL');
+      throw new Error(`Buildbot's ${part} had to be killed: ${signal} did not end it; ${tail(folder)}`, { cause });
+    }
   }
 
   const get = <T>(below: string): Promise<T> => got.get(`${url}/api/v2/${below}`, { retry: { limit: 1 } }).json<T>();
 
-  async function workerConnected(): Promise<void> {
-    await eventually(
-      async () => {
-        const { workers } = await get<{ workers: { name: string; connected_to: unknown[] }[] }>('workers');
-        return workers.some((worker) => worker.name === 'w1' && worker.connected_to.length > 0);
-      },
-      { timeoutMs: 60_000, intervalMs: 100, what: `Buildbot and its worker${tail(folder)}` },
-    );
+  /** The master answers, and has exactly the worker that runs; the database may still know one that does not. */
+  async function ready(): Promise<void> {
+    const isWanted = daemons.has('worker');
+    try {
+      await eventually(
+        async () => {
+          const { workers } = await get<{ workers: { name: string; connected_to: unknown[] }[] }>('workers');
+          return workers.some(({ name, connected_to: masters }) => name === 'w1' && masters.length > 0 === isWanted);
+        },
+        { timeoutMs: 60_000, intervalMs: 100, what: 'Buildbot and its worker' },
+      );
+    } catch (cause) {
+      throw new Error(`Buildbot did not start; ${tail(folder)}`, { cause });
+    }
   }
 
   start('master');
   start('worker');
-  await workerConnected();
+  await ready();
   return {
     url,
+    async begun(taskId, count = 1) {
+      const file = path.join(markers, `started-${taskId}`);
+      await eventually(() => existsSync(file) && readFileSync(file, 'utf8').split('\n').length > count, {
+        timeoutMs: 60_000,
+        what: `build ${count} of ${taskId} to begin`,
+      });
+    },
     async finish(taskId) {
-      writeFileSync(path.join(folder, 'master/markers', `finish-${taskId}`), '');
+      writeFileSync(path.join(markers, `finish-${taskId}`), '');
     },
     get,
     async control(below, method, params = {}) {
@@ -101,12 +139,13 @@ export async function startBuildbot({ collapse = true, auth }: BuildbotOptions =
     killMaster: () => end('master', 'SIGKILL', true),
     async startMaster() {
       start('master');
-      await workerConnected();
+      await ready();
     },
+    stopWorker: () => end('worker', 'SIGTERM', false),
     killWorker: () => end('worker', 'SIGKILL', true),
     async startWorker() {
       start('worker');
-      await workerConnected();
+      await ready();
     },
     async stop() {
       await end('worker', 'SIGKILL', true);
@@ -117,8 +156,7 @@ export async function startBuildbot({ collapse = true, auth }: BuildbotOptions =
 }
 
 function tail(folder: string): string {
-  const file = path.join(folder, 'master/twistd.log');
-  return existsSync(file) ? `; the master's log ends:\n${readFileSync(file, 'utf8').slice(-1500)}` : '';
+  return `the master's log ends:\n${readFileSync(path.join(folder, 'master.log'), 'utf8').slice(-1500)}`;
 }
 
 function freePort(): Promise<number> {

@@ -14,6 +14,9 @@ export interface Rabbitmq {
   readonly adminUrl: string;
   /** Runs rabbitmqctl; answers what it prints. */
   ctl(...args: string[]): Promise<string>;
+  /** In good order. */
+  stop(): Promise<void>;
+  /** Beware of a queue declared a moment before: RabbitMQ 3.10 may never find a leader for it again. */
   kill(): Promise<void>;
   start(): Promise<void>;
 }
@@ -30,6 +33,7 @@ export function rabbitmq(): Rabbitmq {
       });
       return stdout;
     },
+    stop: () => moveServer('stop', 'rabbitmq'),
     kill: () => moveServer('kill', 'rabbitmq'),
     start: () => moveServer('start', 'rabbitmq'),
   };
