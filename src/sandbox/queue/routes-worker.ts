@@ -122,7 +122,9 @@ function lists({ state }: Context): Handlers {
       return { provisionerId, workerType, taskQueueId, pendingTasks: pendingTasks(state, taskQueueId).length };
     },
     listPendingTasks(call) {
-      const { items, next } = page(call, pendingTasks(state, param(call, 'taskQueueId')));
+      // Observed: a task past its deadline is off the list at once, before it is resolved.
+      const listed = pendingTasks(state, param(call, 'taskQueueId')).filter((task) => deadlineOf(task) > call.now);
+      const { items, next } = page(call, listed);
       const tasks = items.map((task) => {
         const runId = task.runs.length - 1;
         const inserted = new Date(findRun(task, runId).scheduled).toJSON();

@@ -89,6 +89,10 @@ export function reclaimRun(state: QueueState, task: Task, runId: number, now: nu
   const run = findRun(task, runId);
   refusePastDeadline(task, 'reclaimed', deadlineOf(task) <= now);
   const { workerGroup = '', workerId = '' } = run;
+  if (run.workerGroup === undefined) {
+    // Observed: the real queue asserts that a reclaimed run was claimed once, and fails.
+    throw new ApiError('InternalServerError', 'Internal Server Error');
+  }
   // As recorded: the claim of a cancelled run is listed anew before the reclaim is refused.
   const takenUntil = listClaim(state, task, runId, { workerGroup, workerId }, now);
   if (runId !== task.runs.length - 1 || run.state !== 'running') {

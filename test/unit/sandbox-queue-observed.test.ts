@@ -1,0 +1,80 @@
+/** What was seen of a real queue (106) that no recording shows. */
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { z } from 'zod';
+import { newTaskId, type QueueFixture, startQueue, taskAt } from '../support/queue-emulator.ts';
+
+const worker = { workerGroup: 'g', workerId: 'w' };
+const listed = z.object({ tasks: z.array(z.object({ taskId: z.string() })) });
+const claimed = z.object({ takenUntil: z.iso.datetime({ offset: true }) });
+let queue: QueueFixture;
+beforeEach(async () => {
+  queue = await startQueue();
+});
+afterEach(() => queue.stop());
+
+async function create(changes: Readonly<Record<string, unknown>> = {}): Promise<string> {
+  const taskId = newTaskId();
+  await queue.ok('createTask', taskId, taskAt(queue.clock.now(), changes));
+  return taskId;
+}
+
+const runs = (taskId: string) => queue.emulator.tasks.get(taskId)?.status.runs.map((run) => run.state);
+
+describe('the emulated queue, like the real one', () => {
+  it('fails when a run is reclaimed that was never claimed', async () => {
+    const taskId = await create();
+    expect(await queue.call('reclaimTask', [taskId, 0])).toMatchObject({ status: 500 });
+    expect(runs(taskId)).toEqual(['pending']);
+  });
+
+  it('does not extend a claim that is made again', async () => {
+    const taskId = await create();
+    const first = claimed.parse(await queue.ok('claimTask', taskId, 0, worker));
+    queue.clock.advance(60_000);
+    const second = claimed.parse(await queue.ok('claimTask', taskId, 0, worker));
+    expect(Date.parse(second.takenUntil)).toBe(Date.parse(first.takenUntil));
+  });
+
+  it('takes a repeated exception of the run before, and nothing else of it', async () => {
+    const taskId = await create();
+    await queue.ok('claimTask', taskId, 0, worker);
+    await queue.ok('reportException', taskId, 0, { reason: 'worker-shutdown' });
+    await queue.ok('reportException', taskId, 0, { reason: 'worker-shutdown' });
+    expect(await queue.call('reportException', [taskId, 0, { reason: 'internal-error' }])).toMatchObject({
+      status: 409,
+    });
+    expect(await queue.call('reportCompleted', [taskId, 0])).toMatchObject({ status: 409 });
+    expect(runs(taskId)).toEqual(['exception', 'pending']);
+  });
+
+  it('takes artifacts of claimed runs only', async () => {
+    const taskId = await create();
+    const artifact = {
+      storageType: 'reference',
+      contentType: 'text/plain',
+      url: 'http://x/y',
+      expires: new Date(queue.clock.now() + 1000).toJSON(),
+    };
+    expect(await queue.call('createArtifact', [taskId, 0, 'public/a', artifact])).toMatchObject({ status: 400 });
+    expect(await queue.call('createArtifact', [taskId, 3, 'public/a', artifact])).toMatchObject({ status: 400 });
+  });
+
+  it('still takes reports between the deadline and its resolution, but no claims, cancels or reruns', async () => {
+    const deadline = new Date(queue.clock.now() + 10_000).toJSON();
+    const [waiting, running] = [await create({ deadline }), await create({ deadline })];
+    await queue.ok('claimTask', running, 0, worker);
+    queue.clock.advance(10_001);
+    const { tasks } = listed.parse(await queue.ok('listPendingTasks', 'buildbot/bridge'));
+    expect(tasks).toEqual([]);
+    for (const [method, args] of [
+      ['claimTask', [waiting, 0, worker]],
+      ['reclaimTask', [running, 0]],
+      ['cancelTask', [waiting]],
+      ['rerunTask', [running]],
+    ] as const) {
+      expect(await queue.call(method, args)).toMatchObject({ status: 409 });
+    }
+    await queue.ok('reportCompleted', running, 0);
+    expect(runs(running)).toEqual(['completed']);
+  });
+});
