@@ -130,7 +130,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       for (const entry of answer.statuses) {
         found.set(entry.taskId, await seen(async () => parseStatus(entry.status)));
       }
-      continuationToken = answer.continuationToken;
+      continuationToken = nextToken(answer.continuationToken, continuationToken);
     } while (continuationToken !== undefined);
     return found;
   }
@@ -150,7 +150,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
         (a) => parse(taskPageAnswer, a, 'a list of tasks'),
       );
       yield answer.tasks.filter(isWanted).map(({ taskId }) => taskId);
-      continuationToken = answer.continuationToken;
+      continuationToken = nextToken(answer.continuationToken, continuationToken);
     } while (continuationToken !== undefined);
   }
 
@@ -231,4 +231,9 @@ async function seen<T>(read: () => Promise<T>): Promise<Seen<T>> {
     const error = toQueueError('read', thrown);
     return error.code === 'queue-not-found' ? { kind: 'absent' } : { kind: 'unreadable', error };
   }
+}
+
+/** The queue answers the first page to a token that it does not know: one that comes again would go on for ever. */
+function nextToken(answered: string | undefined, asked: string | undefined): string | undefined {
+  return answered === asked ? undefined : answered;
 }

@@ -148,6 +148,15 @@ describe('an answer', () => {
 });
 
 describe('statuses', () => {
+  it('ends a list whose next page is always the same', async () => {
+    answer = () => ({ body: { tasks: [{ taskId: 'a' }], continuationToken: 'same' } });
+    const pages: (readonly string[])[] = [];
+    for await (const page of clientOf(server.url).listPending()) {
+      pages.push(page);
+    }
+    expect(pages).toEqual([['a'], ['a']]);
+  });
+
   it('come in pages', async () => {
     answer = ({ url }) => {
       const taskId = url.includes('continuationToken=next') ? 'b' : 'a';
