@@ -46,7 +46,7 @@ export function createBuildbotEmulator(options: BuildbotEmulatorOptions): Buildb
   let port = options.port ?? 0;
   let heldBack: (() => void)[] = [];
 
-  const master = createMaster({ clock, builders: options.builders, emit });
+  const master = createMaster({ clock, builders: options.builders, version: options.version, emit });
 
   function emit(key: string, message: unknown): void {
     const released = heldBack;

@@ -116,13 +116,15 @@ export function toForceRequest(
   }
   const text = (name: string, otherwise: string) => asText(parameters[name], otherwise);
   const reason = text('reason', 'force build');
-  const owner = text('owner', 'user');
+  // As recorded, where a call names no owner.
+  const owner = text('owner', scheduler.name);
   const properties: Record<string, readonly [unknown, string]> = {};
   for (const parameter of scheduler.parameters) {
     Object.assign(properties, propertyOf(parameter, parameters));
   }
   return {
     builder,
+    scheduler: scheduler.name,
     reason: `A build was forced by '${owner}': ${reason}`,
     priority: Number(parameters.priority ?? 0),
     sourcestamp: {

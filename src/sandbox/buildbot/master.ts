@@ -4,6 +4,7 @@ import {
   type Attempt,
   type BuilderOptions,
   type BuildRecord,
+  type BuildsetRecord,
   createState,
   type MasterState,
   type Properties,
@@ -12,7 +13,7 @@ import {
   type StepRecord,
 } from './state.ts';
 
-const [SUCCESS, WARNINGS, SKIPPED, RETRY, CANCELLED] = [0, 1, 3, 5, 6] as const;
+const [SUCCESS, SKIPPED, RETRY, CANCELLED] = [0, 3, 5, 6] as const;
 /** What a build is called when it ends by itself, by its results. */
 const ENDINGS = ['build successful', 'warnings', 'failed', 'finished (skipped)', 'exception', 'retry', 'cancelled'];
 const STATE_STRINGS = ['preparing worker', 'pinging worker', 'acquiring locks', 'building'] as const;
@@ -21,12 +22,16 @@ const MASTER_ID = 1;
 export interface MasterOptions {
   readonly clock: Clock;
   readonly builders: readonly BuilderOptions[];
+  /** From 4.x on a cancel is answered before it has taken effect. */
+  readonly version: '3.7' | '4.3';
   /** An event as the WebSocket shows it. */
   readonly emit: (key: string, message: unknown) => void;
 }
 
 export interface ForceRequest {
   readonly builder: string;
+  /** The ForceScheduler's name. */
+  readonly scheduler: string;
   readonly reason: string;
   readonly priority: number;
   readonly sourcestamp: Pick<SourcestampRecord, 'branch' | 'revision' | 'project' | 'repository'>;
@@ -59,7 +64,7 @@ export interface Master {
   resume(): void;
 }
 
-export function createMaster({ clock, builders, emit }: MasterOptions): Master {
+export function createMaster({ clock, builders, version, emit }: MasterOptions): Master {
   const state = createState();
   const running = new Map<number, Running>();
   const workerNames = [...new Set(builders.flatMap((builder) => builder.workers))];
@@ -73,6 +78,8 @@ export function createMaster({ clock, builders, emit }: MasterOptions): Master {
     const bsid = state.buildsets.length + 1;
     const builderid = builders.findIndex(({ name }) => name === wish.builder) + 1;
     const submitted = seconds();
+    // As recorded: older ones are out of the way before the new buildset is announced.
+    collapseOlder(builderid, wish.sourcestamp);
     const buildset = {
       bsid,
       external_idstring: null,
@@ -87,7 +94,7 @@ export function createMaster({ clock, builders, emit }: MasterOptions): Master {
     };
     state.buildsets.push(buildset);
     state.buildsetProperties.set(bsid, wish.properties);
-    emit(`buildsets/${bsid}/new`, { ...buildset });
+    emit(`buildsets/${bsid}/new`, { ...announced(buildset), scheduler: wish.scheduler });
     const request: RequestRecord = {
       buildrequestid: state.requests.length + 1,
       buildsetid: bsid,
@@ -105,31 +112,30 @@ export function createMaster({ clock, builders, emit }: MasterOptions): Master {
     };
     state.requests.push(request);
     emit(`buildrequests/${request.buildrequestid}/new`, { ...request });
-    collapseOlder(request);
     claimSome();
     return { bsid, buildrequestid: request.buildrequestid, builderid };
   }
 
   /** Whatever their properties say: only builder and sourcestamp count. */
-  function collapseOlder(request: RequestRecord): void {
-    if (builderOf(request.builderid)?.collapse === false) {
+  function collapseOlder(builderid: number, source: ForceRequest['sourcestamp']): void {
+    if (builderOf(builderid)?.collapse === false) {
       return;
     }
     for (const older of state.requests) {
-      const isOpen = !older.claimed && !older.complete && older.buildrequestid < request.buildrequestid;
-      if (isOpen && older.builderid === request.builderid && sameSource(older, request)) {
+      const stamp = state.buildsets[older.buildsetid - 1]?.sourcestamps[0];
+      if (!older.claimed && !older.complete && older.builderid === builderid && isSame(stamp, source)) {
         claim(older);
         complete(older, SKIPPED);
       }
     }
   }
 
-  function sameSource(a: RequestRecord, b: RequestRecord): boolean {
-    const key = (request: RequestRecord) => {
-      const stamp = state.buildsets[request.buildsetid - 1]?.sourcestamps[0];
-      return JSON.stringify([stamp?.repository, stamp?.branch, stamp?.project, stamp?.revision]);
-    };
-    return key(a) === key(b);
+  /** A pending request that is cancelled is claimed without a word. */
+  function completeUnbuilt(request: RequestRecord | undefined): void {
+    if (request && !request.complete && !runningOf(request.buildrequestid)) {
+      Object.assign(request, { claimed: true, claimed_at: seconds(), claimed_by_masterid: MASTER_ID });
+      complete(request, CANCELLED);
+    }
   }
 
   function claim(request: RequestRecord): void {
@@ -148,8 +154,9 @@ export function createMaster({ clock, builders, emit }: MasterOptions): Master {
     if (buildset) {
       buildset.complete = true;
       buildset.complete_at = seconds();
-      buildset.results = results === SUCCESS || results === WARNINGS ? results : 2;
-      emit(`buildsets/${buildset.bsid}/complete`, { ...buildset });
+      // As recorded: what was collapsed counts as well done.
+      buildset.results = results === SKIPPED ? SUCCESS : results;
+      emit(`buildsets/${buildset.bsid}/complete`, announced(buildset));
     }
   }
 
@@ -337,9 +344,13 @@ export function createMaster({ clock, builders, emit }: MasterOptions): Master {
       const entry = runningOf(buildrequestid);
       if (entry) {
         end(entry, CANCELLED, `cancelled (${reason}) 'build' (cancelled)`);
-      } else if (request && !request.complete) {
-        claim(request);
-        complete(request, CANCELLED);
+      } else if (version === '4.3' || request === undefined) {
+        emit(`buildrequests/${buildrequestid}/cancel`, null);
+        void clock.sleep(5).then(() => completeUnbuilt(request));
+      } else {
+        completeUnbuilt(request);
+        const { properties: _, ...shown } = request;
+        emit(`buildrequests/${buildrequestid}/cancel`, { ...shown, buildername: builderOf(request.builderid)?.name });
       }
     },
     stopBuild(buildid, reason) {
@@ -393,4 +404,16 @@ export function createMaster({ clock, builders, emit }: MasterOptions): Master {
       claimSome();
     },
   };
+}
+
+function isSame(a: SourcestampRecord | undefined, b: ForceRequest['sourcestamp']): boolean {
+  const key = (stamp: ForceRequest['sourcestamp'] | undefined) =>
+    JSON.stringify([stamp?.repository, stamp?.branch, stamp?.project, stamp?.revision]);
+  return key(a) === key(b);
+}
+
+/** Events leave out where a buildset comes from. */
+function announced(buildset: BuildsetRecord): object {
+  const { parent_buildid: _id, parent_relationship: _relationship, ...shown } = buildset;
+  return shown;
 }
