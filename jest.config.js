@@ -1,5 +1,7 @@
 /** Unit tests need nothing but Node; adapters and scenarios talk to real servers that `scripts/test.mjs` starts. */
 const shared = {
+  // Not in the temporary folder, which goes with the services.
+  cacheDirectory: '<rootDir>/node_modules/.cache/jest',
   testEnvironment: 'node',
   extensionsToTreatAsEsm: ['.ts'],
   transform: {

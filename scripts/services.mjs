@@ -3,7 +3,7 @@
  *   node scripts/services.mjs FACTS start|stop|kill rabbitmq|mariadb|postgres
  * moves one of the running set, whose facts are in the file FACTS.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
@@ -26,7 +26,9 @@ import { addPulseUsers, prepareRabbitmq, startRabbitmq, stopRabbitmq } from './l
  */
 export async function startServices(names = ['rabbitmq', 'mariadb', 'postgres', 'buildbot']) {
   const folder = mkdtempSync(path.join(tmpdir(), 'bbb-services-'));
-  const env = { ...process.env, [OWNER]: folder };
+  const temporary = path.join(folder, 'tmp');
+  mkdirSync(temporary);
+  const env = { ...process.env, [OWNER]: folder, TMPDIR: temporary };
   const facts = { folder };
   const starters = {
     async rabbitmq() {

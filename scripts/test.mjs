@@ -49,8 +49,8 @@ async function runProject(name, env) {
   const args = [
     path.join(ROOT, 'node_modules/jest/bin/jest.js'),
     ...['--selectProjects', name],
-    // Scenarios share a worker's file descriptors and a machine's two cores badly.
-    ...(name === 'scenarios' ? ['--runInBand'] : ['--maxWorkers=2']),
+    // Tests that share servers, and stop and kill them, come one after the other.
+    ...(name === 'unit' ? ['--maxWorkers=2'] : ['--runInBand']),
     ...[`--testTimeout=${LIMITS[name].test}`, '--json', `--outputFile=${output}`],
     ...(jestArguments.length > 0 ? ['--passWithNoTests', ...jestArguments] : []),
   ];
@@ -140,7 +140,8 @@ try {
   process.stdout.write(`${passed} passed, ${failed} failed\n`);
   process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
 } catch (error) {
-  process.stderr.write(`\n${error instanceof Error ? error.message : error}\n`);
+  const isInterrupted = stopping !== undefined;
+  process.stderr.write(isInterrupted ? '\ninterrupted\n' : `\n${error instanceof Error ? error.message : error}\n`);
   await stopEverything();
   process.exitCode = 1;
 }
