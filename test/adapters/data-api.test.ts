@@ -137,6 +137,15 @@ describe('requests', () => {
     expect(seen.get(100_000)).toEqual({ kind: 'absent' });
   });
 
+  it('are asked for in a way that does not make the master answer every build it has', async () => {
+    const [first, second] = [await ci.submit(spec('quick-1')), await ci.submit(spec('quick-2'))];
+    await complete(first);
+    await complete(second);
+    const query = [first, second].map((id) => `buildrequestid__in=${id}`).join('&');
+    const { builds } = await buildbot.get<{ builds: { buildrequestid: number }[] }>(`builds?${query}`);
+    expect(builds.map(({ buildrequestid }) => buildrequestid).sort()).toEqual([first, second]);
+  });
+
   it('are cancelled while they wait and while they build, and twice', async () => {
     const waiting = await ci.submit(spec('noworker'));
     const building = await ci.submit(spec('slow'));

@@ -32,8 +32,8 @@ export function createRequestReader(rest: RestClient, catalogue: Catalogue, url:
     try {
       const query = ids.map((id) => `buildrequestid__eq=${id}`).join('&');
       // The request first: what its builds say afterwards can only be newer.
-      const requests = (await rest.get(`buildrequests?${query}`, requestsAnswer))?.buildrequests ?? [];
-      const builds = (await rest.get(`builds?${query}`, buildsAnswer))?.builds ?? [];
+      const requests = (await rest.get(`buildrequests?${query}`, requestsAnswer)).buildrequests;
+      const builds = (await rest.get(`builds?${buildsQuery(ids)}`, buildsAnswer)).builds;
       const builderNames = await catalogue.builderNames(requests.map(({ builderid }) => builderid));
       const workerNames = await catalogue.workerNames(builds.flatMap(({ workerid }) => workerid ?? []));
       const names = { builderNames, workerNames, url };
@@ -56,26 +56,40 @@ export function createRequestReader(rest: RestClient, catalogue: Catalogue, url:
     try {
       const reason = reasonOf(spec);
       const query = `reason__contains=${encodeURIComponent(spec.externalId)}`;
-      const buildsets = (await rest.get(`buildsets?${query}`, buildsetsAnswer))?.buildsets ?? [];
+      const buildsets = (await rest.get(`buildsets?${query}`, buildsetsAnswer)).buildsets;
       // Buildbot stores `A build was forced by '<owner>': <reason>`. The lowest id: a later one would be somebody's copy.
       const ids = buildsets.filter((set) => set.reason.endsWith(reason)).map(({ bsid }) => bsid);
       if (ids.length === 0) {
         return { kind: 'absent' };
       }
       const bsid = Math.min(...ids);
-      const found = (await rest.get(`buildrequests?buildsetid__eq=${bsid}`, requestsAnswer))?.buildrequests ?? [];
+      const found = (await rest.get(`buildrequests?buildsetid__eq=${bsid}`, requestsAnswer)).buildrequests;
       const request = found.find(({ buildsetid }) => buildsetid === bsid);
       if (request === undefined) {
         throw new LegacyCiError('legacy-ci-protocol', `buildset ${bsid} has no build request`, { isTransient: true });
       }
       const seen = await readMany([request.buildrequestid]);
-      return seen.get(request.buildrequestid) ?? { kind: 'absent' };
+      const again = seen.get(request.buildrequestid);
+      if (again?.kind !== 'present') {
+        throw new LegacyCiError('legacy-ci-unavailable', 'a build request was found and is not there', {
+          isTransient: true,
+        });
+      }
+      return again;
     } catch (thrown) {
       return { kind: 'unreadable', error: toLegacyCiError('looking for a build request', thrown) };
     }
   }
 
   return { readMany, findByExternalId };
+}
+
+/**
+ * Recorded, and read in its source: of several `buildrequestid__eq` the builds' endpoint of 3.7 drops all, and answers
+ * every build there is. `in` is passed on to the database.
+ */
+function buildsQuery(ids: readonly number[]): string {
+  return ids.map((id) => `buildrequestid__in=${id}`).join('&');
 }
 
 interface Names {

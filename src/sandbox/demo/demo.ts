@@ -208,7 +208,7 @@ async function buildsText(sandbox: Sandbox, taskId: string): Promise<string> {
   if (requests.length === 0) {
     return 'none requested';
   }
-  const query = requests.map((id) => `buildrequestid__eq=${id}`).join('&');
+  const query = requests.map((id) => `buildrequestid__in=${id}`).join('&');
   const { builds } = await read<{ builds: { number: number; results: number | null }[] }>(sandbox, `builds?${query}`);
   const texts = builds.map(
     ({ number, results }) => `#${number} ${results === null ? 'running' : RESULT_NAMES[results]}`,
