@@ -29,9 +29,7 @@ export function createCatalogue(rest: RestClient, clock: Clock, name: string): C
   let reading: Promise<readonly ForceSchedulerAnswer[]> | undefined;
 
   async function readSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
-    const { forceschedulers: value } = (await rest.get('forceschedulers', forceSchedulersAnswer)) ?? {
-      forceschedulers: [],
-    };
+    const { forceschedulers: value } = await rest.get('forceschedulers', forceSchedulersAnswer);
     schedulers = { value, at: clock.now() };
     return value;
   }
@@ -61,11 +59,11 @@ export function createCatalogue(rest: RestClient, clock: Clock, name: string): C
 
   const builderNames = nameCache(async () => {
     const answer = await rest.get('builders', buildersAnswer);
-    return (answer?.builders ?? []).map((builder): [number, string] => [builder.builderid, builder.name]);
+    return answer.builders.map((builder): [number, string] => [builder.builderid, builder.name]);
   });
   const workerNames = nameCache(async () => {
     const answer = await rest.get('workers', workersAnswer);
-    return (answer?.workers ?? []).map((worker): [number, string] => [worker.workerid, worker.name]);
+    return answer.workers.map((worker): [number, string] => [worker.workerid, worker.name]);
   });
 
   return {

@@ -17,7 +17,7 @@ export async function readOutcome(rest: RestClient, request: RequestView): Promi
   }
   const answer = await rest.get(`builds/${build.buildId}/properties`, propertiesAnswer);
   return {
-    properties: toProperties(answer?.properties[0] ?? {}),
+    properties: toProperties(answer.properties[0] ?? {}),
     log: {
       kind: 'stream',
       open: async () => Readable.from(completeLog(rest, request, build), { objectMode: false }),
@@ -40,9 +40,9 @@ async function* completeLog(rest: RestClient, request: RequestView, build: Build
     `Builder: ${request.builder}\nBuild: ${build.number} (build request ${request.buildRequestId})\nWorker: ${build.worker ?? 'none'}\nState: ${build.stateText}\n`,
   );
   const answer = await rest.get(`builds/${build.buildId}/steps`, stepsAnswer);
-  for (const step of [...(answer?.steps ?? [])].sort((a, b) => a.number - b.number)) {
+  for (const step of [...answer.steps].sort((a, b) => a.number - b.number)) {
     yield text(heading(step));
-    const logs = (await rest.get(`steps/${step.stepid}/logs`, logsAnswer))?.logs ?? [];
+    const { logs } = await rest.get(`steps/${step.stepid}/logs`, logsAnswer);
     for (const log of logs) {
       yield text(`--- log: ${log.name}\n`);
       yield* endingInNewline(rest.stream(`logs/${log.logid}/raw`));

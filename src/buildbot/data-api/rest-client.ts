@@ -17,8 +17,12 @@ export interface RestClientOptions {
 }
 
 export interface RestClient {
-  /** Reads a path below `/api/v2/`; undefined where Buildbot has no such thing (404). @throws LegacyCiError */
-  get<T>(path: string, answer: z.ZodType<T>): Promise<T | undefined>;
+  /**
+   * Reads a collection below `/api/v2/`. Buildbot answers an empty one where there is nothing, so a 404 is a proxy in
+   * trouble, or a build that was purged, and never read as "nothing there".
+   * @throws LegacyCiError
+   */
+  get<T>(path: string, answer: z.ZodType<T>): Promise<T>;
   /**
    * A control call. Never repeated, unless it certainly had no effect.
    * @throws LegacyCiError: `legacy-ci-unavailable` if it is not known whether the call took effect
@@ -29,8 +33,11 @@ export interface RestClient {
   close(): void;
 }
 
-/** What Buildbot 3.7 answers, with 500, to a call that it can never carry out. */
-const HOPELESS = ['builderNames not specified or not supported', "'NoneType' object has no attribute 'force'"] as const;
+/**
+ * What Buildbot answers, with 500, to a builder that the ForceScheduler does not have. A scheduler that it does not have
+ * (`'NoneType' object has no attribute 'force'`) is the operator's to mend, and no reason to give up a task.
+ */
+const HOPELESS = 'builderNames not specified or not supported';
 
 const rpcAnswer = z.object({ result: z.unknown() });
 const rpcError = z.object({
@@ -63,15 +70,12 @@ export function createRestClient({ url, session, timeoutMs = 15_000, maxSockets 
     }
   }
 
-  async function get<T>(path: string, answer: z.ZodType<T>): Promise<T | undefined> {
+  async function get<T>(path: string, answer: z.ZodType<T>): Promise<T> {
     try {
       // Buildbot calls its JSON text/plain.
       const text = await signedIn((headers) => client.get(`${base}/${path}`, { headers }).text());
       return parse(path, answer, text);
     } catch (error) {
-      if (error instanceof HTTPError && error.response.statusCode === 404) {
-        return undefined;
-      }
       throw toLegacyCiError(`GET ${path}`, error);
     }
   }
@@ -149,7 +153,8 @@ export function toLegacyCiError(what: string, thrown: unknown): LegacyCiError {
     if (statusCode === 401 || statusCode === 403) {
       return new LegacyCiError('legacy-ci-forbidden', `Buildbot does not allow ${what}: ${reason}`, { context });
     }
-    const isHopeless = statusCode < 500 || HOPELESS.some((text) => reason.includes(text));
+    // Only Buildbot's own refusal is final: 404, 408 and 429 come from what stands in front of it.
+    const isHopeless = statusCode === 400 || reason.includes(HOPELESS);
     return isHopeless
       ? new LegacyCiError('legacy-ci-rejected', `Buildbot rejects ${what}: ${reason}`, { context })
       : new LegacyCiError('legacy-ci-unavailable', `${what} failed in Buildbot: ${reason}`, {
