@@ -240,7 +240,9 @@ function decideNextRun(facts: Facts, task: TaskStatus, run: TaskRun): readonly A
       ? [follow(facts, run, `run ${mapping.runId} ended ${reason} and its build request goes on`)]
       : abandon(facts, `run ${mapping.runId} ended ${reason}; run ${run.runId} gets a build request of its own`);
   }
-  if (!isRetry || isLostToShutdown(request.value)) {
+  // A result that was reported as a retry would only be reported again: the next run gets a build of its own.
+  const isUnreported = reason === 'claim-expired' || retryCount(request.value) > mapping.retriesReported;
+  if (!isRetry || !isUnreported || isLostToShutdown(request.value)) {
     return abandon(facts, `run ${mapping.runId} ended ${reason}; run ${run.runId} gets a build request of its own`);
   }
   return [follow(facts, run, `run ${mapping.runId} ended ${reason} before the result of its build was reported`)];
@@ -414,7 +416,7 @@ function decideResolved(facts: Facts, task: TaskStatus, run: TaskRun): readonly 
   const isBuiltAgain =
     mapping.state === 'submitted' &&
     request.kind === 'present' &&
-    retryCount(request.value) > 0 &&
+    retryCount(request.value) > mapping.retriesReported &&
     !isLostToShutdown(request.value);
   if (
     isBuiltAgain &&

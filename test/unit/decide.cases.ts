@@ -624,6 +624,20 @@ export const CASES: readonly Case[] = [
     todo: [{ do: 'follow', runId: 1 }],
   },
   {
+    name: 'a final result that was reported as a retry',
+    mapping: { ...running, retriesReported: 1 },
+    task: aTask([exception('intermittent-task'), pending()]),
+    request: requestComplete('EXCEPTION', aBuild('RETRY'), aBuild('EXCEPTION')),
+    todo: ['closeMapping'],
+  },
+  {
+    name: 'a RETRY reported, and the request complete since',
+    mapping: running,
+    task: aTask([exception('worker-shutdown'), pending()]),
+    request: requestComplete('SUCCESS', aBuild('RETRY'), aBuild('SUCCESS')),
+    todo: [{ do: 'follow', runId: 1, retriesReported: 1 }],
+  },
+  {
     name: 'after a master shutdown',
     mapping: running,
     task: aTask([exception('worker-shutdown'), pending()]),
