@@ -120,7 +120,21 @@ function databasePart(db: Knex, store: MappingStore, log: Logger): Part {
 }
 
 function legacyCiPart(ci: LegacyCi, log: Logger): Part {
-  return waitingPart('legacy-ci', log, { check: () => ci.check(), close: () => ci.close() });
+  const waiting = waitingPart('legacy-ci', log, { check: () => ci.check(), close: () => ci.close() });
+  return {
+    ...waiting,
+    async start() {
+      try {
+        await ci.check();
+      } catch (error) {
+        if (!isTransient(error)) {
+          throw error;
+        }
+        // Claims have to be kept alive while it is away: the rest starts without it, and it is waited for meanwhile.
+        void waiting.start().catch((err: unknown) => log.error({ err }, 'the legacy CI is not set up for the bridge'));
+      }
+    },
+  };
 }
 
 const FIRST_WAIT_MS = 500;
