@@ -335,6 +335,9 @@ async function announce(runId: number, pass: Pass, { upload, log }: ApplyContext
   return 'observe';
 }
 
+/** After so many failed passes a log that cannot be uploaded is given up. */
+const EXPLANATION_TRIES = 5;
+
 const EXPLANATIONS = {
   'request-gone': (id: number | null) =>
     `Build request ${id} of this task is gone from Buildbot (it was purged, or its database was replaced), so the bridge cannot tell what became of it. Rerun the task to build it again.\n`,
@@ -355,7 +358,7 @@ async function explain(
       : EXPLANATIONS[action.about](mapping.buildRequestId);
   const reason = isRefusal ? ('malformed-payload' as const) : ('internal-error' as const);
   const target = await uploadTarget(action.runId, { state: 'exception', reason }, pass, context);
-  await uploadExplanation(context.upload, target, text, mapping.attempts > 0);
+  await uploadExplanation(context.upload, target, text, mapping.attempts >= EXPLANATION_TRIES);
   return 'next';
 }
 
@@ -433,12 +436,14 @@ function accept(pass: Pass, stored: Stored): void {
 async function keepingAlive(pass: Pass, context: ApplyContext, work: () => Promise<void>): Promise<void> {
   const stop = new AbortController();
   const heart = beat(pass, context, stop.signal);
+  let moved: MappingMoved | undefined;
   try {
     await work();
   } finally {
     stop.abort();
+    // Also after a failure: whatever the mapping's version is now, the release has to know it.
+    moved = await heart;
   }
-  const moved = await heart;
   if (moved) {
     throw moved;
   }

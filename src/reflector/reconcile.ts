@@ -204,7 +204,14 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     if (mapping !== null && !(error instanceof StoreError)) {
       const cause = error instanceof SubmissionUnknown ? error.cause : error;
       await store
-        .release(mapping, { nextCheckAt: retryAt, attempts, lastError: describeError(cause) }, now)
+        .release(
+          mapping,
+          // A refusal keeps its reason: the author is to read it.
+          mapping.state === 'refusing'
+            ? { nextCheckAt: retryAt, attempts }
+            : { nextCheckAt: retryAt, attempts, lastError: describeError(cause) },
+          now,
+        )
         .catch((err: unknown) => log.warn({ taskId: pass.taskId, err }, 'lease not released; it runs out'));
     }
     return { kind: 'failed', retryAt };
