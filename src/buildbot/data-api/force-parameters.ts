@@ -95,7 +95,13 @@ function sourcestampParameters(
     if (value === null) {
       continue;
     }
-    if (target?.fullName) {
+    if (isBlank(value)) {
+      problems.push({
+        where: `payload.sourcestamp.${key}`,
+        what: `Buildbot would put its default in place of a blank ${key}`,
+        mend: 'leave it out, or give it a value',
+      });
+    } else if (target?.fullName) {
       parameters[target.fullName] = value;
     } else {
       problems.push({

@@ -51,7 +51,11 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
   }
 
   async function submit(spec: BuildSpec): Promise<number> {
-    const { parameters, problems } = forceParameters(spec, await catalogue.forceScheduler());
+    const scheduler = await catalogue.forceScheduler();
+    if (!declaresTaskId(scheduler)) {
+      throw new LegacyCiError('legacy-ci-forbidden', `the ForceScheduler "${forceScheduler}" does not declare taskId`);
+    }
+    const { parameters, problems } = forceParameters(spec, scheduler);
     const [problem] = problems;
     if (problem !== undefined) {
       // Admitted a moment ago, but the master's configuration changed meanwhile.
