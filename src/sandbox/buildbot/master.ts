@@ -344,9 +344,13 @@ export function createMaster({ clock, builders, version, emit }: MasterOptions):
       const entry = runningOf(buildrequestid);
       if (entry) {
         end(entry, CANCELLED, `cancelled (${reason}) 'build' (cancelled)`);
-      } else if (version === '4.3' || request === undefined) {
+      } else if (request === undefined) {
         emit(`buildrequests/${buildrequestid}/cancel`, null);
-        void clock.sleep(5).then(() => completeUnbuilt(request));
+      } else if (version === '4.3') {
+        void clock.sleep(5).then(() => {
+          completeUnbuilt(request);
+          emit(`buildrequests/${buildrequestid}/cancel`, null);
+        });
       } else {
         completeUnbuilt(request);
         const { properties: _, ...shown } = request;
