@@ -74,6 +74,7 @@ export function createBridge(options: BridgeOptions): Bridge {
     mode: options.mode,
     rules: options.rules,
     reclaimThresholdMs: policy.reclaimThresholdMs,
+    maxCancels: policy.maxCancels,
     upload: { queue, ci, log, tempDir: options.tempDir, maxLogSize: options.maxLogSize },
   });
 

@@ -23,6 +23,8 @@ import { readVersion } from './version.ts';
 
 const MAX_SUBMISSIONS = 5;
 const MAX_RERUNS = 5;
+/** With doubling waits, about an hour. */
+const MAX_CANCELS = 10;
 const MAX_UPLOAD_ATTEMPTS = 5;
 /** Of a sweep: enough to keep instances apart, and little beside the interval. */
 const JITTER_MS = 2000;
@@ -202,6 +204,7 @@ export function policyOf(config: Config): Policy {
     absentGraceMs: config.legacyCi.absentGrace,
     maxSubmissions: MAX_SUBMISSIONS,
     maxReruns: MAX_RERUNS,
+    maxCancels: MAX_CANCELS,
     maxUploadAttempts: MAX_UPLOAD_ATTEMPTS,
   };
 }

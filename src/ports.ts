@@ -72,6 +72,8 @@ export interface BuildSpec {
   readonly taskId: string;
   readonly runId: number;
   readonly externalId: string;
+  /** When the run became pending. */
+  readonly scheduled: number;
   readonly priority: Priority;
   readonly builder: string;
   readonly branch: string | null;
@@ -101,12 +103,19 @@ export interface Outcome {
     | { readonly kind: 'none' };
 }
 
+/** What came of asking for a cancel. */
+export type CancelAnswer =
+  /** It was asked for, or there was nothing left to cancel. That it took effect shows in what is read next. */
+  | { readonly kind: 'asked' }
+  /** There is no way to cancel this request, and asking again will not change that. */
+  | { readonly kind: 'impossible'; readonly why: string };
+
 /** A legacy CI. Methods throw `LegacyCiError` except where they say otherwise. */
 export interface LegacyCi {
   /** Run once at start: throws a `ConfigError` that says what to add or change in the legacy CI's own configuration. */
   check(): Promise<void>;
-  /** Names of the builders a task may ask for; cached for a while. */
-  builders(): Promise<ReadonlySet<string>>;
+  /** Names of the builders a task may ask for; cached for a while, but read again where `wanted` is not among them. */
+  builders(wanted: string): Promise<ReadonlySet<string>>;
   /** What of a request this legacy CI could not carry, such as a property that nothing declares. Empty: all of it. */
   problems(spec: BuildSpec): Promise<readonly Problem[]>;
   /** Two unclaimed requests of the same key would collapse; null where they cannot. */
@@ -114,11 +123,15 @@ export interface LegacyCi {
   /** Makes the build request and answers its id. An unavailable legacy CI may have made it all the same. */
   submit(spec: BuildSpec): Promise<number>;
   /** Looks for the request of a submission whose id was never learnt. Does not throw. */
-  findByExternalId(spec: { readonly taskId: string; readonly externalId: string }): Promise<Seen<RequestView>>;
+  findByExternalId(spec: {
+    readonly taskId: string;
+    readonly externalId: string;
+    readonly deadline: number;
+  }): Promise<Seen<RequestView>>;
   /** Many at once, in as few calls as possible. Has an entry for every id asked for. Does not throw. */
   readMany(buildRequestIds: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>>;
   /** Asks for a pending request to be cancelled or its running build to be stopped; cancelling twice is fine. */
-  cancel(request: RequestView, reason: string): Promise<void>;
+  cancel(request: RequestView, reason: string): Promise<CancelAnswer>;
   /** Properties and log of a complete request. */
   outcome(request: RequestView): Promise<Outcome>;
   /**
@@ -163,6 +176,8 @@ export interface MappingStore {
   openMapping(taskId: string): Promise<Mapping | undefined>;
   /** The ids of tasks whose open mappings have one of these build requests. */
   tasksOfRequests(buildRequestIds: readonly number[]): Promise<readonly string[]>;
+  /** Which of these build requests have an open mapping that is cancelling: nobody wants them any more. */
+  unwantedAmong(buildRequestIds: readonly number[]): Promise<ReadonlySet<number>>;
   /** Which of these tasks have an open mapping. */
   openAmong(taskIds: readonly string[]): Promise<ReadonlySet<string>>;
   /** Makes open mappings due now, but for those that wait out a submission or a cancel: hints may have been missed. */

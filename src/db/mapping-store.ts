@@ -167,6 +167,20 @@ export function createMappingStore(db: Knex): MappingStore {
       return found;
     },
 
+    async unwantedAmong(buildRequestIds) {
+      const found = new Set<number>();
+      await inBatches(buildRequestIds, async (ids) => {
+        const rows: { build_request_id: number | string }[] = await tasks()
+          .select('build_request_id')
+          .whereIn('build_request_id', ids)
+          .andWhere({ state: 'cancelling' });
+        for (const row of rows) {
+          found.add(Number(row.build_request_id));
+        }
+      });
+      return found;
+    },
+
     async openAmong(taskIds) {
       const open = new Set<string>();
       await inBatches(taskIds, async (batch) => {

@@ -39,6 +39,10 @@ export interface RequestView {
    * restarted, which nobody meant as a cancel.
    */
   readonly cancelledBy?: 'person' | 'master-shutdown';
+  /** Complete, but what its build leaves behind (properties, log) is still on its way; never for long. */
+  readonly isSettling?: boolean;
+  /** Other build requests that the running build serves too, whoever made them: stopping it would end them all. */
+  readonly sharedWith?: readonly number[];
 }
 
 /** The build that counts: the last one. */

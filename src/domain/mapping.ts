@@ -35,6 +35,8 @@ export interface Mapping {
   readonly retriesReported: number;
   /** How often the bridge itself asked for a rerun. */
   readonly reruns: number;
+  /** How often a cancel of the request was asked for. */
+  readonly cancels: number;
   /** While the run is claimed by the bridge: when the claim ends. */
   readonly takenUntil: number | null;
   readonly deadline: number;
@@ -71,6 +73,7 @@ export type MappingChanges = Partial<
     | 'hasSlot'
     | 'retriesReported'
     | 'reruns'
+    | 'cancels'
     | 'takenUntil'
     | 'nextCheckAt'
     | 'absentSince'

@@ -24,6 +24,8 @@ export interface TaskRun {
   readonly state: RunState;
   /** Why the run exists: `scheduled`, `retry`, `task-retry`, `rerun` or `exception`; more may be added. */
   readonly reasonCreated: string;
+  /** When the run became pending. */
+  readonly scheduled: number;
   /** Why the run is over; absent while it is not, and sometimes absent afterwards. More reasons may be added. */
   readonly reasonResolved?: string;
   readonly workerGroup?: string;

@@ -70,7 +70,7 @@ function payloadProblems(error: z.ZodError): Problem[] {
  * @returns what is to be built, or every problem found in it
  */
 export function parsePayload(
-  task: { readonly taskId: string; readonly runId: number; readonly externalId: string },
+  task: Pick<BuildSpec, 'taskId' | 'runId' | 'externalId' | 'scheduled'>,
   definition: TaskDefinition,
 ): { readonly spec: BuildSpec } | { readonly problems: readonly Problem[] } {
   const parsed = payloadSchema.safeParse(definition.payload);

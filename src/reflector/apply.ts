@@ -22,6 +22,9 @@ export interface Timing {
   readonly cancelRetryMs: number;
 }
 
+/** Each repetition of a cancel waits twice as long, up to this. */
+const MAX_CANCEL_RETRY_MS = 600_000;
+
 export interface ApplyContext {
   readonly queue: TaskQueue;
   readonly ci: LegacyCi;
@@ -32,6 +35,8 @@ export interface ApplyContext {
   readonly timing: Timing;
   /** When a claim has to be renewed during a long upload. */
   readonly reclaimThresholdMs: number;
+  /** `Policy.maxCancels` */
+  readonly maxCancels: number;
 }
 
 /** One pass over one task: what is known, and whose lease it runs under. */
@@ -105,7 +110,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
       await update(pass, context, { state: 'refusing', hasSlot: false });
       return 'observe';
     case 'resubmit':
-      await update(pass, context, { state: 'held', buildRequestId: null, hasSlot: false });
+      await update(pass, context, { state: 'held', buildRequestId: null, hasSlot: false, cancels: 0 });
       pass.knowledge.request = { kind: 'none' };
       return 'observe';
     case 'follow':
@@ -379,14 +384,51 @@ async function resolved(status: TaskStatus, resolution: string, pass: Pass, cont
 }
 
 async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
-  await context.ci.cancel(requestOf(pass), because);
+  const request = requestOf(pass);
+  const { cancels } = mappingOf(pass);
+  const { ci, clock, timing, maxCancels } = context;
+  const others = await stillWanted(request.sharedWith ?? [], context);
+  if (others.length > 0) {
+    // Whoever is the last to want the build stops it.
+    await update(pass, context, {
+      state: 'cancelling',
+      hasSlot: false,
+      nextCheckAt: clock.now() + timing.cancelRetryMs,
+    });
+    noteNoCancel(pass, context, `its build goes on, for build request ${others.join(', ')}`);
+    return 'observe';
+  }
+  const answer = await ci.cancel(request, because);
+  const asked = answer.kind === 'asked' ? cancels + 1 : maxCancels;
   pass.knowledge.request = undefined;
   await update(pass, context, {
     state: 'cancelling',
     hasSlot: false,
-    nextCheckAt: context.clock.now() + context.timing.cancelRetryMs,
+    cancels: asked,
+    nextCheckAt: clock.now() + Math.min(timing.cancelRetryMs * 2 ** cancels, MAX_CANCEL_RETRY_MS),
   });
+  if (answer.kind === 'impossible') {
+    noteNoCancel(pass, context, answer.why);
+  } else if (asked >= maxCancels) {
+    noteNoCancel(pass, context, `its cancel was asked for ${asked} times and nothing came of it; it is given up`);
+  }
   return 'observe';
+}
+
+/** Which of the build requests that share a build somebody still wants: all but those that are being cancelled. */
+async function stillWanted(buildRequestIds: readonly number[], { store }: ApplyContext): Promise<readonly number[]> {
+  if (buildRequestIds.length === 0) {
+    return [];
+  }
+  const unwanted = await store.unwantedAmong(buildRequestIds);
+  return buildRequestIds.filter((id) => !unwanted.has(id));
+}
+
+/** A build that goes on although its task does not want it: a person should know, from the log and from the trace. */
+function noteNoCancel(pass: Pass, { clock, log }: ApplyContext, why: string): void {
+  const { runId, buildRequestId } = mappingOf(pass);
+  pass.trace.push({ taskId: pass.taskId, runId, at: clock.now(), what: 'notCancelled', detail: why });
+  log.warn({ taskId: pass.taskId, runId, buildRequestId, because: why }, 'build request not cancelled');
 }
 
 async function closeMapping(mapping: Mapping, pass: Pass, { store, clock }: ApplyContext): Promise<Next> {

@@ -30,6 +30,7 @@
  *  submitted   running, ours                 complete, CANCELLED      uploadOutcome, cancelTask; by a shutdown: resolve
  *                                                                     worker-shutdown
  *  submitted   running, ours                 collapsed                resubmit, bounded; then resolveRun
+ *  submitted   running, ours                 complete, settling       wait for its properties and log
  *  submitted   running, ours                 complete                 uploadOutcome, resolveRun by the result policy
  *  submitted   pending | running, ours       absent, after the grace  claimRun; then resolveRun internal-error
  *  any         running, another worker's     open                     cancelRequest, loudly
@@ -37,7 +38,7 @@
  *  any         running, ours, not recorded   any                      follow: the claim is recorded
  *  submitted   resolved worker-shutdown,     after a RETRY            rerunTask, bounded: Buildbot builds again anyway
  *              no retries left
- *  any         resolved                      open                     cancelRequest
+ *  any         resolved                      open                     cancelRequest, repeated, bounded
  *  any         resolved                      complete, absent, none   closeMapping
  *  cancelling  pending n+1                   complete, absent         closeMapping: run n+1 gets a request of its own
  *  any         any                           unreadable               look again; reclaim when takenUntil is near
@@ -81,6 +82,8 @@ export interface Policy {
   readonly maxSubmissions: number;
   /** How many reruns the bridge may ask for itself. */
   readonly maxReruns: number;
+  /** How often a cancel is asked for; after that the request is only followed to its end. */
+  readonly maxCancels: number;
   /** After so many failed passes in a row, an upload that fails once more is given up. */
   readonly maxUploadAttempts: number;
 }
@@ -377,6 +380,9 @@ function decideBuilding(facts: Facts, run: TaskRun, request: RequestView): reado
 /** Our run is running and its request is complete. */
 function decideOutcome(facts: Facts, run: TaskRun, request: RequestView): readonly Action[] {
   const { policy } = facts;
+  if (request.isSettling) {
+    return [lookAgain(nextLook(facts, run.takenUntil), 'its build is over; properties and log are on their way')];
+  }
   if (isCollapsed(request)) {
     return (
       resubmit(facts, request) ?? [
@@ -443,6 +449,9 @@ function abandon(facts: Facts, because: string, isLoud = false): readonly Action
   }
   if (mapping.state === 'cancelling' && now < mapping.nextCheckAt) {
     return [lookAgain(Math.min(mapping.nextCheckAt, now + policy.recheckMs), 'a cancel takes a moment')];
+  }
+  if (mapping.state === 'cancelling' && mapping.cancels >= policy.maxCancels) {
+    return [lookAgain(now + policy.recheckMs, 'its cancel was given up; the request is followed to its end')];
   }
   return [{ do: 'cancelRequest', isLoud, because }];
 }

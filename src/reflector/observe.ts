@@ -76,9 +76,10 @@ async function admit(taskId: string, knowledge: Knowledge, context: ObserveConte
   if (rules.isIgnored(wanted)) {
     return { kind: 'ignored', builder: wanted };
   }
-  const runId = knowledge.task?.kind === 'present' ? (lastRun(knowledge.task.value)?.runId ?? 0) : 0;
+  const run = knowledge.task?.kind === 'present' ? lastRun(knowledge.task.value) : undefined;
+  const { runId, scheduled } = run ?? { runId: 0, scheduled: 0 };
   const externalId = knowledge.mapping?.externalId ?? externalIdOf(taskId, runId, 1);
-  const parsed = parsePayload({ taskId, runId, externalId }, definition);
+  const parsed = parsePayload({ taskId, runId, externalId, scheduled }, definition);
   if ('problems' in parsed) {
     return { kind: 'refused', builder: wanted, problems: parsed.problems };
   }
@@ -86,7 +87,7 @@ async function admit(taskId: string, knowledge: Knowledge, context: ObserveConte
   const hasRoles = definition.scopes.some((scope) => scope.startsWith('assume:'));
   const scopes =
     hasRoles && rules.isRestricted(spec.builder) ? await queue.expandScopes(definition.scopes) : definition.scopes;
-  const problems = builderProblems(spec.builder, rules, scopes, await ci.builders());
+  const problems = builderProblems(spec.builder, rules, scopes, await ci.builders(spec.builder));
   const all = problems.length > 0 ? problems : await ci.problems(spec);
   return all.length > 0
     ? { kind: 'refused', builder: spec.builder, problems: all }

@@ -15,6 +15,7 @@ const run = z
     runId: z.int().nonnegative(),
     state: z.enum(RUN_STATES),
     reasonCreated: z.string(),
+    scheduled: time,
     reasonResolved: z.string().optional(),
     workerGroup: z.string().optional(),
     workerId: z.string().optional(),

@@ -23,12 +23,13 @@ function api(changes: Partial<Parameters<typeof createDataApi>[0]> = {}): Legacy
   });
 }
 
-function spec(builder: string, properties: Record<string, unknown> = {}): BuildSpec {
+function spec(builder: string, properties: Record<string, unknown> = {}): BuildSpec & { readonly deadline: number } {
   count += 1;
   const taskId = `task-${count}`;
   return {
     ...{ taskId, runId: 0, externalId: `${taskId}/0/1`, priority: 'low', builder, properties },
     ...{ branch: 'main', revision: `r${count}`, repository: null, project: null },
+    ...{ scheduled: Date.now(), deadline: Date.now() + 3_600_000 },
   };
 }
 
@@ -86,8 +87,8 @@ describe('control', () => {
 
   it('is rejected for a builder that cannot be forced', async () => {
     await expect(ci.submit(spec('outside'))).rejects.toMatchObject({ code: 'legacy-ci-rejected' });
-    expect((await ci.builders()).has('outside')).toBe(false);
-    expect((await ci.builders()).has('success')).toBe(true);
+    expect((await ci.builders('outside')).has('outside')).toBe(false);
+    expect((await ci.builders('success')).has('success')).toBe(true);
   });
 });
 
@@ -118,9 +119,11 @@ describe('requests', () => {
     const done = await ci.submit(quick);
     await complete(done);
     expect(await ci.findByExternalId(quick)).toMatchObject({ value: { buildRequestId: done, state: 'complete' } });
-    expect(await ci.findByExternalId({ taskId: 'task-x', externalId: 'task-x/0/1' })).toEqual({ kind: 'absent' });
+    expect(await ci.findByExternalId({ ...waiting, taskId: 'task-x', externalId: 'task-x/0/1' })).toEqual({
+      kind: 'absent',
+    });
     // Not the one whose external id merely begins alike.
-    expect(await ci.findByExternalId({ taskId: waiting.taskId, externalId: `${waiting.taskId}/0` })).toEqual({
+    expect(await ci.findByExternalId({ ...waiting, externalId: `${waiting.taskId}/0` })).toEqual({
       kind: 'absent',
     });
   });

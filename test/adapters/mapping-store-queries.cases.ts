@@ -28,6 +28,14 @@ export function describeQueries(engine: Engine): void {
     expect(await opened.store.openAmong([])).toEqual(new Set());
   });
 
+  it('tells which build requests nobody wants any more', async () => {
+    await addReleased(opened.store, {}, { state: 'submitted', buildRequestId: 17 });
+    await addReleased(opened.store, {}, { state: 'cancelling', buildRequestId: 18 });
+    await addReleased(opened.store, {}, { state: 'closed', buildRequestId: 19, resolved: NOW });
+    expect(await opened.store.unwantedAmong([17, 18, 19, 20])).toEqual(new Set([18]));
+    expect(await opened.store.unwantedAmong([])).toEqual(new Set());
+  });
+
   it('makes all open mappings due', async () => {
     await addReleased(opened.store, {}, { state: 'submitted', nextCheckAt: NOW + 50 });
     await addReleased(opened.store, {}, { state: 'held', nextCheckAt: NOW + 60 });

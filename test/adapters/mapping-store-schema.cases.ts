@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
@@ -17,6 +18,9 @@ async function runMigrate(url: string): Promise<string> {
   return (await promisify(execFile)(process.execPath, [CLI, 'migrate'], { env })).stdout;
 }
 
+const FOLDER = path.resolve(import.meta.dirname, '../../migrations');
+const MIGRATIONS = readdirSync(FOLDER).sort();
+
 /** Migrations, and what happens when the database is wrong or away. */
 export function describeSchema(engine: Engine): void {
   let opened: Opened;
@@ -27,17 +31,22 @@ export function describeSchema(engine: Engine): void {
 
   describe('migrate', () => {
     it('applies what is missing, once', async () => {
-      expect(await migrate(opened.db)).toEqual(['001_mappings.js']);
+      expect(await migrate(opened.db)).toEqual(MIGRATIONS);
       expect(await migrate(opened.db)).toEqual([]);
       await checkSchema(opened.db);
     });
 
     it('goes down and up again', async () => {
       await migrate(opened.db);
-      const file = path.resolve(import.meta.dirname, '../../migrations/001_mappings.js');
-      const migration: { up(db: Knex): Promise<void>; down(db: Knex): Promise<void> } = await import(file);
-      await migration.down(opened.db);
-      await migration.up(opened.db);
+      const migrations: { up(db: Knex): Promise<void>; down(db: Knex): Promise<void> }[] = await Promise.all(
+        MIGRATIONS.map((name) => import(path.join(FOLDER, name))),
+      );
+      for (const migration of migrations.toReversed()) {
+        await migration.down(opened.db);
+      }
+      for (const migration of migrations) {
+        await migration.up(opened.db);
+      }
       expect((await addReleased(opened.store)).version).toBe(2);
     });
 

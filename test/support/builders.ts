@@ -18,6 +18,7 @@ export const POLICY: Policy = {
   absentGraceMs: 2 * MINUTE,
   maxSubmissions: 5,
   maxReruns: 5,
+  maxCancels: 10,
   maxUploadAttempts: 5,
 };
 
@@ -47,6 +48,7 @@ export function aTask(runs: readonly Partial<TaskRun>[], more: Partial<TaskStatu
       runId,
       state: 'pending',
       reasonCreated: runId === 0 ? 'scheduled' : 'retry',
+      scheduled: NOW - 40 * MINUTE,
       ...run,
     })),
   };
@@ -101,6 +103,7 @@ export function aMapping(more: Partial<Mapping> = {}): Mapping {
     priority: 2,
     retriesReported: 0,
     reruns: 0,
+    cancels: 0,
     takenUntil: null,
     deadline: NOW + 60 * MINUTE,
     nextCheckAt: NOW - 1,

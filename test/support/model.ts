@@ -139,7 +139,7 @@ function withLastRun(task: Observation['task'], reasonResolved: string): Observa
 }
 
 function newRun(task: TaskStatus, reasonCreated: string): TaskRun {
-  return { runId: task.runs.length, state: 'pending', reasonCreated };
+  return { runId: task.runs.length, state: 'pending', reasonCreated, scheduled: NOW };
 }
 
 /** The queue tries again by itself while retries are left. */

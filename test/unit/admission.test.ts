@@ -11,7 +11,7 @@ import {
 } from '../../src/reflector/admission.ts';
 import { NOW, TASK_ID } from '../support/builders.ts';
 
-const TASK = { taskId: TASK_ID, runId: 0, externalId: `${TASK_ID}/0/1` };
+const TASK = { taskId: TASK_ID, runId: 0, externalId: `${TASK_ID}/0/1`, scheduled: NOW };
 const RULES = {
   isIgnored: () => false,
   isRestricted: (builder: string) => builder.startsWith('release-'),

@@ -1,3 +1,5 @@
+import { readdirSync } from 'node:fs';
+import path from 'node:path';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import type { Knex } from 'knex';
 import { connect, migrate } from '../../src/db/connection.ts';
@@ -57,7 +59,7 @@ describe('the URL of the database', () => {
 describe('a database in memory', () => {
   it('is one and the same for everything that is asked of its pool', async () => {
     const db = open('sqlite::memory:');
-    expect(await migrate(db)).toEqual(['001_mappings.js']);
+    expect(await migrate(db)).toEqual(readdirSync(path.resolve(import.meta.dirname, '../../migrations')).sort());
     const store = createMappingStore(db);
     const none = { refusing: 0, held: 0, intended: 0, submitted: 0, cancelling: 0 };
     expect(await Promise.all([1, 2, 3].map(() => store.countByState()))).toEqual([none, none, none]);

@@ -48,12 +48,17 @@ const request: fc.Arbitrary<RequestView> = fc.oneof(
   builds.map((list) => aRequest({ builds: list })),
   builds.map((list) => aRequest({ state: 'building', builds: [...list, aBuild(undefined)] })),
   fc
-    .tuple(builds, fc.option(fc.constantFrom(...RESULT_NAMES), { nil: undefined }), fc.boolean(), fc.boolean())
-    .map(([list, results, hasBuild, isShutdown]) =>
+    .tuple(
+      builds,
+      fc.option(fc.constantFrom(...RESULT_NAMES), { nil: undefined }),
+      ...[fc.boolean(), fc.boolean(), fc.boolean()],
+    )
+    .map(([list, results, hasBuild, isShutdown, isSettling]) =>
       aRequest({
         state: 'complete',
         builds: hasBuild ? [...list, aBuild(results, { isComplete: true })] : list,
         ...(results === undefined ? {} : { results }),
+        ...(isSettling ? { isSettling } : {}),
         ...(results === 'CANCELLED' ? { cancelledBy: isShutdown ? 'master-shutdown' : 'person' } : {}),
       }),
     ),
@@ -81,6 +86,7 @@ const mapping: fc.Arbitrary<Mapping> = fc
     submissions: fc.integer({ min: 1, max: 6 }),
     retriesReported: fc.integer({ min: 0, max: 3 }),
     reruns: fc.integer({ min: 0, max: 6 }),
+    cancels: fc.integer({ min: 0, max: 11 }),
     attempts: fc.integer({ min: 0, max: 6 }),
     takenUntil: fc.option(minutes(-5, 20)),
     absentSince: fc.option(minutes(-5, 0)),
@@ -110,6 +116,12 @@ function check(property: (seen: Observation, actions: readonly Action[]) => void
     fc.property(observation, (o) => property(o, decide(o, POLICY, NOW))),
     { numRuns: 5000 },
   );
+}
+
+function settled(o: Observation): Observation {
+  return o.request.kind === 'present'
+    ? { ...o, request: { ...o.request, value: { ...o.request.value, isSettling: false } } }
+    : o;
 }
 
 describe('decide, for anything that can be seen', () => {
@@ -198,7 +210,8 @@ describe('decide, for anything that can be seen', () => {
   it('at rest, does not keep a run claimed that no request stands behind', () => {
     fc.assert(
       fc.property(observation, (o) => {
-        const { observation: end } = settle(o, 24);
+        // What is on its way comes some time, and then the run is resolved.
+        const { observation: end } = settle(settled(settle(o, 24).observation), 24);
         const last = end.task.kind === 'present' ? end.task.value.runs.at(-1) : undefined;
         if (end.mapping === null || (last?.runId ?? -1) < end.mapping.runId) {
           return;

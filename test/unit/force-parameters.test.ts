@@ -27,7 +27,7 @@ function scheduler(parameters = PARAMETERS, hasPriority = false) {
 function spec(properties: Record<string, unknown>, more: Partial<BuildSpec> = {}): BuildSpec {
   return {
     ...{ taskId: TASK_ID, runId: 0, externalId: `${TASK_ID}/0/1`, priority: 'high', builder: 'b', properties },
-    ...{ branch: 'main', revision: null, repository: null, project: null },
+    ...{ branch: 'main', revision: null, repository: null, project: null, scheduled: 0 },
     ...more,
   };
 }

@@ -50,7 +50,7 @@ describe('a task', () => {
         ...common,
         taskId,
         retriesLeft: 5,
-        runs: [{ runId: 0, state: 'pending', reasonCreated: 'scheduled' }],
+        runs: [{ runId: 0, state: 'pending', reasonCreated: 'scheduled', scheduled: now }],
       },
     });
     expect(await queue.task(taskId)).toEqual({
@@ -86,7 +86,10 @@ describe('a run', () => {
     const taskId = await createTask();
     const claimed = await queue.claim(taskId, 0);
     const takenUntil = fixture.clock.now() + 20 * 60_000;
-    expect(claimed.runs).toEqual([{ runId: 0, state: 'running', reasonCreated: 'scheduled', ...WORKER, takenUntil }]);
+    const scheduled = fixture.clock.now();
+    expect(claimed.runs).toEqual([
+      { runId: 0, state: 'running', reasonCreated: 'scheduled', scheduled, ...WORKER, takenUntil },
+    ]);
     await queue.claim(taskId, 0);
     fixture.clock.advance(60_000);
     expect(await queue.reclaim(taskId, 0)).toEqual({ takenUntil: fixture.clock.now() + 20 * 60_000 });

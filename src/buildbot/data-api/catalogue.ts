@@ -10,8 +10,10 @@ const FRESH_MS = 10_000;
 const STALE_MS = 3_600_000;
 
 export interface Catalogue {
-  /** @throws LegacyCiError; `legacy-ci-rejected` if there is no such ForceScheduler */
+  /** @throws LegacyCiError; `legacy-ci-forbidden` if there is no such ForceScheduler: an operator has to mend that */
   forceScheduler(): Promise<ForceSchedulerAnswer>;
+  /** The ForceScheduler's builders; read again when `wanted` is not among them. @throws LegacyCiError */
+  builders(wanted: string): Promise<ReadonlySet<string>>;
   /** Every ForceScheduler there is, just read. */
   forceSchedulers(): Promise<readonly ForceSchedulerAnswer[]>;
   /** Names by id; reads again when one of the ids is not known. */
@@ -66,14 +68,20 @@ export function createCatalogue(rest: RestClient, clock: Clock, name: string): C
     return answer.workers.map((worker): [number, string] => [worker.workerid, worker.name]);
   });
 
+  function own(all: readonly ForceSchedulerAnswer[]): ForceSchedulerAnswer {
+    const found = all.find((scheduler) => scheduler.name === name);
+    if (found === undefined) {
+      throw new LegacyCiError('legacy-ci-forbidden', `the master has no ForceScheduler "${name}"`);
+    }
+    return found;
+  }
+
   return {
     forceSchedulers,
-    async forceScheduler() {
-      const found = (await recentSchedulers()).find((scheduler) => scheduler.name === name);
-      if (found === undefined) {
-        throw new LegacyCiError('legacy-ci-rejected', `the master has no ForceScheduler "${name}"`);
-      }
-      return found;
+    forceScheduler: async () => own(await recentSchedulers()),
+    async builders(wanted) {
+      const known = new Set(own(await recentSchedulers()).builder_names);
+      return known.has(wanted) ? known : new Set(own(await forceSchedulers()).builder_names);
     },
     builderNames,
     workerNames,

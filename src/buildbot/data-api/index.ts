@@ -92,7 +92,7 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
 
   return {
     check,
-    builders: async () => new Set((await catalogue.forceScheduler()).builder_names),
+    builders: (wanted) => catalogue.builders(wanted),
     problems: async (spec) => forceParameters(spec, await catalogue.forceScheduler()).problems,
     collapseKey: (spec) => (options.collapseGuard ? collapseKey(spec) : null),
     submit,
@@ -100,6 +100,7 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
     readMany: reader.readMany,
     async cancel(request, reason) {
       await rest.control(`buildrequests/${request.buildRequestId}`, 'cancel', { reason });
+      return { kind: 'asked' };
     },
     outcome: (request) => readOutcome(rest, request),
     watch: async (listener) => startWatch({ url, session, clock, log: options.log, ...listener }),
