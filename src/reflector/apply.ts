@@ -385,17 +385,20 @@ async function resolved(status: TaskStatus, resolution: string, pass: Pass, cont
 
 async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
   const request = requestOf(pass);
-  const { cancels } = mappingOf(pass);
+  const mapping = mappingOf(pass);
+  const { cancels } = mapping;
   const { ci, clock, timing, maxCancels } = context;
   const others = await stillWanted(request.sharedWith ?? [], context);
   if (others.length > 0) {
     // Whoever is the last to want the build stops it.
+    if (mapping.state !== 'cancelling') {
+      noteNoCancel(pass, context, `its build goes on, for build request ${others.join(', ')}`);
+    }
     await update(pass, context, {
       state: 'cancelling',
       hasSlot: false,
-      nextCheckAt: clock.now() + timing.cancelRetryMs,
+      nextCheckAt: clock.now() + MAX_CANCEL_RETRY_MS,
     });
-    noteNoCancel(pass, context, `its build goes on, for build request ${others.join(', ')}`);
     return 'observe';
   }
   const answer = await ci.cancel(request, because);

@@ -10,7 +10,8 @@ export interface Story {
   readonly tell: (world: World) => Promise<void>;
 }
 
-const ARTIFACTS = [
+/** Of a run that has no build. */
+const EXPLAINED = [
   'public/buildbot/status.json',
   'public/logs/live.log',
   'public/logs/live_backing.log',
@@ -19,25 +20,45 @@ const ARTIFACTS = [
 
 /** The results of all builds of a task, in Buildbot's codes. */
 async function results(world: World, taskId: string): Promise<(number | null)[]> {
-  return (await world.builds(taskId)).map((build) => build.results);
+  return (await world.legacy.builds(taskId)).map((build) => build.results);
 }
 
-async function building(world: World, taskId: string, runs: readonly string[] = ['running']): Promise<void> {
-  await world.until('the build to run and the run to be claimed', async () => {
-    const open = (await world.builds(taskId)).filter((build) => !build.complete);
-    // Buildbot 3.7 itself loses a build whose worker or master dies while it prepares the worker: not the story here.
-    return (
-      open.length === 1 &&
-      open[0]?.state_string === 'building' &&
-      JSON.stringify(world.runs(taskId)) === JSON.stringify(runs)
-    );
+/** How a task ended on both sides. */
+interface End {
+  readonly runs: readonly string[];
+  /** Of all its builds, in Buildbot's codes. */
+  readonly results: readonly (number | null)[];
+  /** How many build requests were made for it; one unless given. */
+  readonly requests?: number;
+}
+
+/** Runs that the bridge itself resolved have all artifacts; one that ended otherwise has at most the link to its page. */
+const RESOLVED_BY_BRIDGE = /completed|failed|internal-error|worker-shutdown/;
+
+async function ended(world: World, taskId: string, end: End): Promise<void> {
+  expect(world.runs(taskId)).toEqual(end.runs);
+  expect(await results(world, taskId)).toEqual(end.results);
+  expect(await world.legacy.requests(taskId)).toHaveLength(end.requests ?? 1);
+  end.runs.forEach((run, runId) => {
+    const names = world.artifactNames(taskId, runId);
+    if (RESOLVED_BY_BRIDGE.test(run)) {
+      expect({ taskId, runId, names }).toEqual({ taskId, runId, names: world.legacy.ways.artifacts });
+    } else if (!/canceled/.test(run)) {
+      expect(names.filter((name) => name !== 'public/logs/live.log')).toEqual([]);
+    }
   });
+}
+
+/** A build runs, can be interrupted, and the last of these runs is its own. */
+async function building(world: World, taskId: string, runs: readonly string[] = ['running']): Promise<void> {
+  await world.legacy.begun(taskId, runs.length);
+  await world.until('the run to be claimed', () => JSON.stringify(world.runs(taskId)) === JSON.stringify(runs));
 }
 
 async function requestsComplete(world: World, taskId: string): Promise<void> {
   await world.until('every build request to be complete', async () => {
-    const requests = await world.requests(taskId);
-    return requests.length > 0 && requests.every((request) => request.complete);
+    const requests = await world.legacy.requests(taskId);
+    return requests.length > 0 && requests.every(({ isComplete }) => isComplete);
   });
 }
 
@@ -54,9 +75,7 @@ export const STORIES: readonly Story[] = [
         properties: { locale: 'de', number: 7, flag: true },
       });
       await world.resolved(taskId, 'completed');
-      expect(world.runs(taskId)).toEqual(['completed/completed']);
-      expect(await results(world, taskId)).toEqual([0]);
-      expect(world.artifactNames(taskId, 0)).toEqual(ARTIFACTS);
+      await ended(world, taskId, { runs: ['completed/completed'], results: [0] });
       const properties = JSON.parse(world.artifact(taskId, 0, 'public/properties.json'));
       expect(properties.taskId[0]).toBe(taskId);
       expect(properties.product).toEqual(['widget', 'Force Build Form']);
@@ -79,7 +98,7 @@ export const STORIES: readonly Story[] = [
     async tell(world) {
       const taskId = await world.createTask({ builder: 'warnings' });
       await world.resolved(taskId, 'failed');
-      expect(await results(world, taskId)).toEqual([1]);
+      await ended(world, taskId, { runs: ['failed/failed'], results: [1] });
       expect(status(world, taskId)).toMatchObject({ resultName: 'WARNINGS', treeherder: { colour: 'orange' } });
     },
   },
@@ -88,8 +107,7 @@ export const STORIES: readonly Story[] = [
     async tell(world) {
       const taskId = await world.createTask({ builder: 'failure' });
       await world.resolved(taskId, 'failed');
-      expect(await results(world, taskId)).toEqual([2]);
-      expect(world.artifactNames(taskId, 0)).toEqual(ARTIFACTS);
+      await ended(world, taskId, { runs: ['failed/failed'], results: [2] });
     },
   },
   {
@@ -97,7 +115,7 @@ export const STORIES: readonly Story[] = [
     async tell(world) {
       const taskId = await world.createTask({ builder: 'exception' });
       await world.resolved(taskId, 'exception', 'internal-error');
-      expect(await results(world, taskId)).toEqual([4]);
+      await ended(world, taskId, { runs: ['exception/internal-error'], results: [4] });
     },
   },
   {
@@ -105,12 +123,10 @@ export const STORIES: readonly Story[] = [
     async tell(world) {
       const taskId = await world.createTask({ builder: 'retry-once' });
       await world.resolved(taskId, 'completed');
-      expect(await results(world, taskId)).toEqual([5, 0]);
-      expect(await world.requests(taskId)).toHaveLength(1);
       // Where the first run was claimed before the RETRY, it ended worker-shutdown, and the queue made the second.
-      const runs = world.runs(taskId);
-      expect(runs.at(-1)).toBe('completed/completed');
-      expect(runs.slice(0, -1).every((run) => run === 'exception/worker-shutdown')).toBe(true);
+      const retried = world.runs(taskId).slice(0, -1);
+      expect(retried.every((run) => run === 'exception/worker-shutdown')).toBe(true);
+      await ended(world, taskId, { runs: [...retried, 'completed/completed'], results: [5, 0] });
     },
   },
   {
@@ -118,14 +134,13 @@ export const STORIES: readonly Story[] = [
     async tell(world) {
       const taskId = await world.createTask({ builder: 'slow' });
       await building(world, taskId);
-      await world.buildbot.killWorker();
+      await world.legacy.killWorker();
       await world.until('the run to end worker-shutdown', () => world.runs(taskId)[0] === 'exception/worker-shutdown');
-      await world.buildbot.startWorker();
+      await world.legacy.startWorker();
       await building(world, taskId, ['exception/worker-shutdown', 'running']);
-      await world.buildbot.finish(taskId);
+      await world.legacy.finish(taskId);
       await world.resolved(taskId, 'completed');
-      expect(await results(world, taskId)).toEqual([5, 0]);
-      expect(await world.requests(taskId)).toHaveLength(1);
+      await ended(world, taskId, { runs: ['exception/worker-shutdown', 'completed/completed'], results: [5, 0] });
       expect(status(world, taskId, 0)).toMatchObject({ resultName: 'RETRY', treeherder: { result: 'retry' } });
     },
   },
@@ -134,24 +149,22 @@ export const STORIES: readonly Story[] = [
     async tell(world) {
       const taskId = await world.createTask({ builder: 'slow', retries: 0 });
       await building(world, taskId);
-      await world.buildbot.killWorker();
-      await world.buildbot.startWorker();
+      await world.legacy.killWorker();
+      await world.legacy.startWorker();
       await building(world, taskId, ['exception/worker-shutdown', 'running']);
-      await world.buildbot.finish(taskId);
+      await world.legacy.finish(taskId);
       await world.resolved(taskId, 'completed');
-      expect(world.runs(taskId)).toEqual(['exception/worker-shutdown', 'completed/completed']);
-      expect(await world.requests(taskId)).toHaveLength(1);
+      await ended(world, taskId, { runs: ['exception/worker-shutdown', 'completed/completed'], results: [5, 0] });
     },
   },
   {
     name: 'canceled in Taskcluster while pending',
     async tell(world) {
       const taskId = await world.createTask({ builder: 'noworker' });
-      await world.until('a build request', async () => (await world.requests(taskId)).length === 1);
+      await world.until('a build request', async () => (await world.legacy.requests(taskId)).length === 1);
       await world.client.cancelTask(taskId);
       await requestsComplete(world, taskId);
-      expect(world.runs(taskId)).toEqual(['exception/canceled']);
-      expect(await results(world, taskId)).toEqual([]);
+      await ended(world, taskId, { runs: ['exception/canceled'], results: [] });
     },
   },
   {
@@ -161,21 +174,20 @@ export const STORIES: readonly Story[] = [
       await building(world, taskId);
       await world.client.cancelTask(taskId);
       await requestsComplete(world, taskId);
-      expect(world.runs(taskId)).toEqual(['exception/canceled']);
-      expect(await results(world, taskId)).toEqual([6]);
+      await ended(world, taskId, { runs: ['exception/canceled'], results: [world.legacy.ways.stopped] });
     },
   },
   {
     name: 'canceled in Taskcluster while it is being submitted',
     async tell(world) {
-      const held = world.gate.hold(/POST .*forceschedulers/, 'answer');
+      const held = world.legacy.holdSubmission('answer');
       const taskId = await world.createTask({ builder: 'slow' });
       await held.reached;
       await world.client.cancelTask(taskId);
-      world.gate.release();
+      world.legacy.release();
       await requestsComplete(world, taskId);
       expect(world.runs(taskId)).toEqual(['exception/canceled']);
-      expect(await world.requests(taskId)).toHaveLength(1);
+      expect(await world.legacy.requests(taskId)).toHaveLength(1);
     },
   },
   {
@@ -184,7 +196,7 @@ export const STORIES: readonly Story[] = [
       const taskId = await world.createTask({ builder: 'noworker', deadlineInMs: 4000 });
       await world.resolved(taskId, 'exception', 'deadline-exceeded');
       await requestsComplete(world, taskId);
-      expect(await results(world, taskId)).toEqual([]);
+      await ended(world, taskId, { runs: ['exception/deadline-exceeded'], results: [] });
     },
   },
   {
@@ -194,18 +206,17 @@ export const STORIES: readonly Story[] = [
       await building(world, taskId);
       await world.resolved(taskId, 'exception', 'deadline-exceeded');
       await requestsComplete(world, taskId);
-      expect(await results(world, taskId)).toEqual([6]);
+      await ended(world, taskId, { runs: ['exception/deadline-exceeded'], results: [world.legacy.ways.stopped] });
     },
   },
   {
     name: 'cancelled in Buildbot before it starts',
     async tell(world) {
       const taskId = await world.createTask({ builder: 'noworker' });
-      await world.until('a build request', async () => (await world.requests(taskId)).length === 1);
-      const [request] = await world.requests(taskId);
-      await world.buildbot.control(`buildrequests/${request?.buildrequestid}`, 'cancel');
+      await world.until('a build request', async () => (await world.legacy.requests(taskId)).length === 1);
+      await world.legacy.cancelRequest(taskId);
       await world.resolved(taskId, 'exception', 'canceled');
-      expect(await world.requests(taskId)).toHaveLength(1);
+      await ended(world, taskId, { runs: ['exception/canceled'], results: [] });
     },
   },
   {
@@ -213,11 +224,10 @@ export const STORIES: readonly Story[] = [
     async tell(world) {
       const taskId = await world.createTask({ builder: 'slow' });
       await building(world, taskId);
-      const [build] = await world.builds(taskId);
-      await world.buildbot.control(`builds/${build?.buildid}`, 'stop');
+      await world.legacy.stopBuild(taskId);
       await world.resolved(taskId, 'exception', 'canceled');
-      expect(await results(world, taskId)).toEqual([6]);
-      expect(world.artifactNames(taskId, 0)).toEqual(ARTIFACTS);
+      await ended(world, taskId, { runs: ['exception/canceled'], results: [world.legacy.ways.stopped] });
+      expect(world.artifactNames(taskId, 0)).toEqual(world.legacy.ways.artifacts);
     },
   },
   {
@@ -225,13 +235,14 @@ export const STORIES: readonly Story[] = [
     async tell(world) {
       const taskId = await world.createTask({ builder: 'slow' });
       await building(world, taskId);
-      await world.buildbot.stopMaster();
-      await world.buildbot.startMaster();
+      await world.legacy.stopMaster();
+      await world.legacy.startMaster();
       await building(world, taskId, ['exception/worker-shutdown', 'running']);
-      await world.buildbot.finish(taskId);
+      await world.legacy.finish(taskId);
       await world.resolved(taskId, 'completed');
-      expect(await results(world, taskId)).toEqual([6, 0]);
-      expect(await world.requests(taskId)).toHaveLength(2);
+      const { results: lost, requests } = world.legacy.ways.masterStopped;
+      const runs = ['exception/worker-shutdown', 'completed/completed'];
+      await ended(world, taskId, { runs, results: [lost, 0], requests });
     },
   },
   {
@@ -239,13 +250,12 @@ export const STORIES: readonly Story[] = [
     async tell(world) {
       const taskId = await world.createTask({ builder: 'slow' });
       await building(world, taskId);
-      await world.buildbot.killMaster();
-      await world.buildbot.startMaster();
+      await world.legacy.killMaster();
+      await world.legacy.startMaster();
       await building(world, taskId, ['exception/worker-shutdown', 'running']);
-      await world.buildbot.finish(taskId);
+      await world.legacy.finish(taskId);
       await world.resolved(taskId, 'completed');
-      expect(await results(world, taskId)).toEqual([5, 0]);
-      expect(await world.requests(taskId)).toHaveLength(1);
+      await ended(world, taskId, { runs: ['exception/worker-shutdown', 'completed/completed'], results: [5, 0] });
     },
   },
   {
@@ -256,9 +266,8 @@ export const STORIES: readonly Story[] = [
       await world.client.rerunTask(taskId);
       await world.until('a second run', () => world.runs(taskId).length === 2);
       await world.resolved(taskId, 'completed');
-      expect(world.runs(taskId)).toEqual(['completed/completed', 'completed/completed']);
-      expect(await results(world, taskId)).toEqual([0, 0]);
-      expect(await world.requests(taskId)).toHaveLength(2);
+      const runs = ['completed/completed', 'completed/completed'];
+      await ended(world, taskId, { runs, results: [0, 0], requests: 2 });
     },
   },
   {
@@ -269,7 +278,7 @@ export const STORIES: readonly Story[] = [
       await world.client.rerunTask(taskId);
       await world.until('a second run', () => world.runs(taskId).length === 2);
       await world.resolved(taskId, 'failed');
-      expect(await results(world, taskId)).toEqual([2, 2]);
+      await ended(world, taskId, { runs: ['failed/failed', 'failed/failed'], results: [2, 2], requests: 2 });
     },
   },
   {
@@ -280,20 +289,20 @@ export const STORIES: readonly Story[] = [
       await world.client.cancelTask(taskId);
       await world.client.rerunTask(taskId);
       await building(world, taskId, ['exception/canceled', 'running']);
-      await world.buildbot.finish(taskId);
+      await world.legacy.finish(taskId);
       await world.resolved(taskId, 'completed');
-      expect(await results(world, taskId)).toEqual([6, 0]);
+      const runs = ['exception/canceled', 'completed/completed'];
+      await ended(world, taskId, { runs, results: [world.legacy.ways.stopped, 0], requests: 2 });
     },
   },
   {
-    name: 'two tasks for the same builder and sourcestamp at once both get a build of their own',
+    name: 'three tasks for the same builder and sourcestamp at once are all built',
     async tell(world) {
       const revision = 'the-same-revision';
       const taskIds = await Promise.all([1, 2, 3].map(() => world.createTask({ builder: 'quick-2', revision })));
       for (const taskId of taskIds) {
         await world.resolved(taskId, 'completed');
-        expect(await results(world, taskId)).toEqual([0]);
-        expect(await world.requests(taskId)).toHaveLength(1);
+        await ended(world, taskId, { runs: ['completed/completed'], results: [0] });
       }
     },
   },
@@ -307,35 +316,34 @@ export const STORIES: readonly Story[] = [
       const native = { workerGroup: 'native', workerId: 'native' };
       await world.client.claimTask(before, 0, native);
       expect(world.runs(bridged)).toEqual([]);
-      expect(await world.requests(bridged)).toEqual([]);
+      expect(await world.legacy.requests(bridged)).toEqual([]);
       await world.client.reportCompleted(before, 0);
       await world.resolved(bridged, 'completed');
       await world.until('the task after it to be pending', () => world.runs(after)[0] === 'pending');
       await world.client.claimTask(after, 0, native);
       await world.client.reportCompleted(after, 0);
       expect(world.runs(after)).toEqual(['completed/completed']);
+      await ended(world, bridged, { runs: ['completed/completed'], results: [0] });
     },
   },
   {
     name: 'bad payloads are refused with a log that says what is wrong and how to mend it',
     async tell(world) {
-      const refused: [unknown, string, (readonly string[])?][] = [
+      const refused: (readonly [unknown, string, (readonly string[])?])[] = [
         [{ sourcestamp: { branch: 'main' } }, 'payload.buildername'],
         [{ buildername: 'no-such-builder' }, 'there is no builder "no-such-builder"'],
-        [{ buildername: 'outside' }, 'there is no builder "outside"'],
         [{ buildername: 5, sourcestamp: 'x', properties: [] }, 'payload.properties'],
         [{ buildername: 'success', surprise: 1 }, 'surprise'],
-        [{ buildername: 'success', properties: { a: '1', b: '2', c: '3', d: '4' } }, 'util.StringParameter(name="d"'],
-        [{ buildername: 'success', properties: { number: 'many' } }, 'payload.properties.number'],
         [{ buildername: 'release-x' }, 'buildbot-bridge:builder-name:release-x'],
         [{ buildername: 'release-x' }, 'restricted', ['buildbot-bridge:builder-name:release-y']],
+        ...world.legacy.ways.refused,
       ];
       for (const [payload, words, scopes] of refused) {
         const taskId = await world.createTask({ payload, scopes: scopes ?? [] });
         await world.resolved(taskId, 'exception', 'malformed-payload');
         expect(world.artifact(taskId, 0, 'public/logs/live_backing.log')).toContain(words);
-        expect(world.artifactNames(taskId, 0)).toEqual(ARTIFACTS);
-        expect(await world.requests(taskId)).toEqual([]);
+        expect(world.artifactNames(taskId, 0)).toEqual(EXPLAINED);
+        expect(await world.legacy.requests(taskId)).toEqual([]);
       }
     },
   },

@@ -1,11 +1,13 @@
 /** A small proxy in front of a server, where a test decides what becomes of a call: held before it, or after it. */
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
-import { type AddressInfo, connect } from 'node:net';
+import { type AddressInfo, connect, type Socket } from 'node:net';
 
 export interface HttpGate {
   readonly url: string;
   /** The next call that matches is held: before it reaches the server, or its answer before it reaches the caller. */
   hold(match: RegExp, when: 'request' | 'answer'): { readonly reached: Promise<void> };
+  /** Nothing passes any more, and what is open is cut off. */
+  cut(): void;
   /** Everything held is cut off, and all calls pass again. */
   release(): void;
   stop(): Promise<void>;
@@ -21,6 +23,7 @@ export async function startHttpGate(target: string): Promise<HttpGate> {
   const { hostname, port } = new URL(target);
   let holds: Hold[] = [];
   const held = new Set<ServerResponse>();
+  let isCut = false;
 
   function take(line: string, when: Hold['when']): Hold | undefined {
     const found = holds.find((hold) => hold.when === when && hold.match.test(line));
@@ -54,6 +57,15 @@ export async function startHttpGate(target: string): Promise<HttpGate> {
   }
 
   const server = createServer(pass);
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket) => {
+    if (isCut) {
+      socket.destroy();
+      return;
+    }
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+  });
   server.on('upgrade', (incoming, socket, head) => {
     const upstream = connect(Number(port), hostname, () => {
       const headers = incoming.rawHeaders.flatMap((value, i, all) => (i % 2 === 0 ? [`${value}: ${all[i + 1]}`] : []));
@@ -79,7 +91,14 @@ export async function startHttpGate(target: string): Promise<HttpGate> {
       holds.push({ match, when, reached });
       return { reached: promise };
     },
+    cut() {
+      isCut = true;
+      for (const socket of sockets) {
+        socket.destroy();
+      }
+    },
     release() {
+      isCut = false;
       holds = [];
       for (const response of held) {
         response.destroy();

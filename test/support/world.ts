@@ -1,6 +1,6 @@
 /**
- * Everything a scenario needs: a real RabbitMQ, a real database, a real Buildbot, an emulated queue that publishes to
- * the real RabbitMQ, and the daemon in a process of its own.
+ * Everything a scenario needs: a real RabbitMQ, a real database, a legacy CI, an emulated queue that publishes to the
+ * real RabbitMQ, and the daemon in a process of its own.
  */
 import { type Channel, type ChannelModel, connect } from 'amqplib';
 import slugid from 'slugid';
@@ -10,8 +10,9 @@ import { createFaults, type Faults } from '../../src/sandbox/faults.ts';
 import { createQueueEmulator, type QueueEmulator, type TaskView } from '../../src/sandbox/queue/emulator.ts';
 import { type Daemon, startDaemon } from './daemon.ts';
 import { eventually } from './eventually.ts';
-import { type HttpGate, startHttpGate } from './http-gate.ts';
-import { type Buildbot, mariadb, rabbitmq, startBuildbot } from './services/index.ts';
+import { startDataApiSide } from './legacy/data-api.ts';
+import type { LegacySide } from './legacy/legacy-side.ts';
+import { mariadb, rabbitmq } from './services/index.ts';
 
 /** What a scenario asks for of a task. */
 export interface TaskWish {
@@ -32,9 +33,7 @@ export interface World {
   readonly faults: Faults;
   /** The queue as a person or a scheduler uses it, with all scopes. */
   readonly client: Queue;
-  readonly buildbot: Buildbot;
-  /** Between the daemon and Buildbot. */
-  readonly gate: HttpGate;
+  readonly legacy: LegacySide;
   daemon: Daemon;
   /** Starts the daemon (again). */
   startDaemon(): Promise<void>;
@@ -45,10 +44,6 @@ export interface World {
   task(taskId: string): TaskView;
   /** The states and reasons of the task's runs, such as `exception/worker-shutdown`. */
   runs(taskId: string): string[];
-  /** All build requests of a task, oldest first. */
-  requests(taskId: string): Promise<BuildRequest[]>;
-  /** All builds of a task, oldest first. */
-  builds(taskId: string): Promise<BuildRecord[]>;
   /** An artifact of a run as text; throws when there is none. */
   artifact(taskId: string, runId: number, name: string): string;
   /** The names of a run's artifacts, sorted. */
@@ -56,22 +51,11 @@ export interface World {
   stop(): Promise<void>;
 }
 
-export interface BuildRequest {
-  readonly buildrequestid: number;
-  readonly complete: boolean;
-  readonly results: number;
-}
-export interface BuildRecord {
-  readonly buildid: number;
-  readonly complete: boolean;
-  readonly results: number | null;
-  readonly state_string: string;
-}
-
 export interface WorldOptions {
   readonly services?: readonly string[];
   readonly claimTimeoutMs?: number;
-  readonly collapse?: boolean;
+  /** Starts the legacy CI; a Buildbot 3.7 with default settings unless given. */
+  readonly legacy?: () => Promise<LegacySide>;
   /** Merged into the daemon's configuration. */
   readonly config?: Record<string, unknown>;
 }
@@ -102,8 +86,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const rabbit = rabbitmq();
   const pulse = await openPulse(rabbit.adminUrl);
   const database = await mariadb().createDatabase();
-  const buildbot = await startBuildbot({ collapse: options.collapse ?? true });
-  const gate = await startHttpGate(buildbot.url);
+  const legacy = await (options.legacy ?? startDataApiSide)();
   const faults = createFaults();
   const queue = createQueueEmulator({
     clock: systemClock,
@@ -127,11 +110,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     },
     pulse: { url: rabbit.url, namespace: 'bridge' },
     database: { url: database.url },
-    legacyCi: {
-      kind: 'data-api',
-      absentGrace: '3s',
-      dataApi: { url: gate.url, forceScheduler: 'bridge', collapseGuard: options.collapse ?? true },
-    },
+    legacyCi: legacy.config,
     builders: { ignored: ['^ignored-'], restricted: ['^release-.*$'] },
     reflector: { schedule: '* * * * * *', recheck: '1s', reclaimThreshold: '10m' },
     bridge: { lease: '6s' },
@@ -144,8 +123,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     queue,
     faults,
     client,
-    buildbot,
-    gate,
+    legacy,
     daemon: await startDaemon(config, options.services),
     async startDaemon() {
       world.daemon = await startDaemon(config, options.services);
@@ -181,25 +159,6 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
       world
         .task(taskId)
         .status.runs.map((run) => (run.reasonResolved ? `${run.state}/${run.reasonResolved}` : run.state)),
-    async requests(taskId) {
-      const { buildsets } = await buildbot.get<{ buildsets: { bsid: number }[] }>(
-        `buildsets?reason__contains=${encodeURIComponent(taskId)}`,
-      );
-      const found: BuildRequest[] = [];
-      for (const { bsid } of buildsets) {
-        const answer = await buildbot.get<{ buildrequests: BuildRequest[] }>(`buildrequests?buildsetid__eq=${bsid}`);
-        found.push(...answer.buildrequests);
-      }
-      return found.sort((a, b) => a.buildrequestid - b.buildrequestid);
-    },
-    async builds(taskId) {
-      const found: BuildRecord[] = [];
-      for (const { buildrequestid } of await world.requests(taskId)) {
-        const answer = await buildbot.get<{ builds: BuildRecord[] }>(`builds?buildrequestid__eq=${buildrequestid}`);
-        found.push(...answer.builds);
-      }
-      return found.sort((a, b) => a.buildid - b.buildid);
-    },
     artifact(taskId, runId, name) {
       const found = world.task(taskId).artifacts.find((artifact) => artifact.runId === runId && artifact.name === name);
       const content = found?.content();
@@ -215,11 +174,9 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
         .map(({ name }) => name)
         .sort(),
     async stop() {
-      gate.release();
       await world.daemon.stop();
-      await gate.stop();
       await queue.stop();
-      await buildbot.stop();
+      await legacy.stop();
       await database.drop();
       await pulse.connection.close();
     },

@@ -1,0 +1,129 @@
+/** Cancels of build requests, on the real mapping store: asked for, shared, impossible, and given up. */
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import pino from 'pino';
+import slugid from 'slugid';
+import { connect, migrate } from '../../src/db/connection.ts';
+import { createMappingStore } from '../../src/db/mapping-store.ts';
+import type { RequestView } from '../../src/domain/build.ts';
+import type { CancelAnswer, MappingStore } from '../../src/ports.ts';
+import { createReconciler } from '../../src/reflector/reconcile.ts';
+import { aBuild, aTask, exception, MINUTE, NOW, POLICY } from '../support/builders.ts';
+import { createManualClock, type ManualClock } from '../support/queue-emulator.ts';
+import { aLegacyCi, aQueue } from '../support/stubs.ts';
+
+let store: MappingStore;
+let clock: ManualClock;
+beforeEach(async () => {
+  clock = createManualClock(NOW);
+  const db = connect('sqlite::memory:');
+  await migrate(db);
+  store = createMappingStore(db);
+});
+afterEach(() => store.close());
+
+/** A task whose run was claimed and whose request builds; the task is canceled by now. */
+async function canceledTask(buildRequestId: number): Promise<string> {
+  const taskId = slugid.nice();
+  const stored = await store.insert(
+    {
+      ...{ taskId, runId: 0, taskGroupId: taskId, builder: 'b', state: 'intended', externalId: `${taskId}/0/1` },
+      ...{ submissions: 1, collapseKey: null, hasSlot: false, priority: 2, deadline: NOW + 600 * MINUTE },
+      takenUntil: null,
+    },
+    { owner: 'test', leaseUntil: NOW, now: NOW },
+  );
+  if (stored.kind === 'stored') {
+    await store.release(stored.mapping, { state: 'submitted', buildRequestId, nextCheckAt: NOW }, NOW);
+  }
+  return taskId;
+}
+
+function bridge(answer: CancelAnswer, sharedWith: readonly number[] = []) {
+  const asked: number[] = [];
+  const request = (buildRequestId: number): RequestView => ({
+    ...{ buildRequestId, builder: 'b', state: 'building', builds: [aBuild(undefined)], sharedWith },
+  });
+  const queue = aQueue({
+    status: async (taskId) => ({ kind: 'present', value: { ...aTask([exception('canceled')]), taskId } }),
+  });
+  const ci = aLegacyCi({
+    readMany: async (ids) => new Map(ids.map((id) => [id, { kind: 'present', value: request(id) }])),
+    async cancel({ buildRequestId }) {
+      asked.push(buildRequestId);
+      return answer;
+    },
+  });
+  const log = pino({ level: 'silent' });
+  const reconciler = createReconciler({
+    ...{ queue, ci, store, clock, log, policy: POLICY, mode: 'normal', instance: 'test' },
+    rules: { isIgnored: () => false, isRestricted: () => false },
+    timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
+    ...{ reclaimThresholdMs: POLICY.reclaimThresholdMs, maxCancels: POLICY.maxCancels },
+    upload: { queue, ci, log, tempDir: '/nowhere', maxLogSize: 1 },
+    poke: () => undefined,
+    random: () => 0.5,
+  });
+  return { asked, reconcile: reconciler.reconcile };
+}
+
+const notes = async (taskId: string) =>
+  (await store.eventsOf(taskId)).filter(({ what }) => what === 'notCancelled').map(({ detail }) => detail);
+
+describe('a cancel', () => {
+  it('is repeated with waits that double, up to ten minutes, and is given up in the end', async () => {
+    const { asked, reconcile } = bridge({ kind: 'asked' });
+    const taskId = await canceledTask(17);
+    const waits: number[] = [];
+    for (let last = clock.now(); waits.length < 12; ) {
+      const before = asked.length;
+      await reconcile(taskId);
+      if (asked.length > before) {
+        waits.push((clock.now() - last) / 1000);
+        last = clock.now();
+      } else if (clock.now() - last > 60 * MINUTE) {
+        break;
+      }
+      clock.advance(5000);
+    }
+    expect(waits).toEqual([0, 15, 30, 60, 120, 240, 480, 600, 600, 600]);
+    expect(await notes(taskId)).toEqual([expect.stringContaining('given up')]);
+    expect(await store.openMapping(taskId)).toMatchObject({ state: 'cancelling', attempts: 0 });
+  });
+
+  it('that is impossible is not tried again, and the trace says why', async () => {
+    const { asked, reconcile } = bridge({ kind: 'impossible', why: 'no way to stop a running build is configured' });
+    const taskId = await canceledTask(17);
+    for (let minutes = 0; minutes < 60; minutes += 1) {
+      await reconcile(taskId);
+      clock.advance(MINUTE);
+    }
+    expect(asked).toEqual([17]);
+    expect(await notes(taskId)).toEqual(['no way to stop a running build is configured']);
+    expect(await store.openMapping(taskId)).toMatchObject({ state: 'cancelling' });
+  });
+
+  it('of a build that others want waits for them; the last one stops it', async () => {
+    const first = await canceledTask(17);
+    const second = await canceledTask(18);
+    const { asked, reconcile } = bridge({ kind: 'asked' }, [18]);
+    await reconcile(first);
+    expect(asked).toEqual([]);
+    expect(await notes(first)).toEqual([expect.stringContaining('build request 18')]);
+    await bridge({ kind: 'asked' }, [17]).reconcile(second);
+    clock.advance(11 * MINUTE);
+    await reconcile(first);
+    expect(asked).toEqual([17]);
+  });
+
+  it('of a build that a request of nobody known shares does not stop it', async () => {
+    const taskId = await canceledTask(17);
+    const { asked, reconcile } = bridge({ kind: 'asked' }, [4000]);
+    for (let minutes = 0; minutes < 30; minutes += 1) {
+      await reconcile(taskId);
+      clock.advance(MINUTE);
+    }
+    expect(asked).toEqual([]);
+    expect(await notes(taskId)).toHaveLength(1);
+    expect(await store.openMapping(taskId)).toMatchObject({ state: 'cancelling', cancels: 0 });
+  });
+});
