@@ -92,7 +92,7 @@ function adoptUrl(from: string | true, env: NodeJS.ProcessEnv): Secret {
 }
 
 function wholeConfig(file: string | undefined, env: NodeJS.ProcessEnv): Config {
-  if (file === undefined && env.BBB_CONFIG === undefined) {
+  if (file === undefined && (env.BBB_CONFIG ?? '') === '') {
     throw new ConfigError(
       '--adopt asks the Taskcluster queue about every task, so it needs the whole configuration: name the file with --config FILE or in the variable BBB_CONFIG',
     );
