@@ -14,7 +14,7 @@ import { describeError, isTransient } from './errors.ts';
 import { type Check, createHttpServer } from './http/server.ts';
 import type { Part } from './lifecycle.ts';
 import { createPulseBroker, type PulseBroker } from './listeners/pulse-broker.ts';
-import type { Broker, LegacyCi, MappingStore } from './ports.ts';
+import type { Broker, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { BuilderRules } from './reflector/admission.ts';
 import type { Timing } from './reflector/apply.ts';
 import type { Policy } from './reflector/decide.ts';
@@ -50,17 +50,7 @@ export interface BridgeProcess {
 export function createProcess(options: ProcessOptions): BridgeProcess {
   const { config, log, services } = options;
   const clock = systemClock;
-  const { taskcluster } = config;
-  const certificate = taskcluster.credentials.certificate?.reveal();
-  const queue = createQueueClient({
-    ...taskcluster,
-    credentials: {
-      clientId: taskcluster.credentials.clientId,
-      accessToken: taskcluster.credentials.accessToken.reveal(),
-      ...(certificate === undefined ? {} : { certificate }),
-    },
-    clock,
-  });
+  const queue = queueOf(config);
   const ci = createDataApi({ ...config.legacyCi.dataApi, clock, log: log.child({ service: 'legacy-listener' }) });
   const db = connect(config.database.url.reveal());
   const store = createMappingStore(db);
@@ -106,6 +96,20 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
     });
   }
   return { parts, bridge, store };
+}
+
+/** A client of the queue, with the bridge's own credentials and identity. */
+export function queueOf({ taskcluster }: Pick<Config, 'taskcluster'>): TaskQueue {
+  const certificate = taskcluster.credentials.certificate?.reveal();
+  return createQueueClient({
+    ...taskcluster,
+    credentials: {
+      clientId: taskcluster.credentials.clientId,
+      accessToken: taskcluster.credentials.accessToken.reveal(),
+      ...(certificate === undefined ? {} : { certificate }),
+    },
+    clock: systemClock,
+  });
 }
 
 function createPulse(config: Config, log: Logger): PulseBroker {

@@ -4,7 +4,15 @@
  */
 import type { Readable } from 'node:stream';
 import type { RequestView } from './domain/build.ts';
-import type { Instance, Mapping, MappingChanges, MappingState, NewMapping, TraceEvent } from './domain/mapping.ts';
+import type {
+  AdoptedMapping,
+  Instance,
+  Mapping,
+  MappingChanges,
+  MappingState,
+  NewMapping,
+  TraceEvent,
+} from './domain/mapping.ts';
 import type { ExceptionReason, Priority, TaskDefinition, TaskStatus } from './domain/task.ts';
 import type { BridgeError } from './errors.ts';
 
@@ -160,6 +168,8 @@ export type Leased =
 export interface MappingStore {
   /** Adds a mapping, leased to `owner` until `leaseUntil`. */
   insert(mapping: NewMapping, lease: { owner: string; leaseUntil: number; now: number }): Promise<Stored>;
+  /** Adds, in one statement, a mapping that was taken over from another bridge: leased to nobody, and due now. */
+  adopt(mapping: AdoptedMapping, now: number): Promise<Stored>;
   /** Takes the lease of the task's open mapping, if it has one and nobody else holds it. */
   lease(taskId: string, lease: { owner: string; leaseUntil: number; now: number }): Promise<Leased>;
   /** Takes the leases of mappings that are due (`nextCheckAt` reached, not leased), the most urgent first, in a fixed number of statements. */

@@ -2,12 +2,12 @@
 import process from 'node:process';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { SERVICES, type Service } from './bridge.ts';
-import { loadConfig, loadDatabaseUrl } from './config.ts';
-import { connect, migrate } from './db/connection.ts';
+import { loadConfig } from './config.ts';
 import { BridgeError, ConfigError, describeError } from './errors.ts';
 import { EXIT, runUntilSignal } from './lifecycle.ts';
 import { createLog } from './log.ts';
 import { createProcess } from './main.ts';
+import { ADOPT_VARIABLE, runMigrate } from './migrate.ts';
 import { readVersion } from './version.ts';
 
 interface GlobalOptions {
@@ -37,21 +37,14 @@ async function run(options: { services: readonly Service[] }, command: Command):
   return runUntilSignal({ parts, log, shutdownTimeoutMs: config.bridge.shutdownTimeout, process });
 }
 
-async function migrateDatabase(_options: object, command: Command): Promise<number> {
+async function migrateDatabase(options: { adopt?: string | true }, command: Command): Promise<number> {
   const { config: file } = command.optsWithGlobals<GlobalOptions>();
-  const db = connect(loadDatabaseUrl({ file, env: process.env }).reveal());
-  try {
-    const applied = await migrate(db);
-    for (const name of applied) {
-      process.stdout.write(`applied ${name}\n`);
-    }
-    process.stdout.write(
-      applied.length === 0 ? 'the database is up to date already\n' : 'the database is up to date\n',
-    );
-    return EXIT.ok;
-  } finally {
-    await db.destroy();
-  }
+  return runMigrate({
+    file,
+    env: process.env,
+    adopt: options.adopt,
+    say: (line) => process.stdout.write(`${line}\n`),
+  });
 }
 
 async function demo(options: { real?: boolean; keep?: boolean }): Promise<number> {
@@ -86,6 +79,17 @@ something did not stop in time (try again), ${EXIT.config} wrong configuration.`
   program
     .command('migrate')
     .description('bring the database up to date; safe to repeat')
+    .option('--adopt [url]', "then take over what the first bridge's database has under way; needs the whole --config")
+    .addHelpText(
+      'after',
+      `
+--adopt reads the table tasks of the first bridge (mysql://, postgres:// or sqlite:FILE), and never writes there. Stop
+the first bridge before, and start this one afterwards. A URL on the command line shows in the list of processes:
+without one, the variable ${ADOPT_VARIABLE} names it. One line is printed for each row: adopted (this bridge
+has it now), merged (another row of the same task counts), known (this bridge had it already), skipped or failed, and why.
+Exit codes: ${EXIT.ok} done, ${EXIT.failure} a bug, ${EXIT.usage} wrong usage, ${EXIT.tempFail} something could not be read or written (try again),
+${EXIT.config} wrong configuration.`,
+    )
     .action(async (options, command) => finish(await migrateDatabase(options, command)));
   program
     .command('demo')

@@ -20,6 +20,13 @@ const LOCK_TABLE = 'knex_migrations_lock';
 const SILENT = { warn: ignore, error: ignore, deprecate: ignore, debug: ignore };
 function ignore(): void {}
 
+export interface ConnectOptions {
+  /** Where the URL was given, for errors. */
+  readonly name?: string;
+  /** For somebody else's database: nothing is changed in it, and a file that is not there is not made. */
+  readonly isReadOnly?: boolean;
+}
+
 const WANTED = 'expected sqlite:FILE, mysql://USER:PASSWORD@HOST/DATABASE or postgres://USER:PASSWORD@HOST/DATABASE';
 
 /**
@@ -27,19 +34,23 @@ const WANTED = 'expected sqlite:FILE, mysql://USER:PASSWORD@HOST/DATABASE or pos
  * @param url `sqlite:FILE`, `sqlite::memory:`, `mysql://...` or `postgres://...`
  * @throws ConfigError, without the URL: it may hold a password
  */
-export function connect(url: string): Knex {
+export function connect(url: string, { name = 'database.url', isReadOnly = false }: ConnectOptions = {}): Knex {
   if (/^sqlite:./.test(url)) {
-    return connectSqlite(url.slice('sqlite:'.length));
+    const file = url.slice('sqlite:'.length);
+    if (isReadOnly && !existsSync(file)) {
+      throw new ConfigError(`${name}: there is no file ${file}`);
+    }
+    return connectSqlite(file, isReadOnly);
   }
-  checkServerUrl(url);
-  return url.startsWith('mysql:') ? connectMysql(url) : connectPostgres(url);
+  checkServerUrl(url, name);
+  return url.startsWith('mysql:') ? connectMysql(url, isReadOnly) : connectPostgres(url, isReadOnly);
 }
 
 /** The drivers would find fault with it only when they connect, and show it in their errors. */
-function checkServerUrl(url: string): void {
+function checkServerUrl(url: string, name: string): void {
   const scheme = /^(mysql|postgres|postgresql):\/\//.exec(url)?.[1];
   if (scheme === undefined) {
-    throw new ConfigError(`database.url: ${WANTED}`);
+    throw new ConfigError(`${name}: ${WANTED}`);
   }
   let database: string;
   try {
@@ -47,15 +58,15 @@ function checkServerUrl(url: string): void {
     [, , database = ''] = [username, password, pathname.slice(1)].map(decodeURIComponent);
   } catch {
     throw new ConfigError(
-      `database.url: this is no ${scheme} URL; ${WANTED}, with %XX for each of / ? # @ : % in a user's name or password`,
+      `${name}: this is no ${scheme} URL; ${WANTED}, with %XX for each of / ? # @ : % in a user's name or password`,
     );
   }
   if (database === '') {
-    throw new ConfigError(`database.url: it names no database; ${WANTED}`);
+    throw new ConfigError(`${name}: it names no database; ${WANTED}`);
   }
 }
 
-function connectMysql(url: string): Knex {
+function connectMysql(url: string, isReadOnly: boolean): Knex {
   return knex({
     client: 'mysql2',
     connection: {
@@ -71,7 +82,8 @@ function connectMysql(url: string): Knex {
       max: POOL_MAX,
       afterCreate: onEachConnection(
         // Plain conditional updates: nothing here wants the gap locks of the default isolation.
-        'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
+        // Servers older than MySQL 5.6 know no read-only transactions, and take the rest for a comment.
+        `SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED${isReadOnly ? ' /*!50605 , READ ONLY */' : ''}`,
         // Strict, and with the backslash as an escape, whatever the server's own mode: the driver relies on that.
         "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', SESSION innodb_lock_wait_timeout = 5",
       ),
@@ -81,7 +93,7 @@ function connectMysql(url: string): Knex {
   });
 }
 
-function connectPostgres(url: string): Knex {
+function connectPostgres(url: string, isReadOnly: boolean): Knex {
   return knex({
     client: 'pg',
     connection: {
@@ -95,7 +107,7 @@ function connectPostgres(url: string): Knex {
       min: 0,
       max: POOL_MAX,
       afterCreate: onEachConnection(
-        'SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED',
+        `SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED${isReadOnly ? ', READ ONLY' : ''}`,
         "SET lock_timeout = '5s'",
       ),
     },
@@ -104,7 +116,7 @@ function connectPostgres(url: string): Knex {
   });
 }
 
-function connectSqlite(file: string): Knex {
+function connectSqlite(file: string, isReadOnly: boolean): Knex {
   return knex({
     client: LibsqlClient,
     connection: { filename: file },
@@ -116,9 +128,13 @@ function connectSqlite(file: string): Knex {
         try {
           // First of all: other processes may be using the file.
           connection.pragma('busy_timeout = 5000');
-          connection.pragma('journal_mode = WAL');
-          connection.pragma('synchronous = NORMAL');
-          connection.pragma('foreign_keys = ON');
+          if (isReadOnly) {
+            connection.pragma('query_only = ON');
+          } else {
+            connection.pragma('journal_mode = WAL');
+            connection.pragma('synchronous = NORMAL');
+            connection.pragma('foreign_keys = ON');
+          }
           done(null, connection);
         } catch (error) {
           done(error, connection);

@@ -4,6 +4,7 @@ import type { Mapping, MappingChanges, NewMapping } from '../domain/mapping.ts';
 import type { MappingStore, Stored } from '../ports.ts';
 import { isUniqueViolation, withStoreErrors } from './errors.ts';
 import {
+  toAdoptedRow,
   toChangedColumns,
   toEvent,
   toEventRow,
@@ -86,6 +87,19 @@ export function createMappingStore(db: Knex): MappingStore {
         return { kind: (await isSlotTheReason(mapping)) ? 'slot-taken' : 'conflict' };
       }
       const stored = await readOne(tasks().where({ open_task_id: mapping.taskId, lease_owner: lease.owner }));
+      return stored === undefined ? { kind: 'conflict' } : { kind: 'stored', mapping: stored };
+    },
+
+    async adopt(mapping, now) {
+      try {
+        await tasks().insert(toAdoptedRow(mapping, now));
+      } catch (error) {
+        if (!isUniqueViolation(error)) {
+          throw error;
+        }
+        return { kind: (await isSlotTheReason(mapping)) ? 'slot-taken' : 'conflict' };
+      }
+      const stored = await store.openMapping(mapping.taskId);
       return stored === undefined ? { kind: 'conflict' } : { kind: 'stored', mapping: stored };
     },
 

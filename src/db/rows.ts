@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import {
+  type AdoptedMapping,
   type Instance,
   MAPPING_STATES,
   type Mapping,
@@ -118,6 +119,16 @@ export function toNewRow(mapping: NewMapping, lease: { owner: string; leaseUntil
     updated: lease.now,
     resolved: null,
     resolution: null,
+  };
+}
+
+/** Of a mapping taken over from another bridge: nobody has its lease. */
+export function toAdoptedRow(mapping: AdoptedMapping, now: number): object {
+  return {
+    ...toNewRow(mapping, { owner: '', leaseUntil: 0, now }),
+    lease_owner: null,
+    build_request_id: mapping.buildRequestId,
+    retries_reported: mapping.retriesReported,
   };
 }
 

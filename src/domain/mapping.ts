@@ -20,7 +20,10 @@ export interface Mapping {
   readonly taskGroupId: string;
   readonly builder: string;
   readonly state: MappingState;
-  /** What the current submission is known by in the legacy CI: `<taskId>/<runId>/<submission>`. */
+  /**
+   * What the current submission is known by in the legacy CI: `<taskId>/<runId>/<submission>`; of a request that the
+   * first bridge made, `taskId:<taskId>`.
+   */
   readonly externalId: string;
   /** How many requests were submitted (or meant to be) for this mapping; counted from 1. 0 while none was. */
   readonly submissions: number;
@@ -60,6 +63,9 @@ export type NewMapping = Pick<
   Mapping,
   'taskId' | 'runId' | 'taskGroupId' | 'builder' | 'state' | 'collapseKey' | 'hasSlot' | 'priority' | 'deadline'
 > & { readonly externalId: string; readonly submissions: number; readonly takenUntil: number | null };
+
+/** What a mapping that was taken over from another bridge starts with. */
+export type AdoptedMapping = NewMapping & Pick<Mapping, 'buildRequestId' | 'retriesReported'>;
 
 /** What may change in a mapping. */
 export type MappingChanges = Partial<

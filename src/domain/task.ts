@@ -62,6 +62,14 @@ export interface TaskDefinition {
   readonly payload: unknown;
 }
 
+/** A slugid as the queue takes it: a version 4 UUID in URL-safe base64. One that is not makes a whole batch invalid. */
+const TASK_ID = /^[A-Za-z0-9_-]{8}[Q-T][A-Za-z0-9_-][CGKOSWaeimquy26-][A-Za-z0-9_-]{10}[AQgw]$/;
+
+/** Whether the queue could have a task of this id. */
+export function isTaskId(text: string): boolean {
+  return TASK_ID.test(text);
+}
+
 /** The rank of a priority: 6 for `highest` down to 0 for `lowest`. */
 export function priorityRank(priority: Priority): number {
   return PRIORITIES.length - 1 - PRIORITIES.indexOf(priority);

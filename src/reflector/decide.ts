@@ -15,7 +15,8 @@
  *  held        pending | running, ours       -                        takeSlot (stays held while it is taken)
  *  intended    pending | running, ours       not looked for: new      submit
  *  intended    any                           present                  adopt
- *  intended    pending | running, ours       absent                   submit, once a late answer is out of the question
+ *  intended    pending | running, ours       absent                   submit, once a late answer is out of the question;
+ *                                                                     resubmit, if another bridge's was looked for
  *  any         pending n+1, after a retry    any                      follow: the same request serves run n+1
  *  submitted   pending n+1, run n canceled   open                     cancelRequest: run n+1 gets a request of its own
  *  submitted   pending n+1, run n reported   complete                 closeMapping: run n+1 gets a request of its own
@@ -313,6 +314,10 @@ function decideUnsubmitted(facts: Facts, admission: Admission | null): readonly 
   }
   if (admission?.kind !== 'admitted') {
     return [...near, lookAgain(now + policy.recheckMs, 'another bridge looks after this builder now')];
+  }
+  if (mapping.submissions === 0) {
+    // Taken over from another bridge, with the external id that its request would have: ours gets one of our own.
+    return [...near, { do: 'resubmit', because: 'the bridge before this one has made no build request' }];
   }
   return [
     ...near,

@@ -286,6 +286,22 @@ export const CASES: readonly Case[] = [
     todo: ['submit'],
   },
   {
+    name: 'a task was taken over, and its request is found',
+    mapping: { ...intended, submissions: 0 },
+    task: aTask([pending()]),
+    request: requestPending(),
+    admission: ADMITTED,
+    todo: [{ do: 'adopt', buildRequestId: 17 }],
+  },
+  {
+    name: 'a task was taken over, and no request was made for it',
+    mapping: { ...intended, submissions: 0 },
+    task: aTask([pending()]),
+    request: 'absent',
+    admission: ADMITTED,
+    todo: ['resubmit'],
+  },
+  {
     name: 'a submission got no answer a moment ago',
     mapping: { ...intended, nextCheckAt: NOW + MINUTE },
     task: aTask([pending()]),

@@ -83,7 +83,7 @@ const mapping: fc.Arbitrary<Mapping> = fc
       'cancelling' as const,
     ),
     runId: fc.integer({ min: 0, max: 3 }),
-    submissions: fc.integer({ min: 1, max: 6 }),
+    submissions: fc.integer({ min: 0, max: 6 }),
     retriesReported: fc.integer({ min: 0, max: 3 }),
     reruns: fc.integer({ min: 0, max: 6 }),
     cancels: fc.integer({ min: 0, max: 11 }),

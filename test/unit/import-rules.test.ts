@@ -9,6 +9,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   domain: ['domain'],
   reflector: ['domain', 'reflector'],
   listeners: ['domain', 'listeners'],
+  adopt: ['domain', 'reflector', 'adopt'],
   taskcluster: ['domain', 'taskcluster'],
   buildbot: ['domain', 'buildbot'],
   db: ['domain', 'db'],
