@@ -34,6 +34,8 @@ async function startSandbox(adminUrl) {
   );
   const { connect } = await import('amqplib');
   const pulse = await connect(adminUrl);
+  // At the end RabbitMQ is stopped first.
+  pulse.on('error', () => undefined);
   const channel = await pulse.createChannel();
   for (const name of ['defined', 'pending', 'running', 'completed', 'failed', 'exception']) {
     await channel.assertExchange(`exchange/taskcluster-queue/v1/task-${name}`, 'topic', { durable: true });
@@ -120,7 +122,7 @@ async function createTasks({ queue, client }) {
 /** Waits until half of the tasks are claimed, and everything else is asked for. */
 async function settled({ queue, buildbotUrl }) {
   for (;;) {
-    const running = [...queue.tasks.values()].filter((task) => task.status.state === 'running').length;
+    const running = queue.tasks.list().filter((task) => task.status.state === 'running').length;
     const answer = await fetch(`${buildbotUrl}/api/v2/buildrequests?complete=false`);
     const { meta } = await answer.json();
     if (running === Math.floor(mappings / 2) && meta.total === mappings) {
@@ -161,6 +163,7 @@ say('starting RabbitMQ and MariaDB');
 const services = await startServices(['rabbitmq', 'mariadb']);
 let daemon;
 let file;
+process.exitCode = 1;
 try {
   const facts = JSON.parse(readFileSync(services.file, 'utf8'));
   const sandbox = await startSandbox(facts.rabbitmq.adminUrl);
@@ -177,6 +180,9 @@ try {
   const { rssMb, cpuPercent } = await measure(daemon.pid);
   report(`idle with ${mappings} open mappings, most memory`, rssMb, PROMISED.rssMb, 'MB');
   report(`idle with ${mappings} open mappings, processor`, cpuPercent, PROMISED.cpuPercent, '% of a core');
+  process.exitCode = 0;
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? error.stack : error}\n`);
 } finally {
   if (daemon?.exitCode === null) {
     daemon.removeAllListeners('exit');
@@ -188,7 +194,7 @@ try {
   }
   await services.stop();
 }
-process.exit(0);
+process.exit();
 
 function mariadbArguments(url) {
   const { hostname, port, username, password } = new URL(url);
