@@ -12,6 +12,7 @@ import {
   databaseUrl,
   duration,
   httpUrl,
+  mysqlUrl,
   name,
   pattern,
   secret,
@@ -38,26 +39,56 @@ const dataApi = z
     'username and password go together: give both or neither',
   );
 
+const webStatus = z
+  .strictObject({ url: httpUrl, username: text.optional(), password: secret.optional() })
+  .refine(
+    ({ username, password }) => (username === undefined) === (password === undefined),
+    'username and password go together: give both or neither',
+  );
+
+/** One master's, or those of several by the masters' names: what has a `url` is one. */
+const webStatuses = z.record(z.string(), z.unknown()).transform((given, context) => {
+  const parsed = 'url' in given ? webStatus.safeParse(given) : z.record(z.string(), webStatus).safeParse(given);
+  if (!parsed.success) {
+    for (const { path, message } of parsed.error.issues) {
+      context.addIssue({ code: 'custom', path: [...path], message });
+    }
+    return z.NEVER;
+  }
+  return parsed.data;
+});
+
+const schedulerDb = z.strictObject({
+  url: mysqlUrl,
+  pulseExchange: text.optional(),
+  selfServeUrl: httpUrl.optional(),
+  webStatus: webStatuses.optional(),
+  pollInterval: duration('10s', '100ms', '1h').prefault('10s'),
+  buildersUrl: httpUrl.optional(),
+  outcomeWait: duration('10m', '1s', '24h').prefault('10m'),
+});
+
 const legacyCi = z
   .strictObject({
     kind: z.enum(['data-api', 'scheduler-db']),
     absentGrace: duration('2m', '1s', '1h').prefault('2m'),
     dataApi: dataApi.optional(),
-    // Not read by this version: a file may hold both.
-    schedulerDb: z.unknown().optional(),
+    schedulerDb: schedulerDb.optional(),
   })
-  .transform(({ kind, dataApi, absentGrace }, context) => {
-    if (kind === 'scheduler-db') {
-      const message = 'this version talks to Buildbot 0.9 and later only: data-api';
-      context.addIssue({ code: 'custom', path: ['kind'], message });
-      return z.NEVER;
+  .transform(({ kind, dataApi, schedulerDb, absentGrace }, context) => {
+    // A file may hold both sections; `kind` says which one counts.
+    if (kind === 'data-api' && dataApi !== undefined) {
+      return { kind, absentGrace, dataApi };
     }
-    if (dataApi === undefined) {
-      const message = 'missing: add it, with url and forceScheduler';
-      context.addIssue({ code: 'custom', path: ['dataApi'], message });
-      return z.NEVER;
+    if (kind === 'scheduler-db' && schedulerDb !== undefined) {
+      return { kind, absentGrace, schedulerDb };
     }
-    return { kind, absentGrace, dataApi };
+    context.addIssue(
+      kind === 'data-api'
+        ? { code: 'custom', path: ['dataApi'], message: 'missing: add it, with url and forceScheduler' }
+        : { code: 'custom', path: ['schedulerDb'], message: 'missing: add it, with url' },
+    );
+    return z.NEVER;
   });
 
 const schema = z.strictObject({

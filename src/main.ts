@@ -6,15 +6,17 @@ import type { Logger } from 'pino';
 import type { RE2JS } from 're2js';
 import { type Bridge, createBridge, type Service } from './bridge.ts';
 import { createDataApi } from './buildbot/data-api/index.ts';
+import { createSchedulerDbCi } from './buildbot/scheduler-db/index.ts';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { checkSchema, connect } from './db/connection.ts';
+import { createKeptBuilds } from './db/kept-builds.ts';
 import { createMappingStore } from './db/mapping-store.ts';
 import { describeError, isTransient } from './errors.ts';
 import { type Check, createHttpServer } from './http/server.ts';
 import type { Part } from './lifecycle.ts';
 import { createPulseBroker, type PulseBroker } from './listeners/pulse-broker.ts';
-import type { Broker, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
+import type { Broker, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { BuilderRules } from './reflector/admission.ts';
 import type { Timing } from './reflector/apply.ts';
 import type { Policy } from './reflector/decide.ts';
@@ -51,7 +53,6 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
   const { config, log, services } = options;
   const clock = systemClock;
   const queue = queueOf(config);
-  const ci = createDataApi({ ...config.legacyCi.dataApi, clock, log: log.child({ service: 'legacy-listener' }) });
   const db = connect(config.database.url.reveal());
   const store = createMappingStore(db);
   const pulse = options.broker ? undefined : createPulse(config, log);
@@ -59,6 +60,12 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
   if (broker === undefined) {
     throw new Error('neither Pulse nor another broker: a bug');
   }
+  const ci = legacyCiOf(config, {
+    store,
+    kept: createKeptBuilds(db),
+    broker,
+    log: log.child({ service: 'legacy-listener' }),
+  });
   const instance = instanceName(config);
   const bridge = createBridge({
     ...{ queue, ci, store, broker, clock, log, services, instance },
@@ -96,6 +103,32 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
     });
   }
   return { parts, bridge, store };
+}
+
+interface LegacyCiNeeds {
+  readonly store: MappingStore;
+  readonly kept: KeptBuilds;
+  readonly broker: Broker;
+  readonly log: Logger;
+}
+
+function legacyCiOf({ legacyCi, retention }: Config, { store, kept, broker, log }: LegacyCiNeeds): LegacyCi {
+  if (legacyCi.kind === 'data-api') {
+    return createDataApi({ ...legacyCi.dataApi, clock: systemClock, log });
+  }
+  const { url, pollInterval, outcomeWait, ...rest } = legacyCi.schedulerDb;
+  return createSchedulerDbCi({
+    ...rest,
+    db: connect(url.reveal(), { name: 'legacyCi.schedulerDb.url' }),
+    pollIntervalMs: pollInterval,
+    outcomeWaitMs: outcomeWait,
+    retentionMs: retention,
+    ...{ broker, kept, clock: systemClock, log },
+    openRequests: () => store.openRequests(),
+    isOurs: async (buildRequestIds, taskId) =>
+      (await store.tasksOfRequests(buildRequestIds)).length > 0 ||
+      (taskId !== null && (await store.openAmong([taskId])).size > 0),
+  });
 }
 
 /** A client of the queue, with the bridge's own credentials and identity. */

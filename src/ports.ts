@@ -4,6 +4,7 @@
  */
 import type { Readable } from 'node:stream';
 import type { RequestView } from './domain/build.ts';
+import type { KeptBuild } from './domain/kept-build.ts';
 import type {
   AdoptedMapping,
   Instance,
@@ -186,6 +187,8 @@ export interface MappingStore {
   openMapping(taskId: string): Promise<Mapping | undefined>;
   /** The ids of tasks whose open mappings have one of these build requests. */
   tasksOfRequests(buildRequestIds: readonly number[]): Promise<readonly string[]>;
+  /** The build requests of all open mappings. */
+  openRequests(): Promise<readonly number[]>;
   /** Which of these build requests have an open mapping that is cancelling: nobody wants them any more. */
   unwantedAmong(buildRequestIds: readonly number[]): Promise<ReadonlySet<number>>;
   /** Which of these tasks have an open mapping. */
@@ -206,6 +209,15 @@ export interface MappingStore {
   /** Removes up to `limit` closed mappings (with their events) resolved before `before`, and instances not heard of since; answers how many mappings. */
   prune(before: number, limit: number): Promise<number>;
   close(): Promise<void>;
+}
+
+/** Where what only messages tell of builds is kept: the mapping database. Every method throws `StoreError`. */
+export interface KeptBuilds {
+  /** Adds or replaces; what is final is not replaced by what is not. */
+  keep(builds: readonly KeptBuild[], now: number): Promise<void>;
+  of(buildRequestIds: readonly number[]): Promise<readonly KeptBuild[]>;
+  /** Removes up to `limit` that were kept before then; answers how many. */
+  prune(before: number, limit: number): Promise<number>;
 }
 
 /** A message as it came; nothing in it has been checked. */

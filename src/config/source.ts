@@ -13,6 +13,9 @@ export const ENVIRONMENT: Readonly<Record<string, readonly string[]>> = {
   DATABASE_URL: ['database', 'url'],
   BUILDBOT_USERNAME: ['legacyCi', 'dataApi', 'username'],
   BUILDBOT_PASSWORD: ['legacyCi', 'dataApi', 'password'],
+  SCHEDULER_DB_URL: ['legacyCi', 'schedulerDb', 'url'],
+  WEB_STATUS_USERNAME: ['legacyCi', 'schedulerDb', 'webStatus', 'username'],
+  WEB_STATUS_PASSWORD: ['legacyCi', 'schedulerDb', 'webStatus', 'password'],
 };
 
 /** @throws ConfigError that shows nothing of the file, which may hold secrets */
@@ -45,11 +48,18 @@ export function withEnvironment(given: unknown, env: NodeJS.ProcessEnv): unknown
   let merged = given;
   for (const [variable, keys] of Object.entries(ENVIRONMENT)) {
     const value = env[variable];
-    if (value !== undefined && value !== '') {
+    if (value !== undefined && value !== '' && !isOfTheOther(merged, keys)) {
       merged = withValue(merged, keys, value);
     }
   }
   return merged;
+}
+
+/** The legacy CI that is not in use may have its variables set; its section is not made for their sake. */
+function isOfTheOther(given: unknown, [section, part]: readonly string[]): boolean {
+  const { legacyCi }: { legacyCi?: unknown } = Object(given);
+  const { kind }: { kind?: unknown } = Object(legacyCi);
+  return section === 'legacyCi' && part === (kind === 'scheduler-db' ? 'dataApi' : 'schedulerDb');
 }
 
 function withValue(given: unknown, [key, ...rest]: readonly string[], value: string): unknown {

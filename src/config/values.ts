@@ -64,6 +64,12 @@ export const databaseUrl = z
   .regex(/^(?:sqlite:.+|mysql:\/\/.+|postgres(?:ql)?:\/\/.+)$/, 'expected sqlite:FILE, mysql://... or postgres://...')
   .transform((value) => new Secret(value));
 
+/** A MySQL or MariaDB database of somebody else's, perhaps with its password. */
+export const mysqlUrl = z
+  .string()
+  .regex(/^mysql:\/\/[^/]+\/.+$/, 'expected mysql://USER:PASSWORD@HOST/DATABASE')
+  .transform((value) => new Secret(value));
+
 /** The certificate of temporary credentials: JSON in a text, as Taskcluster hands it out. */
 export const certificate = z.string().transform((value, context) => {
   try {

@@ -5,7 +5,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import knex, { type Knex } from 'knex';
 import { type BridgeError, ConfigError, StoreError } from '../errors.ts';
-import { isRace, toStoreError, withoutStatement } from './errors.ts';
+import { withoutStatement } from '../sql.ts';
+import { isRace, toStoreError } from './errors.ts';
 import { LibsqlClient } from './libsql-dialect.ts';
 
 const POOL_MAX = 10;

@@ -1,47 +1,23 @@
 /** What the three engines' errors mean. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { ZodError } from 'zod';
-import { BridgeError, StoreError, toError } from '../errors.ts';
-import type { MappingStore } from '../ports.ts';
+import { BridgeError, StoreError } from '../errors.ts';
+import { codeOf, isUniqueViolation, messageOf, wantsAgain, withoutStatement } from '../sql.ts';
 
-const UNIQUE = new Set(['SQLITE_CONSTRAINT_UNIQUE', 'SQLITE_CONSTRAINT_PRIMARYKEY', 'ER_DUP_ENTRY', '23505']);
-/** The engine undid the statement for another's sake and says: again. */
-const AGAIN = new Set([
-  'ER_LOCK_DEADLOCK',
-  'ER_LOCK_WAIT_TIMEOUT',
-  '40001',
-  '40P01',
-  '55P03',
-  'SQLITE_BUSY',
-  'SQLITE_BUSY_SNAPSHOT',
-]);
 const SCHEMA = new Set(['ER_NO_SUCH_TABLE', 'ER_BAD_FIELD_ERROR', '42P01', '42703']);
 const EXISTS = new Set(['ER_TABLE_EXISTS_ERROR', '42P07', '42710']);
 const MAX_TRIES = 5;
 /** No statement of the store takes nearly as long, unless nothing answers any more. */
 const ANSWER_MS = 30_000;
 
-function codeOf(error: unknown): string {
-  return typeof error === 'object' && error !== null && 'code' in error ? String(error.code) : '';
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : '';
-}
-
-/** Whether a unique index refused a row, on any of the engines. */
-export function isUniqueViolation(error: unknown): boolean {
-  return UNIQUE.has(codeOf(error)) || /UNIQUE constraint failed/.test(messageOf(error));
-}
-
 /** Whether two instances made the same table at the same time, or the engine wants a statement again. */
 export function isRace(error: unknown): boolean {
   const code = codeOf(error);
-  return EXISTS.has(code) || AGAIN.has(code) || isUniqueViolation(error) || /already exists/.test(messageOf(error));
+  return EXISTS.has(code) || wantsAgain(error) || isUniqueViolation(error) || /already exists/.test(messageOf(error));
 }
 
 /** The same store, whose methods repeat what the engine asked to repeat, and throw nothing but StoreError. */
-export function withStoreErrors(store: MappingStore, { answerMs = ANSWER_MS } = {}): MappingStore {
+export function withStoreErrors<T extends object>(store: T, { answerMs = ANSWER_MS } = {}): T {
   return new Proxy(store, {
     get(target, key, receiver) {
       const method: unknown = Reflect.get(target, key, receiver);
@@ -53,7 +29,7 @@ export function withStoreErrors(store: MappingStore, { answerMs = ANSWER_MS } = 
           try {
             return await within(answerMs, String(key), method.apply(target, parameters));
           } catch (error) {
-            if (!AGAIN.has(codeOf(error)) || attempt >= MAX_TRIES) {
+            if (!wantsAgain(error) || attempt >= MAX_TRIES) {
               throw toStoreError(String(key), error);
             }
             await delay(Math.random() * 20 * 2 ** attempt);
@@ -93,18 +69,4 @@ export function toStoreError(method: string, error: unknown): BridgeError {
     return new StoreError('store-schema', message, { cause, context });
   }
   return new StoreError('store-unavailable', `the database failed at ${method}`, { cause, context, isTransient: true });
-}
-
-/** knex puts whole statements, with their values, into messages, and drivers into fields: only the reason is kept. */
-export function withoutStatement(thrown: unknown): Error {
-  const error = toError(thrown);
-  const code = codeOf(error);
-  // A host with two addresses fails with one error for each, and no message.
-  const first = error instanceof AggregateError ? toError(error.errors[0]).message : '';
-  const reason = error.message.split(' - ').at(-1)?.split('\n')[0]?.slice(0, 300) || first || code || 'no reason given';
-  const cause = new Error(reason);
-  cause.name = error.name;
-  const frames = (error.stack ?? '').split('\n').filter((line) => line.startsWith('    at '));
-  cause.stack = [`${error.name}: ${reason}`, ...frames].join('\n');
-  return code === '' ? cause : Object.assign(cause, { code });
 }

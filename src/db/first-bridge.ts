@@ -4,7 +4,7 @@ import { z } from 'zod';
 import type { FirstBridgeRow, ReadRow } from '../domain/first-bridge.ts';
 import { isTaskId } from '../domain/task.ts';
 import { StoreError } from '../errors.ts';
-import { withoutStatement } from './errors.ts';
+import { withoutStatement } from '../sql.ts';
 import { clip } from './rows.ts';
 
 const ANSWER_MS = 60_000;

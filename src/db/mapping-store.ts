@@ -2,7 +2,8 @@
 import type { Knex } from 'knex';
 import type { Mapping, MappingChanges, NewMapping } from '../domain/mapping.ts';
 import type { MappingStore, Stored } from '../ports.ts';
-import { isUniqueViolation, withStoreErrors } from './errors.ts';
+import { isUniqueViolation } from '../sql.ts';
+import { withStoreErrors } from './errors.ts';
 import {
   toAdoptedRow,
   toChangedColumns,
@@ -179,6 +180,14 @@ export function createMappingStore(db: Knex): MappingStore {
         found.push(...rows);
       });
       return found;
+    },
+
+    async openRequests() {
+      const rows: (number | string)[] = await tasks()
+        .whereNotNull('open_task_id')
+        .whereNotNull('build_request_id')
+        .pluck('build_request_id');
+      return rows.map(Number);
     },
 
     async unwantedAmong(buildRequestIds) {

@@ -7,6 +7,7 @@ import { stringify } from 'yaml';
 import { ENVIRONMENT } from '../../src/config/source.ts';
 import { allKeys, type Config, loadConfig, loadDatabaseUrl, parseConfig } from '../../src/config.ts';
 import { ConfigError, describeError } from '../../src/errors.ts';
+import { Secret } from '../../src/secret.ts';
 
 const DOCUMENTATION = readFileSync(path.join(import.meta.dirname, '../../docs/configuration.md'), 'utf8');
 const EXAMPLES = [...DOCUMENTATION.matchAll(/```yaml\n([^`]*)```/g)].map(([, yaml = '']) => yaml);
@@ -21,6 +22,26 @@ function least() {
     pulse: { url: 'amqps://user:pulse-secret@pulse.example.com/', namespace: 'user' },
     legacyCi: { kind: 'data-api', dataApi: { url: 'http://buildbot:8010', forceScheduler: 'bridge' } },
   };
+}
+
+/** The least for a classic Buildbot. */
+function classic() {
+  const schedulerDb = { url: 'mysql://u:p@h/buildbot', webStatus: { url: 'http://m', username: 'u', password: 'p' } };
+  return { ...least(), legacyCi: { kind: 'scheduler-db', schedulerDb } };
+}
+
+function dataApiOf({ legacyCi }: Config) {
+  if (legacyCi.kind !== 'data-api') {
+    throw new Error('not the Data API');
+  }
+  return legacyCi.dataApi;
+}
+
+function schedulerDbOf({ legacyCi }: Config) {
+  if (legacyCi.kind !== 'scheduler-db') {
+    throw new Error('not the scheduler database');
+  }
+  return legacyCi.schedulerDb;
 }
 const parse = (given: unknown, env: NodeJS.ProcessEnv = {}) => parseConfig(given, env, 'bridge.yml');
 
@@ -80,14 +101,14 @@ describe('a configuration', () => {
       expect(shown).toContain('[secret]');
     }
     expect(config.taskcluster.credentials.accessToken.reveal()).toBe('tc-secret');
-    expect(config.legacyCi.dataApi.password?.reveal()).toBe('bb-secret');
+    expect(dataApiOf(config).password?.reveal()).toBe('bb-secret');
   });
 
   it('cannot be changed', () => {
     const config = parse(withKey('builders', { ignored: ['a'] }));
     const attempts: ((c: Config) => unknown)[] = [
       (c) => Reflect.set(c, 'retention', 1),
-      (c) => Reflect.set(c.legacyCi.dataApi, 'url', 'x'),
+      (c) => Reflect.set(dataApiOf(c), 'url', 'x'),
       (c) => Reflect.set(c.builders.ignored, 0, 'x'),
     ];
     expect(attempts.map((attempt) => attempt(config))).toEqual([false, false, false]);
@@ -139,8 +160,15 @@ describe('the environment', () => {
       BUILDBOT_USERNAME: 'u',
       BUILDBOT_PASSWORD: 'p',
     };
-    expect(Object.keys(env).sort()).toEqual(Object.keys(ENVIRONMENT).sort());
-    const { taskcluster, pulse, database, legacyCi } = parse(least(), env);
+    const classicEnv = {
+      SCHEDULER_DB_URL: 'mysql://h/d',
+      WEB_STATUS_USERNAME: 'w',
+      WEB_STATUS_PASSWORD: 'q',
+    };
+    expect(Object.keys({ ...env, ...classicEnv }).sort()).toEqual(Object.keys(ENVIRONMENT).sort());
+    const config = parse(least(), { ...env, ...classicEnv });
+    const { taskcluster, pulse, database } = config;
+    const dataApi = dataApiOf(config);
     expect({
       TASKCLUSTER_ROOT_URL: taskcluster.rootUrl,
       TASKCLUSTER_CLIENT_ID: taskcluster.credentials.clientId,
@@ -148,9 +176,12 @@ describe('the environment', () => {
       TASKCLUSTER_CERTIFICATE: taskcluster.credentials.certificate?.reveal(),
       PULSE_URL: pulse.url.reveal(),
       DATABASE_URL: database.url.reveal(),
-      BUILDBOT_USERNAME: legacyCi.dataApi.username,
-      BUILDBOT_PASSWORD: legacyCi.dataApi.password?.reveal(),
+      BUILDBOT_USERNAME: dataApi.username,
+      BUILDBOT_PASSWORD: dataApi.password?.reveal(),
     }).toEqual(env);
+    const { url, webStatus } = schedulerDbOf(parse(classic(), { ...env, ...classicEnv }));
+    expect(url.reveal()).toBe(classicEnv.SCHEDULER_DB_URL);
+    expect(webStatus).toMatchObject({ username: 'w', password: new Secret('q') });
   });
 
   it('makes sections that the file lacks, and does not count where it is empty', () => {
@@ -243,9 +274,22 @@ describe('problems', () => {
       'database.url: expected sqlite:FILE, mysql://... or postgres://...',
     ],
     [
-      'Buildbot 0.8',
-      withKey('legacyCi', { kind: 'scheduler-db', schedulerDb: { url: 'mysql://h' } }),
-      'legacyCi.kind: this version talks to Buildbot 0.9 and later only: data-api',
+      'a scheduler database that is none',
+      withKey('legacyCi', { kind: 'scheduler-db', schedulerDb: { url: 'mysql://u:db-secret@h' } }),
+      'legacyCi.schedulerDb.url: expected mysql://USER:PASSWORD@HOST/DATABASE',
+    ],
+    [
+      'no scheduler database',
+      withKey('legacyCi', { kind: 'scheduler-db' }),
+      'legacyCi.schedulerDb: missing: add it, with url',
+    ],
+    [
+      'a web status without a password',
+      withKey('legacyCi', {
+        kind: 'scheduler-db',
+        schedulerDb: { url: 'mysql://h/d', webStatus: { 'bm1:/x': { url: 'http://m', username: 'u' } } },
+      }),
+      'legacyCi.schedulerDb.webStatus.bm1:/x: username and password go together: give both or neither',
     ],
     [
       'no way to Buildbot',
@@ -268,8 +312,8 @@ describe('problems', () => {
     expect(lines.join('\n')).not.toContain('-secret');
   });
 
-  it('do not include a second legacy CI that this version does not read', () => {
-    const schedulerDb = { url: 'mysql://h', pollInterval: '10s' };
+  it('do not include a second legacy CI that is not in use', () => {
+    const schedulerDb = { url: 'mysql://h/d', pollInterval: '10s' };
     expect(problems(withKey('legacyCi', { ...least().legacyCi, schedulerDb }))).toEqual([]);
   });
 });
@@ -334,7 +378,8 @@ describe('the documentation', () => {
   it('shows the least, and everything with its defaults', () => {
     expect(EXAMPLES).toHaveLength(2);
     const [small, full] = EXAMPLES.map((yaml) => loadConfig({ file: fileOf(yaml), env: {} }));
-    const { dataApi, ...legacyCi } = full?.legacyCi ?? {};
+    const legacyCi = full?.legacyCi;
+    const dataApi = full && dataApiOf(full);
     const { instance, ...bridge } = full?.bridge ?? {};
     expect(instance).toBe('bridge-1');
     const unset = { username: undefined, password: undefined };
@@ -349,9 +394,10 @@ describe('the documentation', () => {
     for (const [, key = '', shown = ''] of rows) {
       const keys = key.split('.');
       const spelled = /^(\d+|true|\[\])$/.test(shown) ? JSON.parse(shown) : shown;
-      const applied = getAt(parse(least()), keys);
+      const base = keys[1] === 'schedulerDb' ? classic() : least();
+      const applied = getAt(parse(base), keys);
       expect(applied).toBeDefined();
-      expect([key, getAt(parse(setAt(least(), keys, spelled)), keys)]).toEqual([key, applied]);
+      expect([key, getAt(parse(setAt(base, keys, spelled)), keys)]).toEqual([key, applied]);
     }
   });
 });

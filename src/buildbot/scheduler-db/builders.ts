@@ -1,0 +1,106 @@
+/** Which builders there are: from a list at a URL, from the masters' pages, or from what was ever requested. */
+import got from 'got';
+import type { Logger } from 'pino';
+import { z } from 'zod';
+import { LegacyCiError, toError } from '../../errors.ts';
+import type { Clock } from '../../ports.ts';
+import { type SchedulerDb, unavailable } from './database.ts';
+import type { Masters } from './masters.ts';
+
+export interface BuildersOptions {
+  /** Of a list in the form of allthethings.json: the names are the keys of `builders`. */
+  readonly url: string | undefined;
+  readonly masters: Masters;
+  readonly database: SchedulerDb;
+  readonly clock: Clock;
+  readonly log: Logger | undefined;
+}
+
+/** A list older than this is read again, in the background. */
+const FRESH_MS = 300_000;
+/** Whoever asks for a builder that is not known has the list read again, but not more often than this. */
+const FORCED_MS = 10_000;
+const TIMEOUT_MS = 60_000;
+/** Mozilla's had 40 MB. */
+const MAX_BYTES = 200_000_000;
+
+const list = z.object({ builders: z.record(z.string(), z.unknown()) });
+
+/**
+ * @returns the names; those last read while the source is away
+ * @throws (what is returned) LegacyCiError as long as they were never read
+ */
+export function createBuilders(options: BuildersOptions): (wanted: string) => Promise<ReadonlySet<string>> {
+  const { clock, log } = options;
+  let known: { readonly names: ReadonlySet<string>; readonly at: number } | undefined;
+  let triedAt = Number.NEGATIVE_INFINITY;
+  let reading: Promise<ReadonlySet<string>> | undefined;
+
+  function refresh(): Promise<ReadonlySet<string>> {
+    reading ??= read().finally(() => {
+      reading = undefined;
+    });
+    return reading;
+  }
+
+  async function read(): Promise<ReadonlySet<string>> {
+    triedAt = clock.now();
+    const names = await readNames(options);
+    known = { names, at: clock.now() };
+    return names;
+  }
+
+  return async (wanted) => {
+    if (known === undefined) {
+      return refresh();
+    }
+    const mayTry = clock.now() - triedAt >= FORCED_MS;
+    if (!known.names.has(wanted) && mayTry) {
+      try {
+        return await refresh();
+      } catch (error) {
+        // Not "unknown", as long as it is not known which there are.
+        throw unavailable('the list of builders could not be read again', error);
+      }
+    }
+    if (clock.now() - known.at >= FRESH_MS && mayTry) {
+      void refresh().catch((err: unknown) => log?.warn({ err }, 'list of builders not refreshed; the last one counts'));
+    }
+    return known.names;
+  };
+}
+
+async function readNames({ url, masters, database }: BuildersOptions): Promise<ReadonlySet<string>> {
+  if (url !== undefined) {
+    return readList(url);
+  }
+  if (masters.all.length > 0) {
+    const lists = await Promise.all(masters.all.map((master) => master.builders()));
+    return new Set(lists.flatMap((names) => [...names]));
+  }
+  const names = await database.run(
+    'reading the builders',
+    (db): Promise<string[]> => db('buildrequests').distinct('buildername').pluck('buildername'),
+  );
+  return new Set(names);
+}
+
+async function readList(url: string): Promise<ReadonlySet<string>> {
+  try {
+    const request = got.get(url, { timeout: { connect: 5000, request: TIMEOUT_MS }, retry: { limit: 1 } });
+    void request.on('downloadProgress', ({ transferred }) => {
+      if (transferred > MAX_BYTES) {
+        request.cancel();
+      }
+    });
+    const parsed = list.safeParse(JSON.parse(await request.text()));
+    if (!parsed.success) {
+      throw new LegacyCiError('legacy-ci-protocol', 'the list of builders has no "builders"', { isTransient: true });
+    }
+    return new Set(Object.keys(parsed.data.builders));
+  } catch (error) {
+    throw error instanceof LegacyCiError
+      ? error
+      : unavailable(`the list of builders could not be read: ${toError(error).message}`);
+  }
+}

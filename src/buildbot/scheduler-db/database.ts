@@ -1,0 +1,100 @@
+/** The scheduler database: statements that end in bounded time, and whose errors say what they mean. */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Knex } from 'knex';
+import { BridgeError, LegacyCiError } from '../../errors.ts';
+import { codeOf, wantsAgain, withoutStatement } from '../../sql.ts';
+
+/** Nothing here takes nearly as long, unless the database hangs. */
+const ANSWER_MS = 20_000;
+const MAX_TRIES = 5;
+const DENIED = new Set([
+  'ER_ACCESS_DENIED_ERROR',
+  'ER_DBACCESS_DENIED_ERROR',
+  'ER_TABLEACCESS_DENIED_ERROR',
+  'ER_COLUMNACCESS_DENIED_ERROR',
+  'ER_SPECIFIC_ACCESS_DENIED_ERROR',
+]);
+const READ_ONLY = new Set(['ER_OPTION_PREVENTS_STATEMENT', 'ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION']);
+/** These are refused for what was asked, not for how the database is at the moment. */
+const WRONG = new Set(['ER_DATA_TOO_LONG', 'ER_TRUNCATED_WRONG_VALUE_FOR_FIELD', 'ER_CANT_AGGREGATE_2COLLATIONS']);
+
+export interface SchedulerDb {
+  /**
+   * Runs statements; repeated when the engine says again (a deadlock), so `work` has to bear that.
+   * @throws LegacyCiError
+   */
+  run<T>(what: string, work: (db: Knex) => Promise<T>): Promise<T>;
+  close(): Promise<void>;
+}
+
+export function createSchedulerDb(db: Knex, answerMs = ANSWER_MS): SchedulerDb {
+  return {
+    async run(what, work) {
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          return await within(answerMs, what, work(db));
+        } catch (error) {
+          if (!wantsAgain(error) || attempt >= MAX_TRIES) {
+            throw toLegacyCiError(what, error);
+          }
+          await delay(Math.random() * 20 * 2 ** attempt);
+        }
+      }
+    },
+    close: () => db.destroy(),
+  };
+}
+
+async function within<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
+  const done = new AbortController();
+  const silence = async (): Promise<never> => {
+    await delay(ms, undefined, { signal: done.signal });
+    throw unavailable(`the scheduler database did not answer for ${ms / 1000} s, ${what}`);
+  };
+  try {
+    return await Promise.race([work, silence()]);
+  } finally {
+    done.abort();
+  }
+}
+
+export function unavailable(message: string, cause?: unknown): LegacyCiError {
+  return new LegacyCiError('legacy-ci-unavailable', message, { cause, isTransient: true });
+}
+
+function toLegacyCiError(what: string, thrown: unknown): BridgeError {
+  if (thrown instanceof BridgeError) {
+    return thrown;
+  }
+  const cause = withoutStatement(thrown);
+  const code = codeOf(thrown);
+  const context = code === '' ? {} : { code };
+  if (DENIED.has(code)) {
+    const message = `the scheduler database refuses ${what}: the user of legacyCi.schedulerDb.url lacks rights`;
+    return new LegacyCiError('legacy-ci-forbidden', message, { cause, context });
+  }
+  if (READ_ONLY.has(code)) {
+    const message = `the scheduler database is read-only, ${what}`;
+    return new LegacyCiError('legacy-ci-unavailable', message, { cause, context, isTransient: true });
+  }
+  if (WRONG.has(code)) {
+    return new LegacyCiError('legacy-ci-rejected', `the scheduler database rejects ${what}`, { cause, context });
+  }
+  return new LegacyCiError('legacy-ci-unavailable', `the scheduler database failed, ${what}`, {
+    cause,
+    context,
+    isTransient: true,
+  });
+}
+
+/** Numbers of an `IN` list that MySQL still plans well. */
+export const BATCH = 500;
+
+/** Runs `read` on parts of a long list, and puts the rows together. */
+export async function inBatches<T, R>(values: readonly T[], read: (batch: T[]) => Promise<readonly R[]>): Promise<R[]> {
+  const found: R[] = [];
+  for (let start = 0; start < values.length; start += BATCH) {
+    found.push(...(await read(values.slice(start, start + BATCH))));
+  }
+  return found;
+}

@@ -1,0 +1,148 @@
+/** The legacy CI of Buildbot 0.8: its scheduler database, and what stands around it. */
+import type { Knex } from 'knex';
+import type { Logger } from 'pino';
+import { ConfigError, describeError, isTransient, LegacyCiError } from '../../errors.ts';
+import type { Broker, Clock, KeptBuilds, LegacyCi } from '../../ports.ts';
+import { createBuilders } from './builders.ts';
+import { checkSignIns, createCanceller } from './cancel.ts';
+import { createSchedulerDb, type SchedulerDb } from './database.ts';
+import { startEvents } from './events.ts';
+import { createMasters } from './masters.ts';
+import { readOutcome } from './outcome.ts';
+import { startPoll } from './poll.ts';
+import { createRequestReader } from './requests.ts';
+import { readSchema, type Schema } from './schema.ts';
+import { createSelfServe } from './self-serve.ts';
+import { submissionProblems } from './submission.ts';
+import { submit } from './submit.ts';
+import type { WebStatusOptions } from './web-status.ts';
+
+export interface SchedulerDbOptions {
+  /** A pool on the scheduler database; closed with the adapter. */
+  readonly db: Knex;
+  /** Mozilla's build events; without them the database is polled. */
+  readonly pulseExchange?: string | undefined;
+  readonly selfServeUrl?: string | undefined;
+  /** One master's pages, or those of several by the masters' names. */
+  readonly webStatus?: WebStatusOptions | Readonly<Record<string, WebStatusOptions>> | undefined;
+  readonly pollIntervalMs: number;
+  readonly buildersUrl?: string | undefined;
+  readonly outcomeWaitMs: number;
+  /** How long kept messages stay. */
+  readonly retentionMs: number;
+  readonly broker: Broker;
+  readonly kept: KeptBuilds;
+  /** Whether an open mapping has one of these build requests, or is of this task. */
+  readonly isOurs: (buildRequestIds: readonly number[], taskId: string | null) => Promise<boolean>;
+  /** The build requests of all open mappings. */
+  readonly openRequests: () => Promise<readonly number[]>;
+  readonly clock: Clock;
+  readonly log?: Logger | undefined;
+}
+
+/** Whoever submits waits for a lock: more at once would only wait for connections. */
+const RIGHTS: readonly (readonly [string, string])[] = [
+  ['sourcestamps', 'id'],
+  ['buildsets', 'id'],
+  ['buildset_properties', 'buildsetid'],
+  ['buildrequests', 'id'],
+];
+
+export function createSchedulerDbCi(options: SchedulerDbOptions): LegacyCi {
+  const { clock, log } = options;
+  const database = createSchedulerDb(options.db);
+  const masters = createMasters(options.webStatus);
+  const selfServe = options.selfServeUrl === undefined ? undefined : createSelfServe(options.selfServeUrl, clock);
+  const schema = remembered(() => readSchema(database));
+  const common = { database, schema, masters, log };
+  const kept = options.pulseExchange === undefined ? undefined : options.kept;
+  const reader = createRequestReader({ ...common, kept, outcomeWaitMs: options.outcomeWaitMs });
+  const builders = createBuilders({ ...common, url: options.buildersUrl, clock });
+  const cancel = createCanceller({ ...common, selfServe });
+
+  async function check(): Promise<void> {
+    await checkRights(database, await schema());
+    try {
+      await checkSignIns(masters);
+    } catch (error) {
+      throw new ConfigError(describeError(error), { cause: error });
+    }
+    if (selfServe === undefined && masters.all.length === 0) {
+      log?.warn(
+        'nothing can stop a running build: neither legacyCi.schedulerDb.selfServeUrl nor webStatus is set; builds of canceled tasks go on to their end',
+      );
+    }
+  }
+
+  return {
+    check,
+    builders,
+    problems: async (spec) => submissionProblems(spec, await schema()),
+    // 0.8 builds several equal requests at once; it does not give any of them up.
+    collapseKey: () => null,
+    async submit(spec) {
+      const [problem] = submissionProblems(spec, await schema());
+      if (problem !== undefined) {
+        throw new LegacyCiError('legacy-ci-rejected', `${problem.where}: ${problem.what}; ${problem.mend}`);
+      }
+      return submit(database, await schema(), spec);
+    },
+    findByExternalId: reader.findByExternalId,
+    readMany: reader.readMany,
+    cancel,
+    outcome: (request) => readOutcome({ ...common, reader }, request),
+    watch: async (listener) =>
+      options.pulseExchange === undefined
+        ? startPoll({
+            ...common,
+            ...listener,
+            clock,
+            openRequests: options.openRequests,
+            intervalMs: options.pollIntervalMs,
+          })
+        : startEvents({
+            ...listener,
+            ...{ broker: options.broker, exchange: options.pulseExchange, kept: options.kept, isOurs: options.isOurs },
+            ...{ clock, log, retentionMs: options.retentionMs },
+          }),
+    async close() {
+      selfServe?.close();
+      for (const master of masters.all) {
+        master.close();
+      }
+      await database.close();
+    },
+  };
+}
+
+/** Read once; again after a failure. */
+function remembered(read: () => Promise<Schema>): () => Promise<Schema> {
+  let schema: Promise<Schema> | undefined;
+  return () => {
+    schema ??= read().catch((error: unknown) => {
+      schema = undefined;
+      throw error;
+    });
+    return schema;
+  };
+}
+
+/** Adds no row to each table that a submission writes: where that is refused, submissions will be. */
+async function checkRights(database: SchedulerDb, { kind }: Schema): Promise<void> {
+  const tables = kind === 'B' ? [...RIGHTS, ['sourcestampsets', 'id'] as const] : RIGHTS;
+  for (const [table, column] of tables) {
+    try {
+      await database.run('checking its rights', (db) =>
+        db.raw('INSERT INTO ?? (??) SELECT ?? FROM ?? WHERE 1 = 0', [table, column, column, table]),
+      );
+    } catch (error) {
+      if (isTransient(error)) {
+        throw error;
+      }
+      throw new ConfigError(
+        `the user of legacyCi.schedulerDb.url may not write the table ${table}: GRANT SELECT, INSERT ON <database>.${table} TO it`,
+        { cause: error },
+      );
+    }
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * Build events as Mozilla's masters published them, narrowed to what they are good for: which requests to look at, and
+ * what only they tell. Tolerant: shapes differed over the years, and nothing in them is vouched for.
+ */
+import { z } from 'zod';
+import type { KeptBuild } from '../../domain/kept-build.ts';
+
+export const EVENTS = ['started', 'finished', 'log_uploaded'] as const;
+export type EventKind = (typeof EVENTS)[number];
+
+export type ParsedEvent =
+  | {
+      readonly kind: 'event';
+      readonly event: EventKind;
+      /** Build requests; a merged build has several, of which at most the first hundred are told. May be empty. */
+      readonly buildRequestIds: readonly number[];
+      /** The property; on merged builds the last request's. */
+      readonly taskId: string | null;
+      /** What is to be kept for each of the requests; `started` tells nothing that lasts. */
+      readonly build: Omit<KeptBuild, 'buildRequestId'> | undefined;
+    }
+  /** Other things that are published there: heartbeats, slaves, changes. */
+  | { readonly kind: 'other' }
+  | { readonly kind: 'malformed'; readonly reason: string };
+
+const MAX_BYTES = 4_000_000;
+/** Of the properties of a build, as JSON. */
+const MAX_PROPERTIES = 1_000_000;
+const MAX_PROPERTY = 100_000;
+const MAX_URL = 2000;
+
+const triples = z.array(z.unknown()).transform((given) =>
+  given.flatMap((triple): [string, unknown, string][] => {
+    const parsed = z.tuple([z.string(), z.unknown(), z.unknown()]).safeParse(triple);
+    return parsed.success ? [[parsed.data[0], parsed.data[1], String(parsed.data[2] ?? '')]] : [];
+  }),
+);
+const body = z.object({
+  payload: z.object({
+    build: z.object({
+      number: z.int(),
+      slave: z.string().nullish(),
+      times: z.array(z.unknown()).default([]),
+      properties: triples.default([]),
+    }),
+    request_ids: z.unknown().optional(),
+  }),
+  _meta: z.object({ master_name: z.string().optional() }).default({}),
+});
+
+/** Never throws. @param routingKey `build.<directory>.<number>.<event>`; a directory may have dots in it */
+export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
+  const last = routingKey.split('.').at(-1);
+  const event = EVENTS.find((known) => known === last);
+  if (!routingKey.startsWith('build.') || event === undefined) {
+    return { kind: 'other' };
+  }
+  if (content.length > MAX_BYTES) {
+    return { kind: 'malformed', reason: `${content.length} bytes are too many` };
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(content.toString('utf8'));
+  } catch {
+    return { kind: 'malformed', reason: 'not JSON' };
+  }
+  const parsed = body.safeParse(value);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    return { kind: 'malformed', reason: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'invalid'}` };
+  }
+  const { build, request_ids: told } = parsed.data.payload;
+  const properties = new Map(build.properties.map(([name, given, source]) => [name, [given, source] as const]));
+  const taskId = properties.get('taskId')?.[0];
+  return {
+    kind: 'event',
+    event,
+    buildRequestIds: idsOf(event === 'log_uploaded' ? properties.get('request_ids')?.[0] : told),
+    taskId: typeof taskId === 'string' ? taskId : null,
+    build: event === 'started' ? undefined : keptOf(parsed.data, event, properties),
+  };
+}
+
+function keptOf(
+  { payload: { build }, _meta }: z.infer<typeof body>,
+  event: EventKind,
+  properties: ReadonlyMap<string, readonly [unknown, string]>,
+): Omit<KeptBuild, 'buildRequestId'> {
+  return {
+    number: build.number,
+    master: (_meta.master_name ?? '').slice(0, 255),
+    startedAt: timeOf(build.times[0]) ?? 0,
+    isFinal: event === 'log_uploaded',
+    properties: limited(properties),
+    logUrl: logUrlOf(properties.get('log_url')?.[0]),
+    worker: build.slave?.slice(0, 255) ?? null,
+  };
+}
+
+function idsOf(given: unknown): readonly number[] {
+  return Array.isArray(given) ? given.filter((id) => Number.isSafeInteger(id) && id > 0).slice(0, 1000) : [];
+}
+
+/** `2017-06-01T10:02:11+0000`, which JavaScript does not read; or Unix seconds, as older masters wrote. */
+function timeOf(given: unknown): number | undefined {
+  if (typeof given === 'number' && Number.isFinite(given)) {
+    return Math.round(given * 1000);
+  }
+  const time = typeof given === 'string' ? Date.parse(given.replace(/([+-]\d\d)(\d\d)$/, '$1:$2')) : Number.NaN;
+  return Number.isNaN(time) ? undefined : time;
+}
+
+/** The upload writes the text "null" when it got no URL. People are sent only where a browser goes. */
+function logUrlOf(given: unknown): string | null {
+  if (typeof given !== 'string' || given.length > MAX_URL || !URL.canParse(given)) {
+    return null;
+  }
+  const url = new URL(given);
+  return url.protocol === 'http:' || url.protocol === 'https:' ? url.href : null;
+}
+
+/** Without those that are larger than any use of them. */
+function limited(properties: ReadonlyMap<string, readonly [unknown, string]>): KeptBuild['properties'] {
+  const kept: [string, readonly [unknown, string]][] = [];
+  let size = 0;
+  for (const [name, property] of properties) {
+    const length = name.length + (JSON.stringify(property)?.length ?? 0);
+    if (length <= MAX_PROPERTY && size + length <= MAX_PROPERTIES) {
+      size += length;
+      kept.push([name, property]);
+    }
+  }
+  return Object.fromEntries(kept);
+}

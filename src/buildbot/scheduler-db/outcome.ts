@@ -1,0 +1,110 @@
+/** Properties and log of a build: from the messages that were kept, from its master's pages, or from its buildset. */
+import { Readable } from 'node:stream';
+import type { Build, RequestView } from '../../domain/build.ts';
+import { lastBuild } from '../../domain/build.ts';
+import type { Outcome } from '../../ports.ts';
+import { inBatches, type SchedulerDb, unavailable } from './database.ts';
+import type { Masters } from './masters.ts';
+import type { RequestReader } from './requests.ts';
+import { readRows } from './rows.ts';
+import type { Schema } from './schema.ts';
+import type { WebBuild, WebStatus } from './web-status.ts';
+
+export interface OutcomeOptions {
+  readonly database: SchedulerDb;
+  readonly schema: () => Promise<Schema>;
+  readonly masters: Masters;
+  readonly reader: RequestReader;
+}
+
+const NONE: Outcome = { properties: {}, log: { kind: 'none' } };
+
+/** @throws LegacyCiError, StoreError */
+export async function readOutcome(options: OutcomeOptions, view: RequestView): Promise<Outcome> {
+  const build = lastBuild(view);
+  if (build === undefined) {
+    return NONE;
+  }
+  const { requests, builds } = await readRows(options.database, await options.schema(), [view.buildRequestId]);
+  const request = requests.get(view.buildRequestId);
+  const row = builds.get(view.buildRequestId)?.find(({ id }) => id === build.buildId);
+  if (request === undefined || row === undefined) {
+    throw unavailable('the build request has gone from the scheduler database');
+  }
+  const kept = await options.reader.keptOf(request, row);
+  if (kept?.logUrl) {
+    return { properties: kept.properties, log: { kind: 'url', url: kept.logUrl } };
+  }
+  const master = options.masters.of(kept?.master ?? request.claimedBy) ?? onlyOne(options.masters);
+  const page = (await master?.builds(view.builder, [build.number]))?.get(build.number);
+  if (master !== undefined && page !== undefined) {
+    return {
+      properties: toProperties(page),
+      log: {
+        kind: 'stream',
+        open: async () => Readable.from(completeLog(master, view, build, page), { objectMode: false }),
+      },
+    };
+  }
+  return {
+    properties: kept?.properties ?? (await requestedProperties(options.database, view.buildRequestId)),
+    log: { kind: 'none' },
+  };
+}
+
+/** A RETRY gives its claim back, so that nobody has the request any more; of one master it is clear whose build it was. */
+function onlyOne({ all }: Masters): WebStatus | undefined {
+  return all.length === 1 ? all[0] : undefined;
+}
+
+function toProperties({ properties }: WebBuild): Outcome['properties'] {
+  return Object.fromEntries(properties.map(([name, value, source]) => [name, [value, String(source)] as const]));
+}
+
+/** Those that were asked for, where nothing tells of those that the build has set. */
+async function requestedProperties(database: SchedulerDb, buildRequestId: number): Promise<Outcome['properties']> {
+  const rows = await database.run('reading properties', (db) =>
+    inBatches(
+      [buildRequestId],
+      async (ids): Promise<{ name: string; value: string }[]> =>
+        db('buildset_properties as p')
+          .join('buildrequests as r', 'r.buildsetid', 'p.buildsetid')
+          .whereIn('r.id', ids)
+          .select('p.property_name as name', 'p.property_value as value'),
+    ),
+  );
+  return Object.fromEntries(
+    rows.flatMap(({ name, value }) => {
+      const parsed = parsedPair(value);
+      return parsed === undefined ? [] : [[name, parsed] as const];
+    }),
+  );
+}
+
+function parsedPair(text: string): readonly [unknown, string] | undefined {
+  try {
+    const pair: unknown = JSON.parse(text);
+    return Array.isArray(pair) && pair.length === 2 ? [pair[0], String(pair[1])] : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function* completeLog(
+  master: WebStatus,
+  view: RequestView,
+  build: Build,
+  page: WebBuild,
+): AsyncGenerator<Buffer> {
+  yield Buffer.from(
+    `Builder: ${view.builder}\nBuild: ${build.number} (build request ${view.buildRequestId})\nWorker: ${page.slave ?? 'none'}\nState: ${page.text.join(' ')}\n`,
+  );
+  for (const step of page.steps) {
+    yield Buffer.from(`\n=== step ${step.step_number ?? '?'}: ${step.name}: ${step.text.join(' ')}\n`);
+    for (const [name, url] of step.logs) {
+      yield Buffer.from(`--- log: ${name}\n`);
+      yield* master.logText(url);
+      yield Buffer.from('\n');
+    }
+  }
+}

@@ -1,0 +1,185 @@
+/** Reads build requests: rows of the database, and what only messages or web pages tell of their builds. */
+import type { Logger } from 'pino';
+import type { RequestView } from '../../domain/build.ts';
+import { type KeptBuild, matchOf } from '../../domain/kept-build.ts';
+import { BridgeError, LegacyCiError } from '../../errors.ts';
+import type { KeptBuilds, Seen } from '../../ports.ts';
+import type { SchedulerDb } from './database.ts';
+import type { Masters } from './masters.ts';
+import { type Rows, readRows, readSiblings } from './rows.ts';
+import type { Schema } from './schema.ts';
+import { createStoppedReader, EXCEPTION, type Stopped, type Suspect } from './stopped.ts';
+import { findRequest } from './submit.ts';
+import { type BuildRow, type RequestRow, STALE_CLAIM_S, toView } from './view.ts';
+
+export interface RequestReaderOptions {
+  readonly database: SchedulerDb;
+  readonly schema: () => Promise<Schema>;
+  readonly masters: Masters;
+  /** Undefined where no messages come. */
+  readonly kept: KeptBuilds | undefined;
+  /** How long after a build's end its messages are waited for. */
+  readonly outcomeWaitMs: number;
+  readonly log: Logger | undefined;
+}
+
+export interface RequestReader {
+  readMany(ids: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>>;
+  findByExternalId(spec: {
+    readonly taskId: string;
+    readonly externalId: string;
+    readonly deadline: number;
+  }): Promise<Seen<RequestView>>;
+  /** What was kept of a build of a request. @throws StoreError */
+  keptOf(request: RequestRow, build: BuildRow): Promise<KeptBuild | undefined>;
+}
+
+/** Taskcluster allows at most five days from a task's creation to its deadline; an hour for clocks that differ. */
+const LONGEST_TASK_S = 5 * 24 * 3600 + 3600;
+/** Of requests whose claims were said to be stale; far more than are at a time. */
+const MAX_WARNED = 10_000;
+
+type Siblings = ReadonlyMap<number, readonly BuildRow[]>;
+type LastBuild = BuildRow & { readonly builder: string };
+
+export function createRequestReader(options: RequestReaderOptions): RequestReader {
+  const { database, masters, kept, log } = options;
+  const stoppedOf = createStoppedReader(masters, log);
+  const warned = new Set<number>();
+
+  async function readMany(ids: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>> {
+    if (ids.length === 0) {
+      return new Map();
+    }
+    try {
+      const rows = await readRows(database, await options.schema(), ids);
+      const siblings = await readSiblings(database, lastBuilds(rows));
+      const [messages, stopped] = await Promise.all([readKept(rows, siblings), stoppedOf(suspects(rows))]);
+      return new Map(ids.map((id) => [id, seenOf(id, rows, { siblings, messages, stopped })]));
+    } catch (error) {
+      const unreadable = { kind: 'unreadable', error: asBridgeError(error) } as const;
+      return new Map(ids.map((id) => [id, unreadable]));
+    }
+  }
+
+  /** Of every request, and of those that share a build: messages tell of its first hundred requests only. */
+  async function readKept(rows: Rows, siblings: Siblings): Promise<readonly KeptBuild[]> {
+    const merged = [...siblings.values()].flatMap((builds) => builds.map(({ brid }) => brid));
+    return kept ? kept.of([...new Set([...rows.requests.keys(), ...merged])]) : [];
+  }
+
+  function seenOf(
+    id: number,
+    rows: Rows,
+    { siblings, messages, stopped }: { siblings: Siblings; messages: readonly KeptBuild[]; stopped: Stopped },
+  ): Seen<RequestView> {
+    const request = rows.requests.get(id);
+    if (request === undefined) {
+      return { kind: 'absent' };
+    }
+    const builds = rows.builds.get(id) ?? [];
+    const last = builds.at(-1);
+    if (last !== undefined && stopped.unknown.has(last.id)) {
+      return { kind: 'unreadable', error: unknownEnd(id) };
+    }
+    warnIfStale(request, builds, rows.now);
+    const merged = siblings.get(last?.id ?? -1) ?? [];
+    const value = toView({
+      request,
+      builds,
+      sharedWith: merged.filter(({ finishTime }) => finishTime === null).map(({ brid }) => brid),
+      extra: (build) => {
+        const message =
+          matchOf(build, messages) ??
+          matchOf(
+            merged.find((one) => sameBuild(one, build)),
+            messages,
+          );
+        const page = masters.of(message?.master ?? request.claimedBy)?.pageOf(request.builder, build.number);
+        return {
+          isFinal: message?.isFinal ?? false,
+          wasStopped: stopped.builds.has(build.id),
+          ...(message?.worker ? { worker: message.worker } : {}),
+          ...(page === undefined ? {} : { url: page }),
+        };
+      },
+      now: rows.now,
+      outcomeWait: kept ? options.outcomeWaitMs / 1000 : 0,
+    });
+    return { kind: 'present', value };
+  }
+
+  /** Of the new schema nobody ever takes over a dead master's claims: a person has to. */
+  function warnIfStale(request: RequestRow, builds: readonly BuildRow[], now: number): void {
+    const { id, builder, isComplete, claimedAt, claimedBy } = request;
+    const isStale = !isComplete && claimedAt !== null && now - claimedAt > STALE_CLAIM_S && builds.length > 0;
+    if (isStale && !warned.has(id) && warned.size < MAX_WARNED) {
+      warned.add(id);
+      const fields = { buildRequestId: id, builder, master: claimedBy, claimedForS: now - claimedAt };
+      log?.warn(fields, 'a claim was not refreshed for over an hour: its master is dead, or its clock is wrong');
+    }
+  }
+
+  async function findByExternalId(spec: {
+    readonly taskId: string;
+    readonly externalId: string;
+    readonly deadline: number;
+  }): Promise<Seen<RequestView>> {
+    try {
+      const since = Math.floor(spec.deadline / 1000) - LONGEST_TASK_S;
+      const id = await database.run('looking for a build request', (db) =>
+        findRequest(db, spec.taskId, spec.externalId, since),
+      );
+      const seen = id === undefined ? undefined : (await readMany([id])).get(id);
+      return seen ?? { kind: 'absent' };
+    } catch (error) {
+      return { kind: 'unreadable', error: asBridgeError(error) };
+    }
+  }
+
+  async function keptOf(request: RequestRow, build: BuildRow): Promise<KeptBuild | undefined> {
+    const siblings = await readSiblings(database, [{ ...build, builder: request.builder }]);
+    const merged = siblings.get(build.id) ?? [];
+    const messages = kept ? await kept.of([request.id, ...merged.map(({ brid }) => brid)]) : [];
+    return matchOf(build, messages) ?? matchOf(merged[0], messages);
+  }
+
+  return { readMany, findByExternalId, keptOf };
+}
+
+function sameBuild(a: BuildRow, b: BuildRow): boolean {
+  return a.number === b.number && a.startTime === b.startTime;
+}
+
+function unknownEnd(buildRequestId: number): LegacyCiError {
+  return new LegacyCiError('legacy-ci-unavailable', 'the master does not say whether the build was stopped', {
+    isTransient: true,
+    context: { buildRequestId },
+  });
+}
+
+function asBridgeError(error: unknown): BridgeError {
+  return error instanceof BridgeError
+    ? error
+    : new LegacyCiError('legacy-ci-protocol', 'rows of the scheduler database are not what Buildbot writes', {
+        cause: error,
+        isTransient: true,
+      });
+}
+
+/** The newest build of each request, with its builder. */
+function lastBuilds({ requests, builds }: Rows): readonly LastBuild[] {
+  return [...requests.values()].flatMap(({ id, builder }) => {
+    const last = builds.get(id)?.at(-1);
+    return last === undefined ? [] : [{ ...last, builder }];
+  });
+}
+
+/** Builds that ended EXCEPTION: on a stock master somebody may have stopped them. */
+function suspects({ requests, builds }: Rows): readonly Suspect[] {
+  return [...requests.values()].flatMap((request) => {
+    const last = builds.get(request.id)?.at(-1);
+    const isSuspect = request.isComplete && request.results === EXCEPTION && last !== undefined;
+    return isSuspect ? [{ buildId: last.id, number: last.number, request }] : [];
+  });
+}

@@ -1,0 +1,80 @@
+/**
+ * Which builds somebody stopped. A stock 0.8 has no result for that: it ends them EXCEPTION, and only the build's page
+ * tells them from builds that broke.
+ */
+import type { Logger } from 'pino';
+import type { Masters } from './masters.ts';
+import type { RequestRow } from './view.ts';
+import { type WebStatus, wasInterrupted } from './web-status.ts';
+
+/** A build that ended EXCEPTION. */
+export interface Suspect {
+  readonly buildId: number;
+  readonly number: number;
+  readonly request: RequestRow;
+}
+
+export interface Stopped {
+  readonly builds: ReadonlySet<number>;
+  /** Builds of which it could not be learnt: nothing may be concluded of them yet. */
+  readonly unknown: ReadonlySet<number>;
+}
+
+export const EXCEPTION = 4;
+/** Answers never change; so many are remembered. */
+const MAX_ANSWERS = 20_000;
+
+/** Asks each master once about all its builds of a builder, and never twice about a build. */
+export function createStoppedReader(
+  masters: Masters,
+  log: Logger | undefined,
+): (suspects: readonly Suspect[]) => Promise<Stopped> {
+  const answers = new Map<number, boolean>();
+
+  async function ask(master: WebStatus, builder: string, builds: readonly Suspect[]): Promise<void> {
+    try {
+      const pages = await master.builds(
+        builder,
+        builds.map(({ number }) => number),
+      );
+      for (const { buildId, number } of builds) {
+        const page = pages.get(number);
+        answers.set(buildId, page !== undefined && wasInterrupted(page));
+      }
+    } catch (error) {
+      log?.warn({ builder, count: builds.length, err: error }, 'not learnt whether builds were stopped');
+    }
+  }
+
+  return async (suspects) => {
+    const groups = new Map<WebStatus, Map<string, Suspect[]>>();
+    for (const suspect of suspects) {
+      const master = masters.of(suspect.request.claimedBy);
+      if (master !== undefined && !answers.has(suspect.buildId)) {
+        const builders = groups.get(master) ?? new Map<string, Suspect[]>();
+        builders.set(suspect.request.builder, [...(builders.get(suspect.request.builder) ?? []), suspect]);
+        groups.set(master, builders);
+      }
+    }
+    await Promise.all(
+      [...groups].flatMap(([master, builders]) => [...builders].map(([name, builds]) => ask(master, name, builds))),
+    );
+    const ids = suspects.map(({ buildId }) => buildId);
+    const asked = [...groups.values()].flatMap((builders) => [...builders.values()].flat());
+    const stopped: Stopped = {
+      builds: new Set(ids.filter((id) => answers.get(id) === true)),
+      unknown: new Set(asked.map(({ buildId }) => buildId).filter((id) => !answers.has(id))),
+    };
+    forgetOldest(answers);
+    return stopped;
+  };
+}
+
+function forgetOldest(answers: Map<number, boolean>): void {
+  for (const id of answers.keys()) {
+    if (answers.size <= MAX_ANSWERS) {
+      return;
+    }
+    answers.delete(id);
+  }
+}

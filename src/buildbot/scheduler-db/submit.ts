@@ -1,0 +1,142 @@
+/** Makes a build request by writing it into the scheduler database, once for each external id. */
+import { createHash } from 'node:crypto';
+import type { Knex } from 'knex';
+import { LegacyCiError } from '../../errors.ts';
+import type { BuildSpec } from '../../ports.ts';
+import { type SchedulerDb, unavailable } from './database.ts';
+import type { Schema } from './schema.ts';
+import {
+  EXTERNAL_ID,
+  encoded,
+  externalIdString,
+  priorityOf,
+  propertiesOf,
+  reasonOf,
+  sourcestampOf,
+} from './submission.ts';
+
+/** How long to wait for another bridge that submits the same. */
+const LOCK_SECONDS = 10;
+/** A run's own time, less what clocks may differ. */
+const CLOCK_SLACK_S = 3600;
+
+/**
+ * Looks for a request of this external id and makes it if there is none, under a lock that all bridges on the database
+ * share: of several that submit the same at once, one makes the request and the others find it.
+ * @returns its id
+ * @throws LegacyCiError: `legacy-ci-unavailable` if it is not known whether the request was made
+ */
+export function submit(database: SchedulerDb, schema: Schema, spec: BuildSpec): Promise<number> {
+  return database.run('submitting a build request', (db) =>
+    withLock(db, spec.externalId, async (connection) => {
+      const since = Math.floor(spec.scheduled / 1000) - CLOCK_SLACK_S;
+      // On the old schema's tables nothing is undone, so the request, which masters look at, comes last.
+      return db.transaction(
+        async (trx) =>
+          (await findRequest(trx, spec.taskId, spec.externalId, since)) ?? (await insert(trx, schema, spec)),
+        { connection },
+      );
+    }),
+  );
+}
+
+/**
+ * Looks for a request by its external id; the first bridge's own is `taskId:<taskId>`, for requests without the property.
+ * Copies that Self-serve makes of a request carry its properties too, but not its reason.
+ * @param since Unix seconds; `submitted_at` has an index, the external id has none
+ */
+export async function findRequest(
+  db: Knex,
+  taskId: string,
+  externalId: string,
+  since: number,
+): Promise<number | undefined> {
+  const isFirstBridges = externalId === externalIdString(taskId);
+  const property = db('buildset_properties as p')
+    .whereRaw('p.buildsetid = s.id')
+    .andWhere('p.property_name', EXTERNAL_ID)
+    .modify((query) => {
+      if (!isFirstBridges) {
+        query.andWhere('p.property_value', encoded(externalId));
+      }
+    })
+    .select(db.raw('1'));
+  const row: { id: number } | undefined = await db('buildsets as s')
+    .join('buildrequests as r', 'r.buildsetid', 's.id')
+    .where('s.submitted_at', '>=', since)
+    .andWhere({ 's.external_idstring': externalIdString(taskId), 's.reason': reasonOf(taskId) })
+    .andWhere((query) => void (isFirstBridges ? query.whereNotExists(property) : query.whereExists(property)))
+    .orderBy('r.id')
+    .first('r.id as id');
+  return row?.id;
+}
+
+async function insert(trx: Knex.Transaction, { kind }: Schema, spec: BuildSpec): Promise<number> {
+  const submitted_at = Math.floor(spec.scheduled / 1000);
+  const source =
+    kind === 'A'
+      ? { sourcestampid: await insertRow(trx, 'sourcestamps', sourcestampOf(spec)) }
+      : { sourcestampsetid: await insertRow(trx, 'sourcestampsets', {}) };
+  if (kind === 'B') {
+    await insertRow(trx, 'sourcestamps', { ...sourcestampOf(spec), codebase: '', ...source });
+  }
+  // What stock masters write for "not yet"; the fork has NULL there.
+  const results = kind === 'A' ? {} : { results: -1 };
+  const buildsetid = await insertRow(trx, 'buildsets', {
+    external_idstring: externalIdString(spec.taskId),
+    reason: reasonOf(spec.taskId),
+    ...source,
+    submitted_at,
+    complete: 0,
+    ...results,
+  });
+  await trx('buildset_properties').insert(
+    propertiesOf(spec).map(([property_name, property_value]) => ({ buildsetid, property_name, property_value })),
+  );
+  return insertRow(trx, 'buildrequests', {
+    buildsetid,
+    buildername: spec.builder,
+    priority: priorityOf(spec.priority),
+    // Not NULL: masters look for what was claimed before some time.
+    ...(kind === 'A' ? { claimed_at: 0 } : {}),
+    complete: 0,
+    ...results,
+    submitted_at,
+  });
+}
+
+async function insertRow(trx: Knex.Transaction, table: string, row: object): Promise<number> {
+  const [id] = await trx(table).insert(row);
+  if (typeof id !== 'number') {
+    throw new LegacyCiError('legacy-ci-protocol', `the scheduler database gave no id to a row of ${table}`);
+  }
+  return id;
+}
+
+/** What of a driver's connection is needed here. */
+interface RawConnection {
+  destroy(): void;
+}
+
+/** MySQL's own locks, which end with their connection: nothing is left behind by a bridge that dies. */
+async function withLock<T>(db: Knex, externalId: string, work: (connection: RawConnection) => Promise<T>): Promise<T> {
+  const name = `bbb/${createHash('sha256').update(externalId).digest('hex').slice(0, 48)}`;
+  const connection: RawConnection = await db.client.acquireConnection();
+  try {
+    const [rows]: [{ locked: number | null }[]] = await db
+      .raw('SELECT GET_LOCK(?, ?) AS locked', [name, LOCK_SECONDS])
+      .connection(connection);
+    if (rows[0]?.locked !== 1) {
+      throw unavailable('another bridge is submitting the same build request');
+    }
+    return await work(connection);
+  } finally {
+    try {
+      await db.raw('SELECT RELEASE_LOCK(?)', [name]).connection(connection);
+    } catch {
+      // The lock ends with its connection.
+      connection.destroy();
+    }
+    await db.client.releaseConnection(connection);
+  }
+}

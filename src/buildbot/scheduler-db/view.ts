@@ -1,0 +1,157 @@
+/**
+ * What rows of the scheduler database say of a build request. Pure. Times of rows are Unix seconds by the database's
+ * clock. The order in which masters write, and what they leave, was seen on a real 0.8.12 and read in the fork's code.
+ */
+import { type Build, RESULT_NAMES, type RequestView, type ResultName } from '../../domain/build.ts';
+
+export interface RequestRow {
+  readonly id: number;
+  readonly builder: string;
+  readonly isComplete: boolean;
+  /** Means something only when complete. */
+  readonly results: number | null;
+  readonly completeAt: number | null;
+  /** Null while nobody has it. Refreshed every ten minutes while it is built. */
+  readonly claimedAt: number | null;
+  /** `<host>:<absolute basedir>` of the master that has it. */
+  readonly claimedBy: string | null;
+  readonly submittedAt: number;
+}
+
+export interface BuildRow {
+  readonly id: number;
+  readonly brid: number;
+  /** Counts per master and builder: not unique. */
+  readonly number: number;
+  readonly startTime: number;
+  /** Null while it runs, and for ever if its master died. */
+  readonly finishTime: number | null;
+}
+
+/** What is known of a build beside its row. */
+export interface BuildExtra {
+  readonly worker?: string;
+  /** Its page. */
+  readonly url?: string;
+  /** Whether somebody stopped it: a stock master ends it EXCEPTION, and only its page tells. */
+  readonly wasStopped?: boolean;
+  /** Whether properties and log are known as they will stay. */
+  readonly isFinal?: boolean;
+}
+
+export interface ViewInput {
+  readonly request: RequestRow;
+  /** Of the request, by id. */
+  readonly builds: readonly BuildRow[];
+  readonly extra: (build: BuildRow) => BuildExtra;
+  /** Other requests that the running build serves. */
+  readonly sharedWith: readonly number[];
+  /** By the database's clock. */
+  readonly now: number;
+  /** How long after a build's end its properties and log are waited for; 0 where nothing more comes. Seconds. */
+  readonly outcomeWait: number;
+}
+
+/** A claim that nobody has refreshed for so long has lost its master; masters refresh every ten minutes. */
+export const STALE_CLAIM_S = 3600;
+
+/** What is written for a request that is cancelled while it waits: FAILURE. */
+const CANCELLED_WAITING = 2;
+
+export function toView(input: ViewInput): RequestView {
+  const { request, builds } = input;
+  const base = { buildRequestId: request.id, builder: request.builder };
+  const last = builds.at(-1);
+  if (last === undefined) {
+    // Complete without a build: cancelled before it started, whatever code was written (0.8 writes FAILURE).
+    return request.isComplete
+      ? { ...base, state: 'complete', builds: [], results: 'CANCELLED', cancelledBy: 'person' }
+      : { ...base, state: 'pending', builds: [] };
+  }
+  if (isBuilding(request, last, input.now)) {
+    const running = { ...toBuild(last, input), isComplete: false, stateText: 'building' };
+    return {
+      ...base,
+      state: 'building',
+      builds: [...lostAndRetried(builds.slice(0, -1), input), running],
+      ...(input.sharedWith.length > 0 ? { sharedWith: input.sharedWith } : {}),
+    };
+  }
+  if (!request.isComplete) {
+    return { ...base, state: 'pending', builds: lostAndRetried(builds, input) };
+  }
+  if (wasCancelledWaiting(request, last)) {
+    const cancelled = { results: 'CANCELLED', cancelledBy: 'person' } as const;
+    return { ...base, state: 'complete', builds: lostAndRetried(builds, input), ...cancelled };
+  }
+  return { ...base, ...completeOf(input, last) };
+}
+
+function completeOf(input: ViewInput, last: BuildRow): Omit<RequestView, 'buildRequestId' | 'builder'> {
+  const { request, builds, now, outcomeWait } = input;
+  const extra = input.extra(last);
+  const results: ResultName | undefined = extra.wasStopped ? 'CANCELLED' : RESULT_NAMES[request.results ?? -1];
+  const ended = finished(
+    { ...toBuild(last, input), completedAt: (last.finishTime ?? request.completeAt ?? now) * 1000 },
+    results,
+  );
+  const isSettling = !extra.isFinal && now < (request.completeAt ?? now) + outcomeWait;
+  return {
+    state: 'complete',
+    builds: [...lostAndRetried(builds.slice(0, -1), input), ended],
+    ...(results === undefined ? {} : { results }),
+    ...(results === 'CANCELLED' ? { cancelledBy: 'person' as const } : {}),
+    ...(isSettling ? { isSettling } : {}),
+  };
+}
+
+/**
+ * Whether the newest build runs. A build that is over while the same claim stands is about to complete its request, or
+ * to give it back: the master writes one after the other. And a request that was cancelled in the very moment in which a
+ * master claimed it is complete while its build runs: as long as a master keeps the claim, the build is what counts.
+ */
+function isBuilding({ isComplete, claimedAt }: RequestRow, last: BuildRow, now: number): boolean {
+  if (last.finishTime === null) {
+    return !isComplete || (claimedAt !== null && now - claimedAt < STALE_CLAIM_S);
+  }
+  return !isComplete && claimedAt !== null && claimedAt <= last.finishTime;
+}
+
+/**
+ * Whether it was cancelled while it waited for another build after a RETRY. On the old schema nobody has it then; on the
+ * new one whoever cancels claims it first, later than the last build ended.
+ */
+function wasCancelledWaiting({ claimedAt, completeAt, results }: RequestRow, last: BuildRow): boolean {
+  if (results !== CANCELLED_WAITING || last.finishTime === null) {
+    return false;
+  }
+  return (
+    claimedAt === null ||
+    claimedAt > last.finishTime ||
+    (claimedAt === last.finishTime && (completeAt ?? 0) > claimedAt)
+  );
+}
+
+/** Builds that were not the last: each ended RETRY, or was lost with its master, which comes to the same. */
+function lostAndRetried(builds: readonly BuildRow[], input: ViewInput): readonly Build[] {
+  return builds.map((row, index) => {
+    const end = row.finishTime ?? builds[index + 1]?.startTime ?? row.startTime;
+    return finished({ ...toBuild(row, input), completedAt: end * 1000 }, 'RETRY');
+  });
+}
+
+function finished(build: Omit<Build, 'isComplete' | 'stateText'>, results: ResultName | undefined): Build {
+  const stateText = results === undefined ? 'ended with results this bridge does not know' : `ended ${results}`;
+  return { ...build, ...(results === undefined ? {} : { results }), isComplete: true, stateText };
+}
+
+function toBuild(row: BuildRow, { extra }: ViewInput): Omit<Build, 'isComplete' | 'stateText'> {
+  const { worker, url } = extra(row);
+  return {
+    buildId: row.id,
+    number: row.number,
+    startedAt: row.startTime * 1000,
+    ...(worker === undefined ? {} : { worker }),
+    ...(url === undefined ? {} : { url }),
+  };
+}

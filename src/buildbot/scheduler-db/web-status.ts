@@ -1,0 +1,199 @@
+/**
+ * A master's web pages: JSON of builds, logs as text, and the forms that stop and cancel. As a real 0.8.12 answered. Its
+ * forms redirect whether or not anything was done or allowed, so only the database tells what happened.
+ */
+import http from 'node:http';
+import https from 'node:https';
+import got, { type Got, HTTPError } from 'got';
+import { z } from 'zod';
+import { LegacyCiError, toError } from '../../errors.ts';
+import type { Secret } from '../../secret.ts';
+import { unavailable } from './database.ts';
+
+export interface WebStatusOptions {
+  readonly url: string;
+  readonly username?: string | undefined;
+  readonly password?: Secret | undefined;
+}
+
+const step = z.object({
+  name: z.string(),
+  step_number: z.int().optional(),
+  text: z.array(z.string()).default([]),
+  results: z.unknown(),
+  logs: z.array(z.tuple([z.string(), z.string()])).default([]),
+});
+const buildAnswer = z.object({
+  number: z.int(),
+  results: z.int().nullish(),
+  slave: z.string().optional(),
+  text: z.array(z.string()).default([]),
+  times: z.array(z.number().nullable()).default([]),
+  properties: z.array(z.tuple([z.string(), z.unknown(), z.unknown()])).default([]),
+  steps: z.array(step).default([]),
+});
+export type WebBuild = z.infer<typeof buildAnswer>;
+
+export interface WebStatus {
+  /** The build's page, for people. */
+  pageOf(builder: string, number: number): string;
+  /** By number; those that the master no longer has are left out. @throws LegacyCiError */
+  builds(builder: string, numbers: readonly number[]): Promise<ReadonlyMap<number, WebBuild>>;
+  /** All builders that the master has. @throws LegacyCiError */
+  builders(): Promise<ReadonlySet<string>>;
+  /** The text of a log, by the URL that the build gave; nothing but the master itself is ever asked. */
+  logText(url: string): AsyncGenerator<Buffer>;
+  /** @throws LegacyCiError */
+  stopBuild(builder: string, number: number, comments: string): Promise<void>;
+  /** @throws LegacyCiError */
+  cancelRequest(builder: string, buildRequestId: number): Promise<void>;
+  /** @throws LegacyCiError `legacy-ci-forbidden` if user and password are wrong */
+  signIn(): Promise<void>;
+  close(): void;
+}
+
+const TIMEOUT_MS = 20_000;
+const COOKIE = /^(BuildBotSession=[^;]+)/;
+
+export function createWebStatus({ url, username, password }: WebStatusOptions): WebStatus {
+  const agentOptions = { keepAlive: true, maxSockets: 6, maxFreeSockets: 2, timeout: 60_000 };
+  const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
+  const base = url.replace(/\/+$/, '');
+  const client: Got = got.extend({
+    agent,
+    timeout: { connect: 5000, request: TIMEOUT_MS },
+    followRedirect: false,
+    retry: { limit: 2, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
+  });
+  let cookie: string | undefined;
+
+  async function json<T>(path: string, answer: z.ZodType<T>): Promise<T | undefined> {
+    let text: string;
+    try {
+      text = await client.get(`${base}${path}`).text();
+    } catch (error) {
+      if (error instanceof HTTPError && error.response.statusCode === 404) {
+        return undefined;
+      }
+      throw noAnswer(path, error);
+    }
+    const parsed = answer.safeParse(parseJson(text));
+    if (!parsed.success) {
+      const message = `the answer to ${path} is not what a web status says: ${z.prettifyError(parsed.error).slice(0, 500)}`;
+      throw new LegacyCiError('legacy-ci-protocol', message, { isTransient: true });
+    }
+    return parsed.data;
+  }
+
+  /** Form-encoded; never repeated by itself. */
+  async function post(path: string, form: Record<string, string>): Promise<void> {
+    if (cookie === undefined) {
+      await signIn();
+    }
+    try {
+      const headers = cookie === undefined ? {} : { cookie };
+      const { headers: answered } = await client.post(`${base}${path}`, { form, headers, retry: { limit: 0 } });
+      if (/authfail/.test(answered.location ?? '')) {
+        // The session has ended, or the rights are missing; the next try signs in again.
+        cookie = undefined;
+        throw new LegacyCiError('legacy-ci-forbidden', `the master does not allow POST ${path}`, { isTransient: true });
+      }
+    } catch (error) {
+      if (error instanceof HTTPError && error.response.statusCode === 404) {
+        // It is gone, or it belongs to another incarnation of the master: the database will tell.
+        return;
+      }
+      throw error instanceof LegacyCiError ? error : noAnswer(`POST ${path}`, error);
+    }
+  }
+
+  async function signIn(): Promise<void> {
+    if (username === undefined || password === undefined) {
+      return;
+    }
+    let cookies: readonly string[];
+    try {
+      const form = { username, passwd: password.reveal() };
+      const answer = await client.post(`${base}/login`, { form, retry: { limit: 0 } });
+      cookies = answer.headers['set-cookie'] ?? [];
+    } catch (error) {
+      // Without the cause: it holds the request's options, and in them the password.
+      throw unavailable(`no answer to the sign-in: ${toError(error).message}`);
+    }
+    cookie = cookies.flatMap((line) => COOKIE.exec(line)?.[1] ?? []).at(-1);
+    if (cookie === undefined) {
+      const message = `the master at ${base} does not take the user name and password of legacyCi.schedulerDb.webStatus`;
+      throw new LegacyCiError('legacy-ci-forbidden', message);
+    }
+  }
+
+  return {
+    pageOf: (builder, number) => `${base}/builders/${encodeURIComponent(builder)}/builds/${number}`,
+    async builds(builder, numbers) {
+      const query = numbers.map((number) => `select=${number}`).join('&');
+      const path = `/json/builders/${encodeURIComponent(builder)}/builds?${query}`;
+      // A build that is gone is null, or says why in place of its number.
+      const answer = (await json(path, z.record(z.string(), z.unknown()))) ?? {};
+      return new Map(
+        numbers.flatMap((number) => {
+          const parsed = buildAnswer.safeParse(answer[String(number)]);
+          return parsed.success && parsed.data.number === number ? [[number, parsed.data] as const] : [];
+        }),
+      );
+    },
+    async builders() {
+      const answer = await json('/json/builders', z.record(z.string(), z.unknown()));
+      if (answer === undefined) {
+        throw unavailable('the master has no list of builders');
+      }
+      return new Set(Object.keys(answer));
+    },
+    async *logText(logUrl) {
+      const path = /\/builders\/[^?#]*$/.exec(logUrl)?.[0];
+      if (path === undefined) {
+        throw new LegacyCiError('legacy-ci-protocol', 'a log is not where a web status has its logs');
+      }
+      const source = client.stream(`${base}${path}/text`, {
+        timeout: { connect: 5000, response: TIMEOUT_MS, read: 60_000 },
+        retry: { limit: 0 },
+      });
+      try {
+        for await (const chunk of source) {
+          yield Buffer.isBuffer(chunk) ? chunk : Buffer.from(String(chunk));
+        }
+      } catch (error) {
+        throw noAnswer(path, error);
+      } finally {
+        source.destroy();
+      }
+    },
+    stopBuild: (builder, number, comments) =>
+      post(`/builders/${encodeURIComponent(builder)}/builds/${number}/stop`, { comments }),
+    cancelRequest: (builder, id) => post(`/builders/${encodeURIComponent(builder)}/cancelbuild`, { id: String(id) }),
+    signIn,
+    close() {
+      agent.http.destroy();
+      agent.https.destroy();
+    },
+  };
+}
+
+/**
+ * Whether somebody stopped a build, as far as its page tells: 0.8.12 has no code for it and ends the build EXCEPTION, and
+ * the text of the step that was at work says `interrupted`.
+ */
+export function wasInterrupted({ text, steps }: WebBuild): boolean {
+  return [text, ...steps.map((one) => one.text)].some((words) => words.includes('interrupted'));
+}
+
+function noAnswer(path: string, error: unknown): LegacyCiError {
+  return unavailable(`the web status gave no answer to ${path}: ${toError(error).message}`);
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

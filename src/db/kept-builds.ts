@@ -1,0 +1,101 @@
+/** Keeps what only messages of a classic Buildbot tell of a build. */
+import { createHash } from 'node:crypto';
+import type { Knex } from 'knex';
+import { z } from 'zod';
+import type { KeptBuild } from '../domain/kept-build.ts';
+import type { KeptBuilds } from '../ports.ts';
+import { isUniqueViolation } from '../sql.ts';
+import { withStoreErrors } from './errors.ts';
+import { clip } from './rows.ts';
+
+const ID_BATCH = 500;
+
+const number = z.coerce.number();
+const keptRow = z.object({
+  build_request_id: number,
+  number,
+  master: z.string(),
+  started_at: number,
+  is_final: z.union([z.boolean(), number.transform(Boolean)]),
+  properties: z
+    .string()
+    .transform((text) => z.record(z.string(), z.tuple([z.unknown(), z.string()])).parse(JSON.parse(text))),
+  log_url: z.string().nullable(),
+  worker: z.string().nullable(),
+});
+
+/** The caller opens (and migrates) the database, and closes it. */
+export function createKeptBuilds(db: Knex): KeptBuilds {
+  const table = () => db('kept_builds');
+
+  async function keepOne(build: KeptBuild, now: number): Promise<void> {
+    const row = toRow(build, now);
+    try {
+      await table().insert(row);
+    } catch (error) {
+      if (!isUniqueViolation(error)) {
+        throw error;
+      }
+      const known = table().where({ identity: row.identity });
+      await (build.isFinal ? known : known.andWhere({ is_final: false })).update(row);
+    }
+  }
+
+  const kept: KeptBuilds = {
+    async keep(builds, now) {
+      for (const build of builds) {
+        await keepOne(build, now);
+      }
+    },
+    async of(buildRequestIds) {
+      const found: KeptBuild[] = [];
+      for (let start = 0; start < buildRequestIds.length; start += ID_BATCH) {
+        const ids = buildRequestIds.slice(start, start + ID_BATCH);
+        const rows: unknown[] = await table().whereIn('build_request_id', ids).orderBy('id');
+        found.push(...rows.map(toKeptBuild));
+      }
+      return found;
+    },
+    async prune(before, limit) {
+      const ids: number[] = await table().where('kept_at', '<', before).orderBy('kept_at').limit(limit).pluck('id');
+      return ids.length === 0 ? 0 : table().whereIn('id', ids).delete();
+    },
+  };
+  return withStoreErrors(kept);
+}
+
+function toRow(build: KeptBuild, now: number) {
+  const { buildRequestId, number: buildNumber, master, startedAt } = build;
+  return {
+    identity: createHash('sha256')
+      .update(JSON.stringify([buildRequestId, buildNumber, master, startedAt]))
+      .digest('hex'),
+    build_request_id: buildRequestId,
+    number: buildNumber,
+    master: clip(master, 255),
+    started_at: Math.round(startedAt),
+    is_final: build.isFinal,
+    // Escaped: PostgreSQL takes no NUL, and no engine takes half a character.
+    properties: JSON.stringify(build.properties).replace(
+      /[\u007f-\uffff]/g,
+      (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+    ),
+    log_url: build.logUrl,
+    worker: build.worker === null ? null : clip(build.worker, 255),
+    kept_at: now,
+  };
+}
+
+function toKeptBuild(row: unknown): KeptBuild {
+  const r = keptRow.parse(row);
+  return {
+    buildRequestId: r.build_request_id,
+    number: r.number,
+    master: r.master,
+    startedAt: r.started_at,
+    isFinal: r.is_final,
+    properties: r.properties,
+    logUrl: r.log_url,
+    worker: r.worker,
+  };
+}

@@ -1,0 +1,46 @@
+/** What SQL engines' errors mean, whichever database it is. */
+import { toError } from './errors.ts';
+
+const UNIQUE = new Set(['SQLITE_CONSTRAINT_UNIQUE', 'SQLITE_CONSTRAINT_PRIMARYKEY', 'ER_DUP_ENTRY', '23505']);
+/** The engine undid the statement for another's sake and says: again. */
+const AGAIN = new Set([
+  'ER_LOCK_DEADLOCK',
+  'ER_LOCK_WAIT_TIMEOUT',
+  '40001',
+  '40P01',
+  '55P03',
+  'SQLITE_BUSY',
+  'SQLITE_BUSY_SNAPSHOT',
+]);
+
+export function codeOf(error: unknown): string {
+  return typeof error === 'object' && error !== null && 'code' in error ? String(error.code) : '';
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : '';
+}
+
+/** Whether a unique index refused a row, on any of the engines. */
+export function isUniqueViolation(error: unknown): boolean {
+  return UNIQUE.has(codeOf(error)) || /UNIQUE constraint failed/.test(messageOf(error));
+}
+
+/** Whether the engine undid a statement or a transaction for another's sake: it may be tried again as it was. */
+export function wantsAgain(error: unknown): boolean {
+  return AGAIN.has(codeOf(error));
+}
+
+/** knex puts whole statements, with their values, into messages, and drivers into fields: only the reason is kept. */
+export function withoutStatement(thrown: unknown): Error {
+  const error = toError(thrown);
+  const code = codeOf(error);
+  // A host with two addresses fails with one error for each, and no message.
+  const first = error instanceof AggregateError ? toError(error.errors[0]).message : '';
+  const reason = error.message.split(' - ').at(-1)?.split('\n')[0]?.slice(0, 300) || first || code || 'no reason given';
+  const cause = new Error(reason);
+  cause.name = error.name;
+  const frames = (error.stack ?? '').split('\n').filter((line) => line.startsWith('    at '));
+  cause.stack = [`${error.name}: ${reason}`, ...frames].join('\n');
+  return code === '' ? cause : Object.assign(cause, { code });
+}
