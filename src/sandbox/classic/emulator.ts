@@ -6,10 +6,11 @@ import { type FastifyInstance, fastify } from 'fastify';
 import type { Knex } from 'knex';
 import { connect } from '../../db/connection.ts';
 import { registerHttpFaults } from '../queue/http-faults.ts';
+import { createBuildFiles } from './build-files.ts';
 import { createClaims } from './claims.ts';
 import { createEvents } from './events.ts';
 import { createLogUploads } from './log-uploads.ts';
-import { createMaster } from './master.ts';
+import { createMaster, type FailedStart } from './master.ts';
 import { type ClassicBuildbotOptions, directoryOf } from './options.ts';
 import { createRequestReader } from './requests.ts';
 import { type BuildRow, createSchedulerDb, type RequestRow } from './scheduler-db.ts';
@@ -40,6 +41,8 @@ export interface ClassicBuildbot {
   /** What it was at ends RETRY. */
   killWorker(name: string): Promise<void>;
   startWorker(name: string): Promise<void>;
+  /** The next build on this worker is claimed, but does not start; the worker is lost then. No event tells of it. */
+  failNextStart(worker: string, how: FailedStart): void;
   /** Ends the build of a request, by its own script if no results are given. */
   finish(brid: number, results?: number): Promise<void>;
   /** As a person does on the web status; answers whether there was anything to cancel. */
@@ -88,6 +91,7 @@ export function createClassicBuildbot(options: ClassicBuildbotOptions): ClassicB
   const master = createMaster(options, {
     claims,
     db: schedulerDb,
+    files: createBuildFiles(schema),
     load: createRequestReader(db, schema).load,
     url: () => web.url(),
     onStarted: (build, incarnation) => isMozilla && events.started(build, incarnation),
@@ -157,6 +161,7 @@ export function createClassicBuildbot(options: ClassicBuildbotOptions): ClassicB
       await Promise.all([master.kill(), web.stop()]);
     },
     killWorker: (name) => master.loseWorker(name),
+    failNextStart: (worker, how) => master.failNextStart(worker, how),
     startWorker: (name) => master.connectWorker(name),
     finish: (brid, results) => master.finish(brid, results),
     cancelRequest: (brid) => master.cancelRequest(brid),

@@ -1,7 +1,9 @@
 /** The master: claims, builds, completes, retries and cancels requests in the database, as a 0.8 does. */
 import type { Attempt } from '../buildbot/state.ts';
+import type { BuildFiles } from './build-files.ts';
 import { buildProperties, type ClassicBuild } from './builds.ts';
 import type { Claims } from './claims.ts';
+import { insist, type Life, repeat } from './life.ts';
 import { mergeRequests } from './merge.ts';
 import type { ClassicBuildbotOptions, ClassicBuilderOptions } from './options.ts';
 import type { LoadedRequest, PendingRow } from './requests.ts';
@@ -15,6 +17,7 @@ const FOR_EVER_MS = 2 ** 31 - 1;
 export interface MasterParts {
   readonly claims: Claims;
   readonly db: SchedulerDb;
+  readonly files: BuildFiles;
   readonly load: (rows: readonly PendingRow[]) => Promise<readonly LoadedRequest[]>;
   /** Where its web status is. */
   readonly url: () => string;
@@ -22,20 +25,18 @@ export interface MasterParts {
   readonly onFinished: (build: ClassicBuild, incarnation: string) => void;
 }
 
-/** A master from one start to its end. */
-interface Life {
-  readonly incarnation: string;
-  readonly ended: AbortController;
-}
+/** How a build fails to start: the worker does not answer, or it is gone when the row has been written. */
+export type FailedStart = 'ping' | 'vanish';
 
 export type ClassicMaster = ReturnType<typeof createMaster>;
 
 export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts) {
   const { clock, schema, flavour, masterName } = options;
-  const { claims, db } = parts;
-  const builds: ClassicBuild[] = [];
+  const { claims, db, files } = parts;
+  const rhythm = { clock, intervalMs: options.pollIntervalMs };
   const running = new Map<ClassicBuild, AbortController>();
   const lost = new Set<string>();
+  const failing = new Map<string, FailedStart>();
   const turn = createTurn();
   let life: Life | undefined;
   let starts = 0;
@@ -88,29 +89,32 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
     if (attempt === undefined || ended.signal.aborted) {
       return;
     }
-    const number = nextNumber(builder);
+    const failure = failing.get(worker);
+    if (failing.delete(worker)) {
+      lost.add(worker);
+    }
+    if (failure === 'ping') {
+      await claims.giveBack(bridsOf(requests));
+      return;
+    }
+    const number = files.nextNumber(builder.name);
     const rowIds = await db.addBuilds(number, bridsOf(requests));
+    if (failure === 'vanish') {
+      await claims.giveBack(bridsOf(requests));
+    }
+    if (failure === 'vanish' || ended.signal.aborted) {
+      return;
+    }
     const bare = {
       ...{ builder, number, requests, rowIds, worker, attempt },
       ...{ startedAt: clock.now(), finishedAt: null, results: null },
     };
     const build: ClassicBuild = { ...bare, properties: buildProperties(bare, schema, parts.url()) };
-    builds.push(build);
+    files.add(build);
     const stop = new AbortController();
     running.set(build, stop);
     parts.onStarted(build, incarnation);
     void run(build, attempt, stop.signal);
-  }
-
-  /**
-   * The one after the last build whose file is there. A 0.8.2 writes it when the build is over, so after a power cut a
-   * number comes twice; a 0.8.12 counts the files of a build's logs too.
-   */
-  function nextNumber({ name }: ClassicBuilderOptions): number {
-    const known = builds.filter(
-      (build) => build.builder.name === name && (schema === 'B' || build.finishedAt !== null || running.has(build)),
-    );
-    return Math.max(-1, ...known.map(({ number }) => number)) + 1;
   }
 
   async function run(build: ClassicBuild, attempt: Attempt, stopped: AbortSignal): Promise<void> {
@@ -131,22 +135,10 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
     build.finishedAt = clock.now();
     build.results = results;
     const brids = bridsOf(build.requests);
-    await insist(own, () => db.finishBuilds(build.rowIds));
-    await insist(own, () => (results === RETRY ? claims.giveBack(brids) : db.complete(brids, results)));
+    await insist(own, rhythm, () => db.finishBuilds(build.rowIds));
+    await insist(own, rhythm, () => (results === RETRY ? claims.giveBack(brids) : db.complete(brids, results)));
     if (running.delete(build)) {
       parts.onFinished(build, own.incarnation);
-    }
-  }
-
-  /** As 0.8.12 does: a database that is away is asked again until it is back. */
-  async function insist(own: Life, write: () => Promise<unknown>): Promise<void> {
-    while (!own.ended.signal.aborted) {
-      try {
-        await write();
-        return;
-      } catch {
-        await clock.sleep(options.pollIntervalMs, own.ended.signal);
-      }
     }
   }
 
@@ -160,22 +152,11 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
     });
   }
 
-  async function repeat(own: Life, intervalMs: number, work: () => Promise<void>): Promise<void> {
-    while (!own.ended.signal.aborted) {
-      await clock.sleep(intervalMs, own.ended.signal);
-      if (!own.ended.signal.aborted) {
-        await turn(work).catch(() => undefined);
-      }
-    }
-  }
-
   return {
-    /** All since the emulator was made, with those that a power cut left unfinished. */
-    builds: builds as readonly ClassicBuild[],
     isRunning: (build: ClassicBuild) => running.has(build),
     isConnected: (worker: string) => !lost.has(worker),
-    find: (builder: string, number: number) =>
-      builds.findLast((build) => build.builder.name === builder && build.number === number),
+    find: files.find,
+    buildsOf: files.of,
     /** Does at once what it would do at its next poll. */
     poll: () => turn(passQuietly),
     async start(): Promise<void> {
@@ -183,12 +164,10 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
       const incarnation = `pid${2000 + starts}-boot${Math.floor(clock.now() / 1000)}`;
       const own: Life = { incarnation, ended: new AbortController() };
       life = own;
-      void repeat(own, options.pollIntervalMs, passQuietly);
-      void repeat(own, options.claimRefreshMs ?? CLAIM_REFRESH_MS, () =>
-        claims.refresh(
-          [...running.keys()].flatMap(({ requests }) => bridsOf(requests)),
-          claimant(),
-        ),
+      const brids = () => [...running.keys()].flatMap(({ requests }) => bridsOf(requests));
+      void repeat(own, rhythm, () => turn(passQuietly));
+      void repeat(own, { clock, intervalMs: options.claimRefreshMs ?? CLAIM_REFRESH_MS }, () =>
+        turn(() => claims.refresh(brids(), claimant())),
       );
       await turn(passQuietly);
     },
@@ -210,6 +189,7 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
         stop.abort();
       }
       running.clear();
+      files.forgetUnfinished();
       await turn(async () => undefined);
     },
     async loseWorker(name: string): Promise<void> {
@@ -221,6 +201,8 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
         await passQuietly();
       });
     },
+    /** The next build on this worker is claimed, but does not start; the worker is lost then. No event tells of it. */
+    failNextStart: (worker: string, how: FailedStart): void => void failing.set(worker, how),
     async connectWorker(name: string): Promise<void> {
       lost.delete(name);
       await turn(passQuietly);

@@ -16,7 +16,7 @@ export function mergeRequests(
     return [first];
   }
   const merged = [first, ...others.filter((other) => isFree(other) && haveSameSources(first, other))];
-  return flavour === 'mozilla' ? merged.slice(0, MOZILLA_CAP) : merged;
+  return merged.slice(0, builder.maxMerged ?? (flavour === 'mozilla' ? MOZILLA_CAP : merged.length));
 }
 
 /** What a person has asked for by hand, and nightlies, get builds of their own there. */

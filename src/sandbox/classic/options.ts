@@ -15,6 +15,8 @@ export interface ClassicBuilderOptions extends BuilderOptions {
   readonly directory?: string;
   /** Whether the master may build several pending requests at once; Mozilla's release builders said no. */
   readonly isMergeable?: boolean;
+  /** How many requests one build may be of; for Mozilla's masters 8 if absent, else any number. */
+  readonly maxMerged?: number;
 }
 
 /** As a message leaves the publisher. */

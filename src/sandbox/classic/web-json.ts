@@ -38,7 +38,7 @@ export function buildJson(build: ClassicBuild, schema: SchemaKind, url: string):
 
 /** @param pending how many of its requests nobody has claimed */
 export function builderJson(builder: ClassicBuilderOptions, master: ClassicMaster, pending: number): Json {
-  const own = master.builds.filter((build) => build.builder.name === builder.name);
+  const own = master.buildsOf(builder.name);
   const current = own.filter((build) => master.isRunning(build));
   const isOnline = builder.workers.some((name) => master.isConnected(name));
   return {

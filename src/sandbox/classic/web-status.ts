@@ -74,8 +74,7 @@ export function registerWebStatus(
     }
     const wanted = queryOf(request).getAll('select');
     // Without a choice it answers all that it has in memory.
-    const numbers =
-      wanted.length > 0 ? wanted : master.builds.filter((b) => b.builder.name === builder).map((b) => b.number);
+    const numbers = wanted.length > 0 ? wanted : master.buildsOf(builder).map(({ number }) => number);
     const found = numbers.flatMap((number) => master.find(builder, Number(number)) ?? []);
     return json(reply, Object.fromEntries(found.map((build) => [build.number, buildJson(build, schema, url())])));
   });
