@@ -26,7 +26,7 @@ export interface Injection {
   readonly reason?: string;
   readonly submittedAt?: number;
   /** As they are written into the database. */
-  readonly properties?: Readonly<Record<string, string>>;
+  readonly properties?: Readonly<Record<string, string | undefined>>;
 }
 
 export interface Classic extends Omit<ClassicBuildbot, 'stop'> {
@@ -115,7 +115,8 @@ export async function inject(db: Knex, schema: 'A' | 'B', wish: Injection): Prom
     const names = { external_idstring: `taskId:${task}`, reason };
     const bsid = await insertRow(trx, 'buildsets', { ...names, ...source, submitted_at: submittedAt, ...results });
     const properties = { taskId: JSON.stringify([task, 'bbb']), product: '["firefox", "bbb"]', ...wish.properties };
-    for (const [property_name, property_value] of Object.entries(properties)) {
+    const given = Object.entries(properties).filter(([, value]) => value !== undefined);
+    for (const [property_name, property_value] of given) {
       await trx('buildset_properties').insert({ buildsetid: bsid, property_name, property_value });
     }
     const row = { buildsetid: bsid, buildername: builder, priority, submitted_at: submittedAt, ...results };

@@ -142,6 +142,8 @@ it('stops and cancels only for who has signed in, and answers alike', async () =
 
   const cookie = await signIn();
   expect((await stop({ cookie })).headers.location).toBe('../../../../builders/slow');
+  await post('/builders/ok/cancelbuild', { id: String(pending) }, { cookie });
+  expect(await buildbot.request(pending)).toMatchObject({ complete: 0 });
   expect((await cancel({ cookie })).headers.location).toBe('../../builders/noslave');
   await buildbot.completed(running);
   expect(await buildbot.request(running)).toMatchObject({ results: 4 });

@@ -8,7 +8,7 @@ import { connect } from '../../db/connection.ts';
 import { registerHttpFaults } from '../queue/http-faults.ts';
 import { createBuildFiles } from './build-files.ts';
 import { createClaims } from './claims.ts';
-import { createEvents } from './events.ts';
+import { createEvents, type EventSwitches } from './events.ts';
 import { createLogUploads } from './log-uploads.ts';
 import { createMaster, type FailedStart } from './master.ts';
 import { type ClassicBuildbotOptions, directoryOf } from './options.ts';
@@ -30,6 +30,8 @@ export interface ClassicBuildbot {
   readonly selfServeUrl: string;
   /** All builders, in the form of Mozilla's allthethings.json. */
   readonly buildersUrl: string;
+  /** How events are to fail, beside what the fault rules do to messages. */
+  readonly events: EventSwitches;
   /** How Self-serve is to fail. */
   readonly selfServe: SelfServeSwitches;
   /** As an operator stops it: running builds end RETRY and their claims are given up. */
@@ -82,12 +84,13 @@ export function createClassicBuildbot(options: ClassicBuildbotOptions): ClassicB
   // Python's float seconds, which MySQL rounds: a 0.8.12's times were seen up to half a second ahead.
   const now = () => Math.round(clock.now() / 1000);
   const selfServe: SelfServeSwitches = { missNext: 0, failNext: 0, raceNext: 0, isPaused: false, delayMs: 0 };
+  const eventSwitches: EventSwitches = { requestIds: 'known', failUploads: 0 };
   const schedulerDb = createSchedulerDb(db, schema, now);
   const claims = createClaims(db, schema, now);
   const isMozilla = flavour === 'mozilla';
 
   const uploads = createLogUploads(() => site.url(), options.logsAs ?? 'encoded');
-  const events = createEvents({ ...options, url: () => web.url(), uploads });
+  const events = createEvents({ ...options, url: () => web.url(), uploads, switches: eventSwitches });
   const master = createMaster(options, {
     claims,
     db: schedulerDb,
@@ -99,13 +102,14 @@ export function createClassicBuildbot(options: ClassicBuildbotOptions): ClassicB
   });
   const agent = createAgent({ ...options, db, master, switches: selfServe, now });
 
-  async function countPending(builder: string): Promise<number> {
+  async function pendingOf(builder: string): Promise<readonly number[]> {
     const requests = await schedulerDb.requests();
-    return requests.filter((r) => r.buildername === builder && r.complete === 0 && r.claimed_at === 0).length;
+    const pending = requests.filter((r) => r.buildername === builder && r.complete === 0 && r.claimed_at === 0);
+    return pending.map(({ id }) => id);
   }
 
   const web = createServer(options, (app) =>
-    registerWebStatus(app, { master, settings: options, url: () => web.url(), countPending }),
+    registerWebStatus(app, { master, settings: options, url: () => web.url(), pendingOf }),
   );
   const site = createServer(options, (app) => {
     app.get('/builders.json', async () => ({
@@ -146,6 +150,7 @@ export function createClassicBuildbot(options: ClassicBuildbotOptions): ClassicB
     get buildersUrl() {
       return `${site.url()}/builders.json`;
     },
+    events: eventSwitches,
     selfServe,
     async stopMaster() {
       await master.stop();

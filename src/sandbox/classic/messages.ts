@@ -16,8 +16,12 @@ const EXCHANGE = 'exchange/build/';
 
 export type EventKind = 'started' | 'finished' | 'log_uploaded';
 
+/** Since 2017 events say whose build it is: with no ids where they could not be looked up. Older masters did not. */
+export type RequestIds = 'known' | 'empty' | 'absent';
+
 /** What of a message comes from the master rather than from the build. */
 export interface Origin {
+  readonly requestIds: RequestIds;
   readonly schema: SchemaKind;
   readonly masterName: string;
   readonly incarnation: string;
@@ -45,7 +49,7 @@ export function buildEvent(kind: 'started' | 'finished', build: ClassicBuild, or
   const directory = directoryOf(build.builder).replace(/[. ]/g, '_');
   return envelope(`build.${directory}.${build.number}.${kind}`, origin, {
     build: describe(build, build.builder.name, origin, []),
-    request_ids: requestIds(build),
+    ...(origin.requestIds === 'absent' ? {} : { request_ids: requestIds(build, origin) }),
     ...(kind === 'finished' ? { results: build.results } : {}),
   });
 }
@@ -56,7 +60,7 @@ export function logUploadedEvent(build: ClassicBuild, origin: Origin, { logUrl, 
   const times = build.requests.slice(0, MAX_REQUEST_IDS).map(({ brid, submittedAt }) => [brid, submittedAt] as const);
   const added: Readonly<Record<string, unknown>> = {
     log_url: logUrl,
-    request_ids: requestIds(build),
+    request_ids: requestIds(build, origin),
     request_times: Object.fromEntries(times),
     statusdb_id: statusDbId,
   };
@@ -65,8 +69,8 @@ export function logUploadedEvent(build: ClassicBuild, origin: Origin, { logUrl, 
   });
 }
 
-function requestIds({ requests }: ClassicBuild): readonly number[] {
-  return requests.slice(0, MAX_REQUEST_IDS).map(({ brid }) => brid);
+function requestIds({ requests }: ClassicBuild, origin: Origin): readonly number[] {
+  return origin.requestIds === 'empty' ? [] : requests.slice(0, MAX_REQUEST_IDS).map(({ brid }) => brid);
 }
 
 function describe(

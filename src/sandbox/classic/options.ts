@@ -23,6 +23,7 @@ export interface ClassicBuilderOptions extends BuilderOptions {
 export interface BuildMessage {
   readonly exchange: string;
   readonly routingKey: string;
+  /** All of its body, `_meta` and the inner `payload`, before it is JSON. */
   readonly payload: unknown;
 }
 

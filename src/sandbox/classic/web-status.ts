@@ -26,14 +26,11 @@ export interface WebStatusOptions {
   readonly master: ClassicMaster;
   readonly settings: ClassicBuildbotOptions;
   readonly url: () => string;
-  /** How many unclaimed requests a builder has. */
-  readonly countPending: (builder: string) => Promise<number>;
+  /** The unclaimed requests of a builder. */
+  readonly pendingOf: (builder: string) => Promise<readonly number[]>;
 }
 
-export function registerWebStatus(
-  app: FastifyInstance,
-  { master, settings, url, countPending }: WebStatusOptions,
-): void {
+export function registerWebStatus(app: FastifyInstance, { master, settings, url, pendingOf }: WebStatusOptions): void {
   const { clock, auth, builders, schema } = settings;
   const sessions = new Map<string, number>();
   const builderOf = (name: string) => builders.find((builder) => builder.name === name);
@@ -52,7 +49,7 @@ export function registerWebStatus(
 
   const describe = async (name: string) => {
     const builder = builderOf(name);
-    return builder && builderJson(builder, master, await countPending(name));
+    return builder && builderJson(builder, master, (await pendingOf(name)).length);
   };
 
   app.get('/json/builders', async (request, reply) => {
@@ -107,7 +104,7 @@ export function registerWebStatus(
       return missing(reply);
     }
     const brid = Number(formOf(request).id);
-    if (Number.isInteger(brid) && isAllowed(request)) {
+    if (isAllowed(request) && (await pendingOf(builder)).includes(brid)) {
       await master.cancelRequest(brid);
     }
     // The same answer whether something was cancelled, nothing was there, or nobody may: only the database tells.
