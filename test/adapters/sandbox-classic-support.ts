@@ -38,7 +38,7 @@ export interface Classic extends Omit<ClassicBuildbot, 'stop'> {
   inject(wish: Injection): Promise<number>;
   request(brid: number): Promise<Record<string, unknown>>;
   buildset(brid: number): Promise<Record<string, unknown>>;
-  /** Resolves when the request is complete. */
+  /** Resolves when the request is complete, and what goes with it is written. */
   completed(brid: number): Promise<void>;
   /** Resolves when the request has so many builds. */
   built(brid: number, count?: number): Promise<void>;
@@ -84,6 +84,7 @@ export async function startClassic(
           .first(),
       async completed(brid: number) {
         await eventually(async () => (await request(brid)).complete === 1, { what: `request ${brid} to be complete` });
+        await buildbot.settled();
       },
       async built(brid: number, count = 1) {
         const isThere = async () => (await buildbot.builds()).filter((build) => build.brid === brid).length >= count;

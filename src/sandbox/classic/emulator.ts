@@ -52,6 +52,8 @@ export interface ClassicBuildbot {
   stopBuild(builder: string, number: number): Promise<boolean>;
   /** Does now what the master would do at its next poll. */
   poll(): Promise<void>;
+  /** Resolves when the master has written all that it is about to write: a request completes before its buildset. */
+  settled(): Promise<void>;
   requests(): Promise<readonly RequestRow[]>;
   builds(): Promise<readonly BuildRow[]>;
 }
@@ -172,6 +174,7 @@ export function createClassicBuildbot(options: ClassicBuildbotOptions): ClassicB
     cancelRequest: (brid) => master.cancelRequest(brid),
     stopBuild: (builder, number) => master.stopBuild(builder, number),
     poll: () => master.poll(),
+    settled: () => master.settled(),
     requests: () => schedulerDb.requests(),
     builds: () => schedulerDb.builds(),
   };

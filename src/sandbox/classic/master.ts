@@ -159,6 +159,8 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
     buildsOf: files.of,
     /** Does at once what it would do at its next poll. */
     poll: () => turn(passQuietly),
+    /** Resolves when it has done what it is at. */
+    settled: () => turn(async () => undefined),
     async start(): Promise<void> {
       starts += 1;
       const incarnation = `pid${2000 + starts}-boot${Math.floor(clock.now() / 1000)}`;
