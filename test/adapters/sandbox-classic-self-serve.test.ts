@@ -217,4 +217,14 @@ describe('on schema B, as a site might have ported it', () => {
     expect(await outcomeOf(await cancel('request', brid))).toMatchObject({ errors: false });
     expect(await buildbot.request(brid)).toMatchObject({ complete: 1, results: 6, claimed_by_name: MASTER });
   });
+
+  it('has the last word on a request that the master has claimed meanwhile', async () => {
+    buildbot.selfServe.raceNext = 1;
+    const brid = await buildbot.inject({ builder: 'slow', task: 'T0' });
+    expect(await outcomeOf(await cancel('request', brid))).toMatchObject({ errors: false });
+    await buildbot.finish(brid);
+    expect(await buildbot.request(brid)).toMatchObject({ complete: 1, results: 2 });
+    expect(await buildbot.buildset(brid)).toMatchObject({ complete: 0 });
+    expect(await buildbot.builds()).toMatchObject([{ brid, finish_time: expect.any(Number) }]);
+  });
 });

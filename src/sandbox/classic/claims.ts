@@ -18,7 +18,8 @@ export interface Claims {
   pending(builders: readonly string[], claimant: Claimant): Promise<readonly PendingRow[]>;
   /** All or none; false where another master was faster. */
   take(brids: readonly number[], claimant: Claimant): Promise<boolean>;
-  giveBack(brids: readonly number[]): Promise<void>;
+  /** Of B only its own. */
+  giveBack(brids: readonly number[], claimant: Claimant): Promise<void>;
   refresh(brids: readonly number[], claimant: Claimant): Promise<void>;
   /** What the web status does to the claim of a pending request that it cancels; false: too late. */
   takeToCancel(brid: number, claimant: Claimant): Promise<boolean>;
@@ -105,8 +106,9 @@ function createClaimRows(db: Knex, now: () => number): Claims {
         .orderBy([{ column: 'br.submitted_at' }, { column: 'br.id' }])
         .select(...COLUMNS),
     take: insert,
-    async giveBack(brids) {
-      await db('buildrequest_claims').whereIn('brid', brids).delete();
+    async giveBack(brids, claimant) {
+      const objectid = await objectId(claimant);
+      await db('buildrequest_claims').whereIn('brid', brids).where({ objectid }).delete();
     },
     async refresh(brids, claimant) {
       const objectid = await objectId(claimant);

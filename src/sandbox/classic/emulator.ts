@@ -104,14 +104,8 @@ export function createClassicBuildbot(options: ClassicBuildbotOptions): ClassicB
   });
   const agent = createAgent({ ...options, db, master, switches: selfServe, now });
 
-  async function pendingOf(builder: string): Promise<readonly number[]> {
-    const requests = await schedulerDb.requests();
-    const pending = requests.filter((r) => r.buildername === builder && r.complete === 0 && r.claimed_at === 0);
-    return pending.map(({ id }) => id);
-  }
-
   const web = createServer(options, (app) =>
-    registerWebStatus(app, { master, settings: options, url: () => web.url(), pendingOf }),
+    registerWebStatus(app, { master, settings: options, url: () => web.url(), pendingOf: schedulerDb.unclaimed }),
   );
   const site = createServer(options, (app) => {
     app.get('/builders.json', async () => ({

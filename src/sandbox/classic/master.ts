@@ -94,13 +94,13 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
       lost.add(worker);
     }
     if (failure === 'ping') {
-      await claims.giveBack(bridsOf(requests));
+      await claims.giveBack(bridsOf(requests), claimant());
       return;
     }
     const number = files.nextNumber(builder.name);
     const rowIds = await db.addBuilds(number, bridsOf(requests));
     if (failure === 'vanish') {
-      await claims.giveBack(bridsOf(requests));
+      await claims.giveBack(bridsOf(requests), claimant());
     }
     if (failure === 'vanish' || ended.signal.aborted) {
       return;
@@ -136,7 +136,9 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
     build.results = results;
     const brids = bridsOf(build.requests);
     await insist(own, rhythm, () => db.finishBuilds(build.rowIds));
-    await insist(own, rhythm, () => (results === RETRY ? claims.giveBack(brids) : db.complete(brids, results)));
+    await insist(own, rhythm, () =>
+      results === RETRY ? claims.giveBack(brids, claimant()) : db.complete(brids, results),
+    );
     if (running.delete(build)) {
       parts.onFinished(build, own.incarnation);
     }

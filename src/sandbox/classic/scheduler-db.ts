@@ -32,8 +32,13 @@ export interface SchedulerDb {
   addBuilds(number: number, brids: readonly number[]): Promise<readonly number[]>;
   countBuilds(brid: number): Promise<number>;
   finishBuilds(ids: readonly number[]): Promise<void>;
-  /** Completes requests, then their buildsets where nothing else of them is open. */
+  /**
+   * Completes requests, then their buildsets where nothing else of them is open. A 0.8.12 leaves all as it is where
+   * one of the requests is complete by then; a 0.8.2 does not look.
+   */
   complete(brids: readonly number[], results: number): Promise<void>;
+  /** Of a builder, those that nobody has claimed. */
+  unclaimed(builder: string): Promise<readonly number[]>;
   requests(): Promise<readonly RequestRow[]>;
   builds(): Promise<readonly BuildRow[]>;
 }
@@ -48,6 +53,22 @@ export function createSchedulerDb(db: Knex, kind: SchemaKind, now: () => number)
     await db('buildsets')
       .where({ id })
       .update({ complete: 1, complete_at: now(), results: isGood ? SUCCESS : FAILURE });
+  }
+
+  async function completeRequests(brids: readonly number[], results: number): Promise<boolean> {
+    const completed = { complete: 1, results, complete_at: now() };
+    if (kind === 'A') {
+      await db('buildrequests').whereIn('id', brids).update(completed);
+      return true;
+    }
+    return db.transaction(async (trx) => {
+      const open = await trx('buildrequests').whereIn('id', brids).whereNot('complete', 1).forUpdate().select('id');
+      const isOpen = open.length === brids.length;
+      if (isOpen) {
+        await trx('buildrequests').whereIn('id', brids).update(completed);
+      }
+      return isOpen;
+    });
   }
 
   return {
@@ -66,7 +87,9 @@ export function createSchedulerDb(db: Knex, kind: SchemaKind, now: () => number)
       await db('builds').whereIn('id', ids).update({ finish_time: now() });
     },
     async complete(brids, results) {
-      await db('buildrequests').whereIn('id', brids).update({ complete: 1, results, complete_at: now() });
+      if (!(await completeRequests(brids, results))) {
+        return;
+      }
       const sets = await db<RequestRow>('buildrequests')
         .whereIn('id', brids)
         .orderBy('id')
@@ -74,6 +97,10 @@ export function createSchedulerDb(db: Knex, kind: SchemaKind, now: () => number)
       for (const id of new Set(sets.map(({ buildsetid }) => buildsetid))) {
         await completeBuildset(id);
       }
+    },
+    async unclaimed(builder) {
+      const rows = await requestRows(db, kind).where('br.buildername', builder).where('br.complete', 0);
+      return rows.filter(({ claimed_at }) => claimed_at === 0).map(({ id }) => id);
     },
     requests: () => requestRows(db, kind),
     builds: () => db<BuildRow>('builds').orderBy('id').select(),
