@@ -1,4 +1,4 @@
-/** The emulated build events: their shape, their order, and what gets lost on the way. */
+/** The emulated build events: what they tell, and the logs that they lead to. */
 import { gunzipSync } from 'node:zlib';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import got from 'got';
@@ -209,76 +209,4 @@ describe('the log', () => {
     await eventually(() => keys().includes('build.next.0.log_uploaded'));
     expect(keys()).not.toContain('build.ok.0.log_uploaded');
   });
-});
-
-describe('their order', () => {
-  it('has the start of the next build before the upload of the one that was a RETRY', async () => {
-    const attempts = [
-      { results: 5, durationMs: 20 },
-      { results: 0, durationMs: 20 },
-    ];
-    await start({ builders: [{ ...ok, attempts }], eventDelayMs: 30, logUploadDelayMs: 200 });
-    await build();
-    await heard(6);
-    expect(keys().map((key) => key.replace('build.ok.', ''))).toEqual([
-      ...['0.started', '0.finished', '1.started', '1.finished'],
-      ...['0.log_uploaded', '1.log_uploaded'],
-    ]);
-  });
-
-  it('shows a start after its build is over, where the master waits for long', async () => {
-    await start({ eventDelayMs: 400 });
-    await build();
-    expect(buildbot.messages).toEqual([]);
-    await heard(2);
-    expect(buildbot.messages[0]?.payload).toMatchObject({ payload: { build: { results: null } } });
-  });
-});
-
-it('lets a master that is stopped say what it has to say, and one that is killed nothing', async () => {
-  await start({ eventDelayMs: 600_000 });
-  const brid = await buildbot.inject({ builder: 'slow', task: 'T0' });
-  await buildbot.built(brid);
-  await buildbot.killMaster();
-  await buildbot.startMaster();
-  await buildbot.built(brid, 2);
-  await buildbot.stopMaster();
-  await heard(3);
-  expect(keys()).toEqual(['build.slow.0.started', 'build.slow.0.finished', 'build.slow.0.log_uploaded']);
-  const incarnations = buildbot.messages.map(({ payload }) => /"(pid\d+)-boot/.exec(JSON.stringify(payload))?.[1]);
-  expect(new Set(incarnations)).toEqual(new Set(['pid2002']));
-});
-
-describe('faults', () => {
-  const rule = (kind: 'drop' | 'repeat' | 'reorder') => ({
-    key: /^exchange\/build\/ build\.ok\.0\.started$/,
-    outcome: { kind },
-  });
-
-  it.each([
-    ['drop', ['finished', 'log_uploaded']],
-    ['repeat', ['started', 'started', 'finished', 'log_uploaded']],
-    ['reorder', ['finished', 'started', 'log_uploaded']],
-  ] as const)('%s', async (kind, expected) => {
-    await start();
-    buildbot.faults.messages.push(rule(kind));
-    await build();
-    await heard(expected.length);
-    expect(keys().map((key) => key.split('.').at(-1))).toEqual(expected);
-  });
-
-  it('delay', async () => {
-    await start();
-    buildbot.faults.messages.push({ key: /started$/, outcome: { kind: 'delay', ms: 300 } });
-    await build();
-    await heard(3);
-    expect(keys().at(-1)).toBe('build.ok.0.started');
-  });
-});
-
-it('come from no stock master', async () => {
-  await start({ schema: 'B', flavour: 'stock' });
-  await build();
-  await buildbot.stopMaster();
-  expect(buildbot.messages).toEqual([]);
 });
