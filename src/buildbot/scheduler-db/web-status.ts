@@ -87,15 +87,12 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
 
   /** Form-encoded; never repeated by itself. */
   async function post(path: string, form: Record<string, string>): Promise<void> {
-    if (cookie === undefined) {
-      await signIn();
-    }
+    // Each time: a session dies with its master, and a form that is not allowed answers like one that is.
+    await signIn();
     try {
       const headers = cookie === undefined ? {} : { cookie };
       const { headers: answered } = await client.post(`${base}${path}`, { form, headers, retry: { limit: 0 } });
-      if (/authfail/.test(answered.location ?? '')) {
-        // The session has ended, or the rights are missing; the next try signs in again.
-        cookie = undefined;
+      if (/authz?fail/.test(answered.location ?? '')) {
         throw new LegacyCiError('legacy-ci-forbidden', `the master does not allow POST ${path}`, { isTransient: true });
       }
     } catch (error) {
