@@ -1,6 +1,6 @@
 /** One table of scenarios for every legacy CI, with all services and with the reflector alone. */
 import { afterAll, beforeAll, describe, it } from '@jest/globals';
-import type { LegacySide } from '../support/legacy/legacy-side.ts';
+import type { LegacyCast, LegacySide } from '../support/legacy/legacy-side.ts';
 import { startWorld, type World } from '../support/world.ts';
 import { CRASHES, type Crash, MESSAGES } from './crashes.ts';
 import { STORIES, type Story } from './stories.ts';
@@ -14,7 +14,7 @@ const ALL: Cast = { name: 'with all services' };
 const ALONE: Cast = { name: 'with both listeners off', services: ['reflector'] };
 
 /** @param legacy starts the legacy CI, once for each set of scenarios */
-export function describeScenarios(legacy: () => Promise<LegacySide>): void {
+export function describeScenarios(legacy: (cast: LegacyCast) => Promise<LegacySide>): void {
   describe.each([ALL, ALONE])('$name', ({ services }) => {
     let world: World;
     beforeAll(async () => {

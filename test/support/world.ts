@@ -11,7 +11,7 @@ import { createQueueEmulator, type QueueEmulator, type TaskView } from '../../sr
 import { type Daemon, startDaemon } from './daemon.ts';
 import { eventually } from './eventually.ts';
 import { startDataApiSide } from './legacy/data-api.ts';
-import type { LegacySide } from './legacy/legacy-side.ts';
+import type { LegacyCast, LegacySide } from './legacy/legacy-side.ts';
 import { mariadb, rabbitmq } from './services/index.ts';
 
 /** What a scenario asks for of a task. */
@@ -55,7 +55,7 @@ export interface WorldOptions {
   readonly services?: readonly string[];
   readonly claimTimeoutMs?: number;
   /** Starts the legacy CI; a Buildbot 3.7 with default settings unless given. */
-  readonly legacy?: () => Promise<LegacySide>;
+  readonly legacy?: (cast: LegacyCast) => Promise<LegacySide>;
   /** Merged into the daemon's configuration. */
   readonly config?: Record<string, unknown>;
 }
@@ -86,7 +86,8 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const rabbit = rabbitmq();
   const pulse = await openPulse(rabbit.adminUrl);
   const database = await mariadb().createDatabase();
-  const legacy = await (options.legacy ?? startDataApiSide)();
+  const hasListener = options.services?.includes('legacy-listener') ?? true;
+  const legacy = await (options.legacy ?? startDataApiSide)({ hasListener });
   const faults = createFaults();
   const queue = createQueueEmulator({
     clock: systemClock,

@@ -65,7 +65,6 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
     followRedirect: false,
     retry: { limit: 2, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
   });
-  let cookie: string | undefined;
 
   async function json<T>(path: string, answer: z.ZodType<T>): Promise<T | undefined> {
     let text: string;
@@ -88,7 +87,7 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
   /** Form-encoded; never repeated by itself. */
   async function post(path: string, form: Record<string, string>): Promise<void> {
     // Each time: a session dies with its master, and a form that is not allowed answers like one that is.
-    await signIn();
+    const cookie = await session();
     try {
       const headers = cookie === undefined ? {} : { cookie };
       const { headers: answered } = await client.post(`${base}${path}`, { form, headers, retry: { limit: 0 } });
@@ -104,9 +103,10 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
     }
   }
 
-  async function signIn(): Promise<void> {
+  /** A signed-in session's cookie, where there is somebody to sign in. */
+  async function session(): Promise<string | undefined> {
     if (username === undefined || password === undefined) {
-      return;
+      return undefined;
     }
     let cookies: readonly string[];
     try {
@@ -117,11 +117,12 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
       // Without the cause: it holds the request's options, and in them the password.
       throw unavailable(`no answer to the sign-in: ${toError(error).message}`);
     }
-    cookie = cookies.flatMap((line) => COOKIE.exec(line)?.[1] ?? []).at(-1);
+    const cookie = cookies.flatMap((line) => COOKIE.exec(line)?.[1] ?? []).at(-1);
     if (cookie === undefined) {
       const message = `the master at ${base} does not take the user name and password of legacyCi.schedulerDb.webStatus`;
       throw new LegacyCiError('legacy-ci-forbidden', message);
     }
+    return cookie;
   }
 
   return {
@@ -167,7 +168,9 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
     stopBuild: (builder, number, comments) =>
       post(`/builders/${encodeURIComponent(builder)}/builds/${number}/stop`, { comments }),
     cancelRequest: (builder, id) => post(`/builders/${encodeURIComponent(builder)}/cancelbuild`, { id: String(id) }),
-    signIn,
+    async signIn() {
+      await session();
+    },
     close() {
       agent.http.destroy();
       agent.https.destroy();

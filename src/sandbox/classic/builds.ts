@@ -73,7 +73,9 @@ export function textOf({ results, attempt, wasStopped }: ClassicBuild): readonly
   if (results === RUNNING) {
     return [];
   }
-  return results === 0 ? ['build', 'successful'] : [WORDS[results] ?? 'finished', wasStopped ? 'interrupted' : (stepsOf(attempt).at(-1)?.name ?? '')];
+  return results === 0
+    ? ['build', 'successful']
+    : [WORDS[results] ?? 'finished', wasStopped ? 'interrupted' : (stepsOf(attempt).at(-1)?.name ?? '')];
 }
 
 export function stepsOf(attempt: Attempt): readonly { readonly name: string; readonly log?: string }[] {

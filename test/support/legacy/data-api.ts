@@ -13,8 +13,8 @@ interface BuildRecord {
   readonly results: number | null;
 }
 
-export async function startDataApiSide({ collapse = true }: { collapse?: boolean } = {}): Promise<LegacySide> {
-  const buildbot = await startBuildbot({ collapse });
+export async function startDataApiSide(): Promise<LegacySide> {
+  const buildbot = await startBuildbot();
   const gate = await startHttpGate(buildbot.url);
 
   async function requestRecords(taskId: string): Promise<RequestRecord[]> {
@@ -49,6 +49,8 @@ export async function startDataApiSide({ collapse = true }: { collapse?: boolean
         'public/logs/live_backing.log',
         'public/properties.json',
       ],
+      source: 'Force Build Form',
+      log: 'stored',
       refused: [
         [{ buildername: 'outside' }, 'there is no builder "outside"'],
         [{ buildername: 'success', properties: { a: '1', b: '2', c: '3', d: '4' } }, 'util.StringParameter(name="d"'],
@@ -58,7 +60,7 @@ export async function startDataApiSide({ collapse = true }: { collapse?: boolean
     config: {
       kind: 'data-api',
       absentGrace: '3s',
-      dataApi: { url: gate.url, forceScheduler: 'bridge', collapseGuard: collapse },
+      dataApi: { url: gate.url, forceScheduler: 'bridge' },
     },
     requests: async (taskId): Promise<LegacyRequest[]> =>
       (await requestRecords(taskId)).map((request) => ({

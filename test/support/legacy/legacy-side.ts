@@ -11,7 +11,7 @@ export interface LegacyBuild {
 }
 
 export interface LegacySide {
-  readonly kind: 'data-api';
+  readonly kind: 'data-api' | 'mozilla' | 'stock';
   /** What is different from one legacy CI to the next, where a scenario has to know. */
   readonly ways: LegacyWays;
   /** The daemon's `legacyCi` section. */
@@ -46,6 +46,12 @@ export interface LegacySide {
   stop(): Promise<void>;
 }
 
+/** Which of the bridge's services run. */
+export interface LegacyCast {
+  /** Whether the legacy listener does. */
+  readonly hasListener: boolean;
+}
+
 export interface LegacyWays {
   /** The code of a running build that was stopped. */
   readonly stopped: number;
@@ -53,6 +59,10 @@ export interface LegacyWays {
   readonly masterStopped: { readonly results: number; readonly requests: number };
   /** Every artifact of a run that was built. */
   readonly artifacts: readonly string[];
+  /** The source of properties that the bridge has set. */
+  readonly source: string;
+  /** Where the log of a build is: stored with the task, or elsewhere, where the task leads to; or nobody knows. */
+  readonly log: 'stored' | 'elsewhere' | 'none';
   /** Payloads that only this legacy CI refuses, and words of the task's log. */
   readonly refused: readonly (readonly [unknown, string])[];
 }
