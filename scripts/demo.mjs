@@ -1,6 +1,6 @@
 /**
- * Installs what is missing, builds, and shows the demo: `npm run demo [-- --real] [-- --keep]`. With `--real` it starts
- * a private RabbitMQ, MariaDB and Buildbot first, and stops them afterwards.
+ * Installs what is missing, builds, and shows the demo: `npm run demo [-- --real | --classic] [-- --keep]`. With `--real`
+ * it starts a private RabbitMQ, MariaDB and Buildbot first, with `--classic` only the first two, and stops them afterwards.
  */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -26,17 +26,21 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   });
 }
 
-async function startServers() {
-  await ensureDebianPackages(['rabbitmq-server', 'mariadb-server', 'buildbot', 'buildbot-worker']);
-  say('starting RabbitMQ, MariaDB and Buildbot');
-  services = await startServices(['rabbitmq', 'mariadb', 'buildbot']);
+async function startServers(isClassic) {
+  const packages = ['rabbitmq-server', 'mariadb-server', ...(isClassic ? [] : ['buildbot', 'buildbot-worker'])];
+  await ensureDebianPackages(packages);
+  say(`starting RabbitMQ${isClassic ? ' and MariaDB' : ', MariaDB and Buildbot'}`);
+  services = await startServices(['rabbitmq', 'mariadb', ...(isClassic ? [] : ['buildbot'])]);
   const facts = JSON.parse(readFileSync(services.file, 'utf8'));
   await mariadb(facts.mariadb, 'CREATE DATABASE demo');
+  await mariadb(facts.mariadb, 'CREATE DATABASE buildbot');
   return {
     pulseUrl: facts.rabbitmq.url,
     adminUrl: facts.rabbitmq.adminUrl,
     databaseUrl: `${facts.mariadb.url}demo`,
-    buildbotUrl: await startBuildbotCopy(facts.buildbot, services.env),
+    ...(isClassic
+      ? { schedulerDbUrl: `${facts.mariadb.url}buildbot` }
+      : { buildbotUrl: await startBuildbotCopy(facts.buildbot, services.env) }),
   };
 }
 
@@ -50,7 +54,9 @@ function show(env) {
 try {
   await ensureNodeModules();
   await ensureBuild();
-  const servers = given.includes('--real') ? { BBB_DEMO_SERVERS: JSON.stringify(await startServers()) } : {};
+  const isClassic = given.includes('--classic');
+  const hasServers = isClassic || given.includes('--real');
+  const servers = hasServers ? { BBB_DEMO_SERVERS: JSON.stringify(await startServers(isClassic)) } : {};
   process.exitCode = isInterrupted ? 130 : await show({ ...process.env, ...servers });
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.message : error}\n`);

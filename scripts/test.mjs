@@ -43,14 +43,14 @@ function stopEverything() {
   return stopping;
 }
 
-/** One project after the other: scenarios would disturb each other, and everything else. */
+/** One project after the other: each would disturb the others. */
 async function runProject(name, env) {
   const output = path.join(tmpdir(), `bbb-jest-${process.pid}-${name}.json`);
   const args = [
     path.join(ROOT, 'node_modules/jest/bin/jest.js'),
     ...['--selectProjects', name],
-    // Tests that share servers, and stop and kill them, come one after the other.
-    ...(name === 'unit' ? ['--maxWorkers=2'] : ['--runInBand']),
+    // Tests that stop and kill the servers that they share come one after the other.
+    ...(name === 'adapters' ? ['--runInBand'] : ['--maxWorkers=2']),
     ...[`--testTimeout=${LIMITS[name].test}`, '--json', `--outputFile=${output}`],
     ...(jestArguments.length > 0 ? ['--passWithNoTests', ...jestArguments] : []),
   ];

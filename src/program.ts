@@ -47,10 +47,14 @@ async function migrateDatabase(options: { adopt?: string | true }, command: Comm
   });
 }
 
-async function demo(options: { real?: boolean; keep?: boolean }): Promise<number> {
+async function demo(options: { real?: boolean; classic?: boolean; keep?: boolean }): Promise<number> {
   // The sandbox is a program of its own; a bridge in production never loads it.
   const { runDemo } = await import('./sandbox/demo/demo.ts');
-  return runDemo({ isReal: options.real === true, isKept: options.keep === true });
+  return runDemo({
+    isReal: options.real === true,
+    isClassic: options.classic === true,
+    isKept: options.keep === true,
+  });
 }
 
 function createProgram(finish: (code: number) => void): Command {
@@ -95,6 +99,7 @@ ${EXIT.config} wrong configuration.`,
     .command('demo')
     .description('show what the bridge does, on an emulated Taskcluster and an emulated Buildbot; needs no services')
     .option('--real', 'on a real RabbitMQ, MariaDB and Buildbot (from Debian, installed if missing and root)')
+    .option('--classic', 'with a classic Buildbot 0.8, emulated, on a real RabbitMQ and MariaDB')
     .option('--keep', 'leave everything running afterwards, for exploring')
     .action(async (options) => finish(await demo(options)));
   return program;

@@ -1,48 +1,38 @@
 /** One table of scenarios for every legacy CI, with all services and with the reflector alone. */
 import { afterAll, beforeAll, describe, it } from '@jest/globals';
 import type { LegacyCast, LegacySide } from '../support/legacy/legacy-side.ts';
-import { startWorld, type World } from '../support/world.ts';
+import { startWorld, type World, type WorldOptions } from '../support/world.ts';
 import { CRASHES, type Crash, MESSAGES } from './crashes.ts';
 import { STORIES, type Story } from './stories.ts';
 
-interface Cast {
-  readonly name: string;
-  readonly services?: readonly string[];
-}
+type Start = (cast: LegacyCast) => Promise<LegacySide>;
 
-const ALL: Cast = { name: 'with all services' };
-const ALONE: Cast = { name: 'with both listeners off', services: ['reflector'] };
+/** A claim lasts long enough for a whole story, and short enough for one that waits for its end. */
+const SHORT_CLAIMS: WorldOptions = {
+  claimTimeoutMs: 8000,
+  config: { reflector: { schedule: '* * * * * *', recheck: '1s', reclaimThreshold: '5s' } },
+};
 
 /** @param legacy starts the legacy CI, once for each set of scenarios */
-export function describeScenarios(legacy: (cast: LegacyCast) => Promise<LegacySide>): void {
-  describe.each([ALL, ALONE])('$name', ({ services }) => {
-    let world: World;
-    beforeAll(async () => {
-      world = await startWorld({ legacy, ...(services ? { services } : {}) });
-    });
-    afterAll(() => world?.stop());
-    it.each(named(STORIES))('%s', (_name, story) => story.tell(world));
-  });
-
-  describe.each([
-    { ...ALL, crashes: [...CRASHES, ...MESSAGES] },
-    { ...ALONE, crashes: CRASHES },
-  ])('$name, when the bridge dies', ({ services, crashes }) => {
-    let world: World;
-    beforeAll(async () => {
-      // A claim lasts long enough for a whole story, and short enough for one that waits for its end.
-      world = await startWorld({
-        legacy,
-        claimTimeoutMs: 8000,
-        config: { reflector: { schedule: '* * * * * *', recheck: '1s', reclaimThreshold: '5s' } },
-        ...(services ? { services } : {}),
-      });
-    });
-    afterAll(() => world?.stop());
-    it.each(named(crashes))('%s', (_name, crash) => crash.tell(world));
-  });
+export function describeWithAllServices(legacy: Start): void {
+  describeSet('with all services', STORIES, { legacy });
+  describeSet('with all services, when something dies', [...CRASHES, ...MESSAGES], { legacy, ...SHORT_CLAIMS });
 }
 
-function named<T extends Story | Crash>(list: readonly T[]): (readonly [string, T])[] {
-  return list.map((one) => [one.name, one] as const);
+/** The same, with both listeners off. */
+export function describeReflectorAlone(legacy: Start): void {
+  const services = ['reflector'];
+  describeSet('with the reflector alone', STORIES, { legacy, services });
+  describeSet('with the reflector alone, when something dies', CRASHES, { legacy, services, ...SHORT_CLAIMS });
+}
+
+function describeSet(name: string, set: readonly (Story | Crash)[], options: WorldOptions): void {
+  describe(name, () => {
+    let world: World;
+    beforeAll(async () => {
+      world = await startWorld(options);
+    });
+    afterAll(() => world?.stop());
+    it.each(set.map((one) => [one.name, one] as const))('%s', (_name, { tell }) => tell(world));
+  });
 }

@@ -91,7 +91,7 @@ export const STORIES: readonly Story[] = [
       } else if (log === 'elsewhere') {
         expect(properties.branch[0]).toBe('integration/main');
         const gzipped = world.task(taskId).artifacts.find(({ name }) => name === 'public/logs/live_backing.log.gz');
-        expect(gzipped).toMatchObject({ storageType: 'reference', contentType: 'application/gzip' });
+        expect(gzipped).toMatchObject({ contentType: 'application/gzip', details: { storageType: 'reference' } });
       }
       expect(status(world, taskId)).toMatchObject({
         version: 1,

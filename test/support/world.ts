@@ -83,11 +83,12 @@ const EXCHANGES = [
 ].map((name) => `exchange/taskcluster-queue/v1/${name}`);
 
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
-  const rabbit = rabbitmq();
+  // Of its own, so that worlds can stand side by side.
+  const rabbit = await rabbitmq().createVhost();
   const pulse = await openPulse(rabbit.adminUrl);
   const database = await mariadb().createDatabase();
   const hasListener = options.services?.includes('legacy-listener') ?? true;
-  const legacy = await (options.legacy ?? startDataApiSide)({ hasListener });
+  const legacy = await (options.legacy ?? startDataApiSide)({ hasListener, pulseUrl: rabbit.adminUrl });
   const faults = createFaults();
   const queue = createQueueEmulator({
     clock: systemClock,
@@ -180,19 +181,19 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
       await legacy.stop();
       await database.drop();
       await pulse.connection.close();
+      await rabbit.drop();
     },
   };
   return world;
 }
 
-/** Taskcluster's part of Pulse: its exchanges, and a queue of the bridge's that nothing was left in. */
+/** Taskcluster's part of Pulse: its exchanges. */
 async function openPulse(adminUrl: string): Promise<{ connection: ChannelModel; channel: Channel }> {
   const connection = await connect(adminUrl);
   const channel = await connection.createChannel();
   for (const exchange of EXCHANGES) {
     await channel.assertExchange(exchange, 'topic', { durable: true });
   }
-  await channel.deleteQueue('queue/bridge/tasks');
   return { connection, channel };
 }
 

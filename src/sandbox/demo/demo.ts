@@ -2,7 +2,6 @@
 import { once } from 'node:events';
 import process from 'node:process';
 import { setTimeout as delay } from 'node:timers/promises';
-import got from 'got';
 import slugid from 'slugid';
 import { RESULT_NAMES } from '../../domain/build.ts';
 import { type DemoTask, GRAPH } from './graph.ts';
@@ -14,19 +13,26 @@ const NATIVE_QUEUE = 'native/worker';
 const NATIVE = { workerGroup: 'native', workerId: 'native-1' };
 const NATIVE_WORK_MS = 600;
 
+export interface DemoOptions {
+  readonly isReal: boolean;
+  /** With a classic Buildbot. */
+  readonly isClassic: boolean;
+  readonly isKept: boolean;
+}
+
 /** Runs it. @returns an exit code: 0 if every story came out right */
-export async function runDemo({ isReal, isKept }: { isReal: boolean; isKept: boolean }): Promise<number> {
+export async function runDemo({ isReal, isClassic, isKept }: DemoOptions): Promise<number> {
   const startedAt = Date.now();
   const hasColour = process.stdout.isTTY && process.env.NO_COLOR === undefined;
   const show = createShow(process.stdout, { startedAt, hasColour });
-  if (isReal && process.env.BBB_DEMO_SERVERS === undefined) {
-    show.say("The real servers are started by the project's own script: run `npm run demo -- --real`.");
+  const hasServers = isReal || isClassic;
+  if (hasServers && process.env.BBB_DEMO_SERVERS === undefined) {
+    const option = isClassic ? '--classic' : '--real';
+    show.say(`The real servers are started by the project's own script: run \`npm run demo -- ${option}\`.`);
     return 64;
   }
-  show.say(
-    isReal ? 'Starting the bridge on RabbitMQ, MariaDB and Buildbot...' : 'Starting the sandbox and the bridge...',
-  );
-  const sandbox = await startSandbox(isReal ? process.env.BBB_DEMO_SERVERS : undefined);
+  show.say(`Starting the bridge on ${stageOf({ isReal, isClassic })}...`);
+  const sandbox = await startSandbox(hasServers ? process.env.BBB_DEMO_SERVERS : undefined);
   try {
     show.say('Submitting a release promotion graph: native tasks and tasks built by Buildbot.\n');
     const ids = await submit(sandbox);
@@ -42,6 +48,13 @@ export async function runDemo({ isReal, isKept }: { isReal: boolean; isKept: boo
   } finally {
     await sandbox.stop();
   }
+}
+
+function stageOf({ isReal, isClassic }: Pick<DemoOptions, 'isReal' | 'isClassic'>): string {
+  if (isClassic) {
+    return 'RabbitMQ and MariaDB, with an emulated classic Buildbot (0.8)';
+  }
+  return isReal ? 'RabbitMQ, MariaDB and Buildbot' : 'the sandbox';
 }
 
 function verdict(isDone: boolean, isRight: boolean): string {
@@ -126,10 +139,8 @@ async function interfere(sandbox: Sandbox, task: DemoTask, taskId: string): Prom
     return true;
   }
   if (task.fate === 'cancelled-in-buildbot' && state === 'pending') {
-    const [request] = await requestsOf(sandbox, taskId);
-    if (request !== undefined) {
-      const json = { jsonrpc: '2.0', id: 1, method: 'cancel', params: { reason: 'not in this release' } };
-      await got.post(`${sandbox.buildbotUrl}/api/v2/buildrequests/${request}`, { json });
+    if ((await sandbox.legacy.requests(taskId)) > 0) {
+      await sandbox.legacy.cancelRequest(taskId);
       return true;
     }
   }
@@ -181,36 +192,17 @@ async function tell(sandbox: Sandbox, ids: Ids, show: Show): Promise<boolean> {
 }
 
 /** A resolved task may have a build that is still being stopped. */
-async function settled(sandbox: Sandbox, taskId: string): Promise<void> {
-  for (let i = 0; i < 100; i += 1) {
-    const query = `reason__contains=${encodeURIComponent(taskId)}`;
-    const { buildsets } = await read<{ buildsets: { complete: boolean }[] }>(sandbox, `buildsets?${query}`);
-    if (buildsets.every((buildset) => buildset.complete)) {
-      return;
-    }
+async function settled({ legacy }: Sandbox, taskId: string): Promise<void> {
+  for (let i = 0; i < 100 && !(await legacy.isSettled(taskId)); i += 1) {
     await delay(100);
   }
 }
 
-async function requestsOf(sandbox: Sandbox, taskId: string): Promise<readonly number[]> {
-  const query = `reason__contains=${encodeURIComponent(taskId)}`;
-  const { buildsets } = await read<{ buildsets: { bsid: number }[] }>(sandbox, `buildsets?${query}`);
-  const all = await Promise.all(
-    buildsets.map(({ bsid }) =>
-      read<{ buildrequests: { buildrequestid: number }[] }>(sandbox, `buildrequests?buildsetid__eq=${bsid}`),
-    ),
-  );
-  return all.flatMap(({ buildrequests }) => buildrequests.map(({ buildrequestid }) => buildrequestid));
-}
-
-async function buildsText(sandbox: Sandbox, taskId: string): Promise<string> {
-  const requests = await requestsOf(sandbox, taskId);
-  if (requests.length === 0) {
+async function buildsText({ legacy }: Sandbox, taskId: string): Promise<string> {
+  if ((await legacy.requests(taskId)) === 0) {
     return 'none requested';
   }
-  const query = requests.map((id) => `buildrequestid__in=${id}`).join('&');
-  const { builds } = await read<{ builds: { number: number; results: number | null }[] }>(sandbox, `builds?${query}`);
-  const texts = builds.map(
+  const texts = (await legacy.builds(taskId)).map(
     ({ number, results }) => `#${number} ${results === null ? 'running' : RESULT_NAMES[results]}`,
   );
   return texts.length === 0 ? 'never started' : texts.join(', ');
@@ -221,14 +213,10 @@ function artifactsText({ queue }: Sandbox, taskId: string): string {
   return names.size === 0 ? '-' : `${names.size}: ${[...names].map((name) => name.split('/').at(-1)).join(' ')}`;
 }
 
-function read<T>({ buildbotUrl }: Sandbox, below: string): Promise<T> {
-  return got.get(`${buildbotUrl}/api/v2/${below}`).json<T>();
-}
-
 async function keep(sandbox: Sandbox, show: Show): Promise<void> {
   show.say(`\nStill running, for exploring (Ctrl-C ends it):
   Taskcluster queue  ${sandbox.queue.rootUrl}/api/queue/v1/ping  (client sandbox/root, access token sandbox-root-access-token)
-  Buildbot           ${sandbox.buildbotUrl}/api/v2/builders
+  Buildbot           ${sandbox.legacy.page}
   the bridge's log   ${sandbox.logFile}`);
   await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')]);
 }

@@ -14,15 +14,14 @@ import { createLog } from '../../log.ts';
 import { createProcess } from '../../main.ts';
 import type { Broker } from '../../ports.ts';
 import { createInProcessBroker, type PublishedMessage } from '../broker.ts';
-import { createBuildbotEmulator } from '../buildbot/emulator.ts';
-import type { Attempt, BuilderOptions } from '../buildbot/state.ts';
 import { createFaults } from '../faults.ts';
 import { createQueueEmulator, type QueueEmulator } from '../queue/emulator.ts';
+import { type DemoLegacy, startClassic, startModern } from './legacy.ts';
 
 export interface Sandbox {
   readonly queue: QueueEmulator;
   readonly client: Queue;
-  readonly buildbotUrl: string;
+  readonly legacy: DemoLegacy;
   /** Where the bridge's log is. */
   readonly logFile: string;
   /** Lets the build of `release-source` end; the demo never does. */
@@ -34,8 +33,11 @@ const realSchema = z.object({
   pulseUrl: z.string(),
   adminUrl: z.string(),
   databaseUrl: z.string(),
-  buildbotUrl: z.string(),
+  /** Of a modern Buildbot; or of the database in which a classic one is emulated. */
+  buildbotUrl: z.string().optional(),
+  schedulerDbUrl: z.string().optional(),
 });
+type Addresses = z.infer<typeof realSchema>;
 
 const ROOT = { clientId: 'sandbox/root', accessToken: 'sandbox-root-access-token', scopes: ['*'] };
 const BRIDGE = { clientId: 'sandbox/bridge', accessToken: 'sandbox-bridge-access-token', scopes: ['*'] };
@@ -44,31 +46,6 @@ const EXCHANGES = [
   ...['task-group-resolved', 'artifact-created'],
 ];
 const PREFIX = 'exchange/taskcluster-queue/v1';
-
-const quick: Attempt = {
-  results: 0,
-  durationMs: 1500,
-  steps: [
-    { name: 'checkout', log: 'checking out\ndone\n' },
-    { name: 'build', log: 'compiling...\nall good\n' },
-  ],
-  properties: { artifact_url: 'http://downloads.example.com/build.zip' },
-};
-const BUILDERS: readonly BuilderOptions[] = [
-  { name: 'release-linux64-build', workers: ['w1'], attempts: [quick] },
-  {
-    name: 'release-win64-build',
-    workers: ['w1'],
-    attempts: [
-      { results: 5, durationMs: 1500, steps: [{ name: 'checkout', log: 'error 500 from the server\n' }] },
-      quick,
-    ],
-  },
-  { name: 'release-macosx64-build', workers: [], attempts: [quick] },
-  { name: 'release-linux64-repack', workers: ['w1'], attempts: [quick] },
-  { name: 'release-source', workers: ['w1'], attempts: [{ results: 0, durationMs: 'wait' }] },
-  { name: 'release-android-build', workers: [], attempts: [quick] },
-];
 
 /** Starts everything, and the real bridge on it. @param real JSON of the real servers' addresses; emulated if absent */
 export async function startSandbox(real: string | undefined): Promise<Sandbox> {
@@ -90,8 +67,9 @@ export async function startSandbox(real: string | undefined): Promise<Sandbox> {
   });
   await queue.start();
   stops.push(() => queue.stop());
-  const buildbotUrl = addresses?.buildbotUrl ?? (await startEmulatedBuildbot(stops));
-  const config = demoConfig(queue.rootUrl, buildbotUrl, {
+  const legacy = await startLegacy(addresses);
+  stops.push(() => legacy.stop());
+  const config = demoConfig(queue.rootUrl, legacy.config, {
     pulseUrl: addresses?.pulseUrl ?? 'amqp://in-process/',
     databaseUrl: addresses?.databaseUrl ?? `sqlite:${path.join(folder, 'bridge.db')}`,
   });
@@ -99,7 +77,13 @@ export async function startSandbox(real: string | undefined): Promise<Sandbox> {
   const bridgeStop = await startBridge(config, logFile, broker);
   stops.push(bridgeStop);
   const client = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT });
-  return { queue, client, buildbotUrl, logFile, stop };
+  return { queue, client, legacy, logFile, stop };
+}
+
+function startLegacy(addresses: Addresses | undefined): Promise<DemoLegacy> {
+  return addresses?.schedulerDbUrl === undefined
+    ? startModern(addresses?.buildbotUrl)
+    : startClassic({ adminUrl: addresses.adminUrl, databaseUrl: addresses.schedulerDbUrl });
 }
 
 function openBroker(): { publish: (message: PublishedMessage) => void; broker: Broker } {
@@ -126,28 +110,9 @@ async function openPulse(
   };
 }
 
-async function startEmulatedBuildbot(stops: (() => Promise<unknown>)[]): Promise<string> {
-  const buildbot = createBuildbotEmulator({
-    clock: systemClock,
-    version: '3.7',
-    builders: BUILDERS,
-    forceSchedulers: [
-      {
-        name: 'bridge',
-        builderNames: BUILDERS.map(({ name }) => name),
-        parameters: [{ name: 'taskId' }, { name: 'product' }, { name: 'p1', type: 'any' }],
-      },
-    ],
-    faults: createFaults(),
-  });
-  await buildbot.start();
-  stops.push(() => buildbot.stop());
-  return buildbot.url;
-}
-
 function demoConfig(
   rootUrl: string,
-  buildbotUrl: string,
+  legacyCi: object,
   { pulseUrl, databaseUrl }: { pulseUrl: string; databaseUrl: string },
 ): Config {
   return parseConfig(
@@ -155,7 +120,7 @@ function demoConfig(
       taskcluster: { rootUrl, credentials: { clientId: BRIDGE.clientId, accessToken: BRIDGE.accessToken } },
       pulse: { url: pulseUrl, namespace: 'bridge' },
       database: { url: databaseUrl },
-      legacyCi: { kind: 'data-api', dataApi: { url: buildbotUrl, forceScheduler: 'bridge' } },
+      legacyCi,
       reflector: { schedule: '*/5 * * * * *', recheck: '5s' },
       http: { port: 0 },
     },

@@ -9,7 +9,7 @@ import { type ClassicBuildbot, createClassicBuildbot } from '../../../src/sandbo
 import type { BuildMessage, ClassicBuilderOptions } from '../../../src/sandbox/classic/options.ts';
 import { createFaults } from '../../../src/sandbox/faults.ts';
 import { eventually } from '../eventually.ts';
-import { mariadb, rabbitmq } from '../services/index.ts';
+import { mariadb } from '../services/index.ts';
 import { startTcpGate } from '../tcp-gate.ts';
 import type { LegacyCast, LegacySide } from './legacy-side.ts';
 
@@ -43,14 +43,17 @@ export async function startStockSide(cast: LegacyCast): Promise<LegacySide> {
   return startClassicSide('stock', cast);
 }
 
-async function startClassicSide(flavour: 'mozilla' | 'stock', { hasListener }: LegacyCast): Promise<LegacySide> {
+async function startClassicSide(
+  flavour: 'mozilla' | 'stock',
+  { hasListener, pulseUrl }: LegacyCast,
+): Promise<LegacySide> {
   const isMozilla = flavour === 'mozilla';
   const database = await mariadb().createDatabase();
   const target = new URL(database.url);
   const gate = await startTcpGate(target.hostname, Number(target.port));
   const gated = new URL(database.url);
   gated.port = String(gate.port);
-  const pulse = await openPulse();
+  const pulse = await openPulse(pulseUrl);
   const buildbot = createClassicBuildbot({
     clock: systemClock,
     faults: createFaults(),
@@ -187,12 +190,11 @@ async function readBuilds(buildbot: ClassicBuildbot, requestIds: () => Promise<r
   });
 }
 
-/** The masters' part of Pulse: their exchange, and a queue of the bridge's that nothing was left in. */
-async function openPulse() {
-  const connection = await connectAmqp(rabbitmq().adminUrl);
+/** The masters' part of Pulse: their exchange. */
+async function openPulse(url: string) {
+  const connection = await connectAmqp(url);
   const channel = await connection.createChannel();
   await channel.assertExchange(EXCHANGE, 'topic', { durable: true });
-  await channel.deleteQueue('queue/bridge/builds');
   return {
     publish({ exchange, routingKey, payload }: BuildMessage) {
       channel.publish(exchange, routingKey, Buffer.from(JSON.stringify(payload)), { persistent: true });

@@ -50,6 +50,8 @@ export interface LegacySide {
 export interface LegacyCast {
   /** Whether the legacy listener does. */
   readonly hasListener: boolean;
+  /** Of the broker, with all rights. */
+  readonly pulseUrl: string;
 }
 
 export interface LegacyWays {

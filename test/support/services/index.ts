@@ -14,6 +14,8 @@ export interface Rabbitmq {
   readonly adminUrl: string;
   /** Runs rabbitmqctl; answers what it prints. */
   ctl(...args: string[]): Promise<string>;
+  /** A part of the broker of the test's own, with the same users and rights. */
+  createVhost(): Promise<{ readonly url: string; readonly adminUrl: string; drop(): Promise<void> }>;
   /** In good order. */
   stop(): Promise<void>;
   /** Beware of a queue declared a moment before: RabbitMQ 3.10 may never find a leader for it again. */
@@ -23,15 +25,30 @@ export interface Rabbitmq {
 
 export function rabbitmq(): Rabbitmq {
   const { rabbitmq: facts } = readFacts();
+
+  async function ctl(...args: string[]): Promise<string> {
+    const node = facts.env.RABBITMQ_NODENAME ?? '';
+    const { stdout } = await promisify(execFile)('/usr/lib/rabbitmq/bin/rabbitmqctl', ['-q', '-n', node, ...args], {
+      env: facts.env,
+    });
+    return stdout;
+  }
+
   return {
     url: facts.url,
     adminUrl: facts.adminUrl,
-    async ctl(...args) {
-      const node = facts.env.RABBITMQ_NODENAME ?? '';
-      const { stdout } = await promisify(execFile)('/usr/lib/rabbitmq/bin/rabbitmqctl', ['-q', '-n', node, ...args], {
-        env: facts.env,
-      });
-      return stdout;
+    ctl,
+    async createVhost() {
+      const name = `test-${randomBytes(6).toString('hex')}`;
+      await ctl('add_vhost', name);
+      const own = '^(queue/bridge/.*|exchange/bridge/.*)$';
+      await ctl('set_permissions', '-p', name, 'bridge', own, own, '^(queue/bridge/.*|exchange/.*)$');
+      await ctl('set_permissions', '-p', name, 'taskcluster', '.*', '.*', '.*');
+      return {
+        url: `${facts.url}${name}`,
+        adminUrl: `${facts.adminUrl}${name}`,
+        drop: async () => void (await ctl('delete_vhost', name)),
+      };
     },
     stop: () => moveServer('stop', 'rabbitmq'),
     kill: () => moveServer('kill', 'rabbitmq'),

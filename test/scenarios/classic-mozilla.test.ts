@@ -1,4 +1,0 @@
-import { startMozillaSide } from '../support/legacy/classic.ts';
-import { describeScenarios } from './scenarios.ts';
-
-describeScenarios(startMozillaSide);

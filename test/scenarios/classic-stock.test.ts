@@ -1,4 +1,0 @@
-import { startStockSide } from '../support/legacy/classic.ts';
-import { describeScenarios } from './scenarios.ts';
-
-describeScenarios(startStockSide);

@@ -1,0 +1,4 @@
+import { startMozillaSide } from '../support/legacy/classic.ts';
+import { describeWithAllServices } from './scenarios.ts';
+
+describeWithAllServices(startMozillaSide);

@@ -1,0 +1,4 @@
+import { startMozillaSide } from '../support/legacy/classic.ts';
+import { describeReflectorAlone } from './scenarios.ts';
+
+describeReflectorAlone(startMozillaSide);
