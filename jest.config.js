@@ -13,7 +13,7 @@ const shared = {
 };
 
 export default {
-  projects: ['unit', 'adapters', 'scenarios'].map((name) => ({
+  projects: ['unit', 'adapters', 'scenarios', 'chaos'].map((name) => ({
     ...shared,
     displayName: name,
     testMatch: [`<rootDir>/test/${name}/**/*.test.ts`],

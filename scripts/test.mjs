@@ -1,5 +1,5 @@
 /**
- * Runs tests, doing all of its own set-up: `node scripts/test.mjs [unit] [adapters] [scenarios] [jest's arguments]`.
+ * Runs tests, doing all of its own set-up: `node scripts/test.mjs [unit] [adapters] [scenarios] [chaos] [jest's arguments]`.
  * Without a name, all of them; the last line says how many passed and failed.
  */
 import { readFileSync, rmSync } from 'node:fs';
@@ -15,6 +15,7 @@ const LIMITS = {
   unit: { test: 10_000, project: 5 * 60_000 },
   adapters: { test: 120_000, project: 15 * 60_000 },
   scenarios: { test: 120_000, project: 25 * 60_000 },
+  chaos: { test: 600_000, project: 25 * 60_000 },
 };
 
 const given = process.argv.slice(2);

@@ -8,50 +8,73 @@ import { createInterface } from 'node:readline';
 import { stringify } from 'yaml';
 
 export interface Daemon {
-  /** Its log, line by line. */
+  /** The end of its log, line by line. */
   readonly lines: readonly Record<string, unknown>[];
+  /** Resolves when it says that it has started; rejects when it ends before. */
+  readonly started: Promise<void>;
   /** SIGTERM, and the exit code that comes of it. */
   stop(): Promise<number | null>;
   /** SIGKILL. */
   kill(): Promise<void>;
+  /** SIGSTOP and SIGCONT. */
+  pause(): void;
+  resume(): void;
 }
 
 const CLI = path.resolve(import.meta.dirname, '../../dist/src/cli.js');
+const MAX_LINES = 20_000;
 
 /** Writes the configuration to a file, migrates the database and runs the services; resolves when they are started. */
 export async function startDaemon(config: object, services?: readonly string[]): Promise<Daemon> {
-  const folder = mkdtempSync(path.join(tmpdir(), 'bbb-daemon-'));
-  const file = path.join(folder, 'bridge.yml');
-  writeFileSync(file, stringify(config));
+  await migrateDatabase(config);
+  const daemon = runDaemon(config, services);
+  await daemon.started;
+  return daemon;
+}
+
+/** `bbb migrate` */
+export async function migrateDatabase(config: object): Promise<void> {
+  const { file, remove } = writeConfig(config);
   const migrated = spawn(process.execPath, [CLI, 'migrate', '--config', file], { stdio: ['ignore', 'ignore', 'pipe'] });
   const said = collect(migrated);
   const [code] = await once(migrated, 'exit');
+  remove();
   if (code !== 0) {
     throw new Error(`bbb migrate ended with ${code}: ${said.join('\n')}`);
   }
+}
 
+/** `bbb run`; returns at once. */
+export function runDaemon(config: object, services?: readonly string[]): Daemon {
+  const { file, remove } = writeConfig(config);
   const list = services ? ['--services', services.join(',')] : [];
   const child = spawn(process.execPath, [CLI, 'run', '--config', file, ...list], { stdio: ['ignore', 'pipe', 'pipe'] });
   const lines: Record<string, unknown>[] = [];
+  const errors = collect(child);
   const exited = once(child, 'exit').then(([exitCode]): number | null => {
-    rmSync(folder, { recursive: true, force: true });
+    remove();
     return exitCode;
   });
-  const errors = collect(child);
-  await new Promise<void>((resolve, reject) => {
+  const started = new Promise<void>((resolve, reject) => {
     createInterface({ input: child.stdout ?? process.stdin }).on('line', (line) => {
-      const entry: Record<string, unknown> = JSON.parse(line);
+      const entry = parseLine(line);
       lines.push(entry);
+      if (lines.length > MAX_LINES) {
+        lines.splice(0, MAX_LINES / 2);
+      }
       if (entry.msg === 'started') {
         resolve();
       }
     });
-    exited.then((exitCode) =>
+    void exited.then((exitCode) =>
       reject(new Error(`bbb run ended with ${exitCode}: ${errors.join('\n')}\n${JSON.stringify(lines.slice(-5))}`)),
     );
   });
+  // Whoever stops it before it has started knows.
+  started.catch(() => undefined);
   return {
     lines,
+    started,
     async stop() {
       child.kill('SIGTERM');
       return exited;
@@ -60,7 +83,25 @@ export async function startDaemon(config: object, services?: readonly string[]):
       child.kill('SIGKILL');
       await exited;
     },
+    pause: () => void child.kill('SIGSTOP'),
+    resume: () => void child.kill('SIGCONT'),
   };
+}
+
+function writeConfig(config: object): { readonly file: string; remove(): void } {
+  const folder = mkdtempSync(path.join(tmpdir(), 'bbb-daemon-'));
+  const file = path.join(folder, 'bridge.yml');
+  writeFileSync(file, stringify(config));
+  return { file, remove: () => rmSync(folder, { recursive: true, force: true }) };
+}
+
+/** A process that is killed in the middle of a line leaves half of it. */
+function parseLine(line: string): Record<string, unknown> {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return { msg: line };
+  }
 }
 
 function collect(child: ChildProcess): string[] {

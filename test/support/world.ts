@@ -2,7 +2,6 @@
  * Everything a scenario needs: a real RabbitMQ, a real database, a legacy CI, an emulated queue that publishes to the
  * real RabbitMQ, and the daemon in a process of its own.
  */
-import { type Channel, type ChannelModel, connect } from 'amqplib';
 import slugid from 'slugid';
 import taskcluster, { type Queue } from 'taskcluster-client';
 import { systemClock } from '../../src/clock.ts';
@@ -12,6 +11,7 @@ import { type Daemon, startDaemon } from './daemon.ts';
 import { eventually } from './eventually.ts';
 import { startDataApiSide } from './legacy/data-api.ts';
 import type { LegacyCast, LegacySide } from './legacy/legacy-side.ts';
+import { startPulsePublisher } from './pulse-publisher.ts';
 import { mariadb, rabbitmq } from './services/index.ts';
 
 /** What a scenario asks for of a task. */
@@ -60,7 +60,7 @@ export interface WorldOptions {
   readonly config?: Record<string, unknown>;
 }
 
-const ROOT = { clientId: 'root', accessToken: 'root-access-token-for-tests', scopes: ['*'] };
+export const ROOT = { clientId: 'root', accessToken: 'root-access-token-for-tests', scopes: ['*'] };
 const SCHEDULER = 'test-sched';
 /** No more than the bridge needs: a scope that is missing from the documentation is missing here. */
 export const BRIDGE_SCOPES = [
@@ -76,8 +76,8 @@ export const BRIDGE_SCOPES = [
   `queue:cancel-task:${SCHEDULER}/*`,
   `queue:rerun-task:${SCHEDULER}/*`,
 ];
-const BRIDGE = { clientId: 'bridge', accessToken: 'bridge-access-token-for-tests', scopes: BRIDGE_SCOPES };
-const EXCHANGES = [
+export const BRIDGE = { clientId: 'bridge', accessToken: 'bridge-access-token-for-tests', scopes: BRIDGE_SCOPES };
+export const EXCHANGES = [
   ...['task-defined', 'task-pending', 'task-running', 'task-completed', 'task-failed', 'task-exception'],
   ...['task-group-resolved', 'artifact-created'],
 ].map((name) => `exchange/taskcluster-queue/v1/${name}`);
@@ -85,7 +85,7 @@ const EXCHANGES = [
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
   // Of its own, so that worlds can stand side by side.
   const rabbit = await rabbitmq().createVhost();
-  const pulse = await openPulse(rabbit.adminUrl);
+  const pulse = await startPulsePublisher(rabbit.adminUrl, EXCHANGES);
   const database = await mariadb().createDatabase();
   const hasListener = options.services?.includes('legacy-listener') ?? true;
   const legacy = await (options.legacy ?? startDataApiSide)({ hasListener, pulseUrl: rabbit.adminUrl });
@@ -96,12 +96,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     faults,
     claimTimeoutMs: options.claimTimeoutMs ?? 20 * 60_000,
     deadlineDelayMs: 500,
-    publish: ({ exchange, routingKey, payload }) => {
-      pulse.channel.publish(exchange, routingKey, Buffer.from(JSON.stringify(payload)), {
-        persistent: true,
-        contentType: 'application/json',
-      });
-    },
+    publish: pulse.publish,
   });
   await queue.start();
   const client = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT });
@@ -180,24 +175,15 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
       await queue.stop();
       await legacy.stop();
       await database.drop();
-      await pulse.connection.close();
+      await pulse.close();
       await rabbit.drop();
     },
   };
   return world;
 }
 
-/** Taskcluster's part of Pulse: its exchanges. */
-async function openPulse(adminUrl: string): Promise<{ connection: ChannelModel; channel: Channel }> {
-  const connection = await connect(adminUrl);
-  const channel = await connection.createChannel();
-  for (const exchange of EXCHANGES) {
-    await channel.assertExchange(exchange, 'topic', { durable: true });
-  }
-  return { connection, channel };
-}
-
-function taskDefinition(wish: TaskWish): object {
+/** What a scheduler would submit. */
+export function taskDefinition(wish: TaskWish): object {
   const now = Date.now();
   const at = (ms: number) => new Date(now + ms).toISOString();
   return {

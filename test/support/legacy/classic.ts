@@ -2,13 +2,13 @@
  * A classic Buildbot 0.8, emulated on a real MariaDB: as Mozilla had it (Pulse events, Self-serve), or a stock one (web
  * status only, the database is polled).
  */
-import { connect as connectAmqp } from 'amqplib';
 import { systemClock } from '../../../src/clock.ts';
 import { connect } from '../../../src/db/connection.ts';
 import { type ClassicBuildbot, createClassicBuildbot } from '../../../src/sandbox/classic/emulator.ts';
-import type { BuildMessage, ClassicBuilderOptions } from '../../../src/sandbox/classic/options.ts';
+import type { ClassicBuilderOptions } from '../../../src/sandbox/classic/options.ts';
 import { createFaults } from '../../../src/sandbox/faults.ts';
 import { eventually } from '../eventually.ts';
+import { startPulsePublisher } from '../pulse-publisher.ts';
 import { mariadb } from '../services/index.ts';
 import { startTcpGate } from '../tcp-gate.ts';
 import type { LegacyCast, LegacySide } from './legacy-side.ts';
@@ -53,7 +53,7 @@ async function startClassicSide(
   const gate = await startTcpGate(target.hostname, Number(target.port));
   const gated = new URL(database.url);
   gated.port = String(gate.port);
-  const pulse = await openPulse(pulseUrl);
+  const pulse = await startPulsePublisher(pulseUrl, [EXCHANGE]);
   const buildbot = createClassicBuildbot({
     clock: systemClock,
     faults: createFaults(),
@@ -110,6 +110,7 @@ async function startClassicSide(
         [{ buildername: 'success', properties: { product: 'widget', long: 'x'.repeat(70_000) } }, 'too long'],
       ],
     },
+    url: gated.href,
     config: {
       kind: 'scheduler-db',
       absentGrace: '3s',
@@ -188,17 +189,4 @@ async function readBuilds(buildbot: ClassicBuildbot, requestIds: () => Promise<r
       return { results: request?.complete === 1 ? (request.results ?? null) : isOver ? RETRY : null };
     });
   });
-}
-
-/** The masters' part of Pulse: their exchange. */
-async function openPulse(url: string) {
-  const connection = await connectAmqp(url);
-  const channel = await connection.createChannel();
-  await channel.assertExchange(EXCHANGE, 'topic', { durable: true });
-  return {
-    publish({ exchange, routingKey, payload }: BuildMessage) {
-      channel.publish(exchange, routingKey, Buffer.from(JSON.stringify(payload)), { persistent: true });
-    },
-    close: () => connection.close(),
-  };
 }

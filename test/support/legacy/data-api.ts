@@ -57,6 +57,7 @@ export async function startDataApiSide(): Promise<LegacySide> {
         [{ buildername: 'success', properties: { number: 'many' } }, 'payload.properties.number'],
       ],
     },
+    url: gate.url,
     config: {
       kind: 'data-api',
       absentGrace: '3s',

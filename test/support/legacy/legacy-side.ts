@@ -14,6 +14,8 @@ export interface LegacySide {
   readonly kind: 'data-api' | 'mozilla' | 'stock';
   /** What is different from one legacy CI to the next, where a scenario has to know. */
   readonly ways: LegacyWays;
+  /** The server that its `legacyCi` section leads to, and all that it says of its address. */
+  readonly url: string;
   /** The daemon's `legacyCi` section. */
   readonly config: object;
   /** All build requests of a task, oldest first. */

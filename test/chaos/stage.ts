@@ -1,0 +1,92 @@
+/** Three bridges on real servers, with a bad network in between. */
+import taskcluster, { type Queue } from 'taskcluster-client';
+import { systemClock } from '../../src/clock.ts';
+import { createFaults, type Faults } from '../../src/sandbox/faults.ts';
+import { createQueueEmulator, type QueueEmulator } from '../../src/sandbox/queue/emulator.ts';
+import { type ChaosProxy, startChaosProxy, through } from '../support/chaos-proxy.ts';
+import { type Daemon, migrateDatabase, runDaemon } from '../support/daemon.ts';
+import type { LegacyCast, LegacySide } from '../support/legacy/legacy-side.ts';
+import { type PulsePublisher, startPulsePublisher } from '../support/pulse-publisher.ts';
+import { mariadb, rabbitmq } from '../support/services/index.ts';
+import { BRIDGE, EXCHANGES, ROOT } from '../support/world.ts';
+
+export interface Stage {
+  readonly queue: QueueEmulator;
+  readonly faults: Faults;
+  readonly client: Queue;
+  readonly legacy: LegacySide;
+  readonly pulse: PulsePublisher;
+  readonly proxies: { readonly pulse: ChaosProxy; readonly database: ChaosProxy; readonly legacy: ChaosProxy };
+  readonly bridges: Daemon[];
+  /** Of the mapping database. */
+  readonly databaseUrl: string;
+  /** Starts a bridge (again) in this place. */
+  restart(place: number): Daemon;
+  stop(): Promise<void>;
+}
+
+const BRIDGES = 3;
+const CLAIM_TIMEOUT_MS = 40_000;
+
+export async function startStage(start: (cast: LegacyCast) => Promise<LegacySide>): Promise<Stage> {
+  const rabbit = await rabbitmq().createVhost();
+  const pulse = await startPulsePublisher(rabbit.adminUrl, EXCHANGES);
+  const database = await mariadb().createDatabase();
+  const legacy = await start({ hasListener: true, pulseUrl: rabbit.adminUrl });
+  const faults = createFaults();
+  const queue = createQueueEmulator({
+    clock: systemClock,
+    clients: [ROOT, BRIDGE],
+    faults,
+    claimTimeoutMs: CLAIM_TIMEOUT_MS,
+    deadlineDelayMs: 1000,
+    publish: pulse.publish,
+  });
+  await queue.start();
+  const proxies = {
+    pulse: await startChaosProxy(new URL(rabbit.url)),
+    database: await startChaosProxy(new URL(database.url)),
+    legacy: await startChaosProxy(new URL(legacy.url)),
+  };
+  const config = {
+    taskcluster: {
+      rootUrl: queue.rootUrl,
+      credentials: { clientId: BRIDGE.clientId, accessToken: BRIDGE.accessToken },
+    },
+    pulse: { url: through(rabbit.url, proxies.pulse), namespace: 'bridge' },
+    database: { url: through(database.url, proxies.database) },
+    legacyCi: JSON.parse(
+      JSON.stringify(legacy.config).replaceAll(new URL(legacy.url).host, `127.0.0.1:${proxies.legacy.port}`),
+    ),
+    reflector: { schedule: '*/2 * * * * *', recheck: '2s', reclaimThreshold: '15s' },
+    bridge: { lease: '15s', shutdownTimeout: '10s' },
+    http: { port: 0 },
+    log: { level: 'info' },
+  };
+  await migrateDatabase(config);
+  const run = () => runDaemon(config);
+  const bridges = Array.from({ length: BRIDGES }, run);
+  await Promise.all(bridges.map(({ started }) => started));
+  return {
+    ...{ queue, faults, legacy, pulse, proxies, bridges, databaseUrl: database.url },
+    // The people's client does not suffer from the bridges' network, but from the queue's own faults it does.
+    client: new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT, retries: 0 }),
+    restart(place) {
+      const daemon = run();
+      bridges[place] = daemon;
+      return daemon;
+    },
+    async stop() {
+      for (const bridge of bridges) {
+        bridge.resume();
+      }
+      await Promise.all(bridges.map((bridge) => bridge.stop()));
+      await Promise.all(Object.values(proxies).map((proxy) => proxy.stop()));
+      await queue.stop();
+      await legacy.stop();
+      await database.drop();
+      await pulse.close();
+      await rabbit.drop();
+    },
+  };
+}
