@@ -43,16 +43,18 @@ const OWN_RESULTS = [0, 1, 2, 4];
 
 export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOptions): Promise<CampaignReport> {
   const stage = await startStage(legacy);
+  const random = createRandom(seed);
+  const cast: Cast[] = [];
+  const stopping = new AbortController();
+  const breaking = breakThings(stage, random, seconds * 1000, stopping.signal);
+  const people = createPeople(stage, cast);
   try {
-    const random = createRandom(seed);
-    const cast: Cast[] = [];
-    const breaking = breakThings(stage, random, seconds * 1000);
-    const people = createPeople(stage, cast);
     const pauseMs = (seconds * 1000) / tasks;
     for (let made = 0; made < tasks; made += 1) {
       const fate = FATES[made % FATES.length] ?? FATES[0];
       const taskId = slugid.nice();
-      await insistently(() => stage.client.createTask(taskId, taskDefinition({ retries: 40, ...fate.wish })));
+      const definition = taskDefinition({ retries: 40, ...fate.wish });
+      await insistently(() => stage.client.createTask(taskId, definition));
       cast.push({ taskId, fate });
       await delay(pauseMs * 0.9 * (0.5 + random.next()));
     }
@@ -66,16 +68,24 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
         : stage.bridges.flatMap(({ lines }) => lines.slice(-400).map((line) => JSON.stringify(line)));
     return { faults, problems, logs };
   } finally {
+    stopping.abort();
+    await breaking.catch(() => undefined);
+    await people.stop();
     await stage.stop();
   }
 }
 
 /** Faults, one after the other and side by side, until the time is over; resolves when all are mended. */
-async function breakThings(stage: Stage, random: Random, ms: number): Promise<ReadonlyMap<string, number>> {
+async function breakThings(
+  stage: Stage,
+  random: Random,
+  ms: number,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, number>> {
   const counts = new Map<string, number>();
   const broken = new Map<string, Promise<void>>();
   const end = Date.now() + ms;
-  while (Date.now() < end) {
+  while (Date.now() < end && !signal.aborted) {
     await delay(random.between(300, 1500));
     const fault = pickFault(random);
     if (!broken.has(fault.of)) {

@@ -9,8 +9,8 @@ type Start = (cast: LegacyCast) => Promise<LegacySide>;
 
 /** A claim lasts long enough for a whole story, and short enough for one that waits for its end. */
 const SHORT_CLAIMS: WorldOptions = {
-  claimTimeoutMs: 8000,
-  config: { reflector: { schedule: '* * * * * *', recheck: '1s', reclaimThreshold: '5s' } },
+  claimTimeoutMs: 12_000,
+  config: { reflector: { schedule: '* * * * * *', recheck: '1s', reclaimThreshold: '8s' } },
 };
 
 /** @param legacy starts the legacy CI, once for each set of scenarios */

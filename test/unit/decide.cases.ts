@@ -802,6 +802,20 @@ export const CASES: readonly Case[] = [
     todo: ['cancelRequest'],
   },
   {
+    name: 'the claim ran out while the request cannot be read',
+    mapping: { ...running, takenUntil: NOW - MINUTE },
+    task: aTask([exception('claim-expired'), pending()]),
+    request: 'unreadable',
+    todo: ['lookAgain'],
+  },
+  {
+    name: 'another worker has the run, and the request cannot be read',
+    mapping: { ...running, takenUntil: NOW + MINUTE },
+    task: aTask([anothers()]),
+    request: 'unreadable',
+    todo: ['lookAgain'],
+  },
+  {
     name: 'cancels had no effect too often',
     mapping: { ...cancelling, cancels: 10 },
     task: aTask([exception('canceled')]),
