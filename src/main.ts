@@ -158,20 +158,24 @@ function databasePart(db: Knex, store: MappingStore, log: Logger): Part {
   return waitingPart('database', log, { check: () => checkSchema(db), close: () => store.close() });
 }
 
+/** So long the rest waits for the legacy CI's first answer, which may say that it is not set up for the bridge. */
+const FIRST_ANSWER_MS = 3000;
+
 function legacyCiPart(ci: LegacyCi, log: Logger): Part {
   const waiting = waitingPart('legacy-ci', log, { check: () => ci.check(), close: () => ci.close() });
   return {
     ...waiting,
     async start() {
-      try {
-        await ci.check();
-      } catch (error) {
-        if (!isTransient(error)) {
+      let isLate = false;
+      const checked = waiting.start().catch((error: unknown) => {
+        if (!isLate) {
           throw error;
         }
-        // Claims have to be kept alive while it is away: the rest starts without it, and it is waited for meanwhile.
-        void waiting.start().catch((err: unknown) => log.error({ err }, 'the legacy CI is not set up for the bridge'));
-      }
+        log.error({ err: error }, 'the legacy CI is not set up for the bridge');
+      });
+      // While it is away claims have to be kept alive all the same: the rest starts without it.
+      await Promise.race([checked, systemClock.sleep(FIRST_ANSWER_MS)]);
+      isLate = true;
     },
   };
 }
