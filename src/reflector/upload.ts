@@ -114,7 +114,12 @@ async function putLog(context: UploadContext, request: RequestView, outcome: Out
       }
       return linkLiveLog(put);
     case 'none':
-      return putTextLog('Buildbot has no log of this build request: no build of it ran.\n', put);
+      return putTextLog(
+        lastBuild(request) === undefined
+          ? 'Buildbot has no log of this build request: no build of it ran.\n'
+          : 'The bridge has no way to the log of this build.\n',
+        put,
+      );
     default:
       return log satisfies never;
   }
