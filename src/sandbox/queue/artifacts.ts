@@ -6,6 +6,11 @@ import { taskMessage } from './messages.ts';
 import type { QueueState, Run, Task } from './state.ts';
 import { statusOf } from './state.ts';
 
+/** RFC 3986, as strict as the real queue's schema and with any scheme: no blanks, nothing but ASCII, whole escapes. */
+const URI = /^[a-z][a-z0-9+.-]*:(\/\/[^/?#[\]]*(\[[0-9a-f:.]+\][^/?#[\]]*)?(?=[/?#]|$))?[^[\]#]*(#[^[\]#]*)?$/i;
+const URI_CHARACTERS = /^([\w\-.~:/?#[\]@!$&'()*+,;=]|%[0-9a-f]{2})+$/i;
+const isUri = (text: string) => URI.test(text) && URI_CHARACTERS.test(text);
+
 const common = { expires: z.iso.datetime({ offset: true }), contentType: z.string().max(255).optional() };
 
 /** The body of `createArtifact`. */
@@ -26,7 +31,7 @@ export const artifactInput = z.discriminatedUnion('storageType', [
     ...common,
     storageType: z.literal('reference'),
     contentType: z.string().max(255),
-    url: z.string().regex(/^https?:\/\//),
+    url: z.string().refine(isUri, 'must match format "uri"'),
   }),
   z.strictObject({ ...common, storageType: z.literal('link'), artifact: z.string().min(1).max(1024) }),
   z.strictObject({
