@@ -69,7 +69,8 @@ export class MappingMoved extends Error {
  */
 export async function perform(action: Action, pass: Pass, context: ApplyContext): Promise<Next> {
   const next = await performOne(action, pass, context);
-  if (action.do !== 'lookAgain') {
+  // What ends a pass has changed nothing: a look at a later time, or a held task whose turn has not come.
+  if (typeof next !== 'object') {
     const { mapping } = pass.knowledge;
     pass.trace.push({
       taskId: pass.taskId,
