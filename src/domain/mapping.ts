@@ -32,7 +32,7 @@ export interface Mapping {
   readonly collapseKey: string | null;
   /** Whether this mapping holds the one place that its collapse key has for an unclaimed request. */
   readonly hasSlot: boolean;
-  /** `priorityRank` of the task. */
+  /** `priorityRank` of the task, which the queue lets people change; followed while the task waits for its turn. */
   readonly priority: number;
   /** How many of the request's RETRY builds a resolved run already accounts for. */
   readonly retriesReported: number;
@@ -77,6 +77,7 @@ export type MappingChanges = Partial<
     | 'submissions'
     | 'buildRequestId'
     | 'hasSlot'
+    | 'priority'
     | 'retriesReported'
     | 'reruns'
     | 'cancels'

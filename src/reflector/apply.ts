@@ -102,6 +102,9 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
   switch (action.do) {
     case 'takeSlot':
       return takeSlot(mapping, pass, context);
+    case 'notePriority':
+      await update(pass, context, { priority: action.priority });
+      return 'observe';
     case 'submit':
       return submit(mapping, pass, context);
     case 'adopt':

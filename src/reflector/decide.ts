@@ -12,7 +12,8 @@
  *  any         absent, after the grace       complete, absent, none   closeMapping
  *  refusing    pending                       -                        claimRun
  *  refusing    running, ours                 -                        uploadExplanation, resolveRun malformed-payload
- *  held        pending | running, ours       -                        takeSlot (stays held while it is taken)
+ *  held        pending | running, ours       -                        notePriority, where it was changed;
+ *                                                                     takeSlot (stays held while it is taken)
  *  intended    pending | running, ours       not looked for: new      submit
  *  intended    any                           present                  adopt
  *  intended    pending | running, ours       absent                   submit, once a late answer is out of the question;
@@ -48,7 +49,7 @@ import type { RequestView } from '../domain/build.ts';
 import { lastBuild, retryCount } from '../domain/build.ts';
 import type { Mapping } from '../domain/mapping.ts';
 import type { TaskRun, TaskStatus } from '../domain/task.ts';
-import { lastRun } from '../domain/task.ts';
+import { lastRun, priorityRank } from '../domain/task.ts';
 import type { Resolution, Seen } from '../ports.ts';
 import type { Action } from './actions.ts';
 import type { Admission } from './admission.ts';
@@ -198,6 +199,11 @@ function decideMapped(facts: Facts, task: TaskStatus, admission: Admission | nul
         because: `build request ${request.value.buildRequestId} of this submission was found`,
       },
     ];
+  }
+  const priority = priorityRank(task.priority);
+  const isWanted = run.state === 'pending' || isOurs(run, policy);
+  if (mapping.state === 'held' && mapping.priority !== priority && isWanted) {
+    return [{ do: 'notePriority', priority, because: `its priority is ${task.priority} now` }];
   }
   switch (run.state) {
     case 'pending':

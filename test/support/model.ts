@@ -51,6 +51,8 @@ function carryOut(seen: Observation, action: Action, admission: Admission | null
         admission,
         request: { kind: 'none' },
       };
+    case 'notePriority':
+      return mapped({ priority: action.priority });
     case 'submit':
       return {
         ...mapped({ state: 'submitted', buildRequestId: 17 }),

@@ -327,6 +327,26 @@ export const CASES: readonly Case[] = [
   },
   { name: 'a task is held back', mapping: held, task: aTask([pending()]), request: 'none', todo: ['takeSlot'] },
   {
+    name: 'a held task has another priority',
+    mapping: { ...held, priority: 1 },
+    task: aTask([pending()], { priority: 'highest' }),
+    request: 'none',
+    todo: [{ do: 'notePriority', priority: 6 }],
+  },
+  {
+    name: 'a held task whose run is claimed has another priority',
+    mapping: { ...held, ...running },
+    task: aTask([ours()], { priority: 'lowest' }),
+    request: 'none',
+    todo: [{ do: 'notePriority', priority: 0 }],
+  },
+  {
+    name: 'a submitted task has another priority',
+    task: aTask([pending()], { priority: 'highest' }),
+    request: requestPending(),
+    todo: ['lookAgain'],
+  },
+  {
     name: 'a held task is canceled',
     mapping: held,
     task: aTask([exception('canceled')]),

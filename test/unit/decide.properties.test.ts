@@ -87,6 +87,7 @@ const mapping: fc.Arbitrary<Mapping> = fc
     retriesReported: fc.integer({ min: 0, max: 3 }),
     reruns: fc.integer({ min: 0, max: 6 }),
     cancels: fc.integer({ min: 0, max: 11 }),
+    priority: fc.constantFrom(0, 2, 6),
     attempts: fc.integer({ min: 0, max: 6 }),
     takenUntil: fc.option(minutes(-5, 20)),
     absentSince: fc.option(minutes(-5, 0)),

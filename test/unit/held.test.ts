@@ -4,7 +4,7 @@ import pino from 'pino';
 import slugid from 'slugid';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
-import type { TaskStatus } from '../../src/domain/task.ts';
+import type { Priority, TaskStatus } from '../../src/domain/task.ts';
 import type { MappingStore } from '../../src/ports.ts';
 import { createReconciler } from '../../src/reflector/reconcile.ts';
 import { sweep } from '../../src/reflector/sweep.ts';
@@ -48,6 +48,13 @@ async function aPendingTask(): Promise<string> {
     await store.release(stored.mapping, { ...submitted, nextCheckAt: now }, now);
   }
   return taskId;
+}
+
+function changePriority(taskId: string, priority: Priority): void {
+  const task = tasks.get(taskId);
+  if (task) {
+    tasks.set(taskId, { ...task, priority });
+  }
 }
 
 function bridge() {
@@ -99,5 +106,21 @@ describe('a held task', () => {
     expect(await store.openMapping(held)).toMatchObject({ state: 'held' });
     expect(lines.filter(({ level }) => level >= 30)).toEqual([]);
     expect(await store.eventsOf(held)).toEqual([]);
+  });
+
+  it('goes first when its priority was raised, whatever the time it has waited', async () => {
+    const first = await aPendingTask();
+    const older = await aPendingTask();
+    const urgent = await aPendingTask();
+    const { sweep: sweepOnce } = bridge();
+    await sweepOnce();
+    expect(await store.nextHeld(KEY)).toBe(older);
+    changePriority(urgent, 'highest');
+    changePriority(first, 'lowest');
+    clock.advance(2 * MINUTE);
+    await sweepOnce();
+    expect(await store.nextHeld(KEY)).toBe(urgent);
+    expect((await store.eventsOf(urgent)).map(({ what }) => what)).toEqual(['notePriority']);
+    expect((await store.eventsOf(first)).map(({ what }) => what)).toEqual([]);
   });
 });
