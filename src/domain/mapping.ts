@@ -42,6 +42,8 @@ export interface Mapping {
   readonly cancels: number;
   /** While the run is claimed by the bridge: when the claim ends. */
   readonly takenUntil: number | null;
+  /** When that claim is to be renewed; null where it was not this bridge's doing, and then `takenUntil` has to do. */
+  readonly reclaimAt: number | null;
   readonly deadline: number;
   readonly nextCheckAt: number;
   /** Since when the task or the request, seen before, has been missing; null while both are there. */
@@ -82,6 +84,7 @@ export type MappingChanges = Partial<
     | 'reruns'
     | 'cancels'
     | 'takenUntil'
+    | 'reclaimAt'
     | 'nextCheckAt'
     | 'absentSince'
     | 'attempts'

@@ -53,6 +53,7 @@ import { lastRun, priorityRank } from '../domain/task.ts';
 import type { Resolution, Seen } from '../ports.ts';
 import type { Action } from './actions.ts';
 import type { Admission } from './admission.ts';
+import { reclaimDue } from './claims.ts';
 import { type ResultPolicy, resolutionOf, runResults } from './outcome.ts';
 
 /** What was seen. */
@@ -74,7 +75,7 @@ export interface Policy {
   readonly workerGroup: string;
   readonly workerId: string;
   readonly results: ResultPolicy;
-  /** Reclaim when `takenUntil` is nearer than this. */
+  /** Reclaim when `takenUntil` is nearer than this, and half of the claim is over. */
   readonly reclaimThresholdMs: number;
   /** How long a mapping with nothing to do may go unseen. */
   readonly recheckMs: number;
@@ -484,7 +485,10 @@ function unreadable(facts: Facts, because: string): readonly Action[] {
 
 /** Reclaims when the claim is near its end. Without a fresh reading the mapping's own `takenUntil` has to do. */
 function reclaimIfNear({ mapping, policy, now }: Facts, takenUntil = mapping.takenUntil): readonly Action[] {
-  if (takenUntil === null || now < takenUntil - policy.reclaimThresholdMs || now >= mapping.deadline) {
+  if (takenUntil === null || now >= mapping.deadline) {
+    return [];
+  }
+  if (now < reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs)) {
     return [];
   }
   return [{ do: 'reclaimRun', runId: mapping.runId, because: 'its claim is near its end' }];
@@ -495,7 +499,7 @@ function nextLook({ mapping, policy, now }: Facts, takenUntil = mapping.takenUnt
   const usual = now + policy.recheckMs;
   return takenUntil === null || now >= mapping.deadline
     ? usual
-    : Math.min(usual, Math.max(now, takenUntil - policy.reclaimThresholdMs));
+    : Math.min(usual, Math.max(now, reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs)));
 }
 
 function isOurs(run: TaskRun, policy: Policy): boolean {

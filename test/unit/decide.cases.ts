@@ -471,6 +471,27 @@ export const CASES: readonly Case[] = [
     todo: ['reclaimRun'],
   },
   {
+    name: 'building, a short claim that was just made',
+    mapping: { takenUntil: NOW + 20_000, reclaimAt: NOW + 10_000 },
+    task: aTask([ours(NOW + 20_000)]),
+    request: requestBuilding(),
+    todo: [{ do: 'lookAgain', at: NOW + 10_000 }],
+  },
+  {
+    name: 'building, a short claim half of which is over',
+    mapping: { takenUntil: NOW + 10_000, reclaimAt: NOW },
+    task: aTask([ours(NOW + 10_000)]),
+    request: requestBuilding(),
+    todo: ['reclaimRun'],
+  },
+  {
+    name: 'building, and another claim than the recorded one',
+    mapping: { takenUntil: NOW + 5 * MINUTE, reclaimAt: NOW },
+    task: aTask([ours(NOW + 10.5 * MINUTE)]),
+    request: requestBuilding(),
+    todo: [{ do: 'lookAgain', at: NOW + 0.5 * MINUTE }],
+  },
+  {
     name: 'building past the deadline',
     mapping: { takenUntil: NOW + MINUTE, deadline: NOW },
     task: aTask([ours(NOW + MINUTE)], { deadline: NOW }),
