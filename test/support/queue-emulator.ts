@@ -14,6 +14,8 @@ export interface ManualClock extends Clock {
   /** UTC milliseconds. */
   set(time: number): void;
   advance(ms: number): void;
+  /** How many sleep. */
+  sleepers(): number;
 }
 
 export function createManualClock(start: number): ManualClock {
@@ -30,6 +32,7 @@ export function createManualClock(start: number): ManualClock {
     now: () => now,
     set,
     advance: (ms) => set(now + ms),
+    sleepers: () => sleepers.size,
     sleep: (ms, signal) =>
       new Promise((wake) => {
         sleepers.add({ until: now + ms, wake });
@@ -63,6 +66,8 @@ export interface QueueFixture {
   readonly clock: ManualClock;
   readonly faults: Faults;
   readonly messages: QueueMessage[];
+  /** While it is down nothing can be published. */
+  readonly pulse: { isDown: boolean };
   /** Messages as `task-pending <taskId> <runId>`, for short. */
   brief(): string[];
   /** Calls through the real client, which does not retry. `credentials`: undefined for root, null for none. */
@@ -105,7 +110,13 @@ export async function startQueue(
   const clock = createManualClock(options.at ?? Date.parse('2026-11-23T21:00:00.000Z'));
   const faults = createFaults();
   const messages: QueueMessage[] = [];
-  const publish = (message: QueueMessage) => void messages.push(message);
+  const pulse = { isDown: false };
+  const publish = (message: QueueMessage) => {
+    if (pulse.isDown) {
+      throw new Error('Pulse is down');
+    }
+    messages.push(message);
+  };
   const emulator = createQueueEmulator({ clients: [ROOT_CLIENT], ...options, clock, faults, publish });
   await emulator.start();
 
@@ -126,6 +137,7 @@ export async function startQueue(
     clock,
     faults,
     messages,
+    pulse,
     brief: () =>
       messages.map(({ exchange, routingKey }) => {
         const [, taskId, runId] = routingKey.split('.');

@@ -94,6 +94,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     faults,
     claimTimeoutMs: options.claimTimeoutMs ?? 20 * 60_000,
     deadlineDelayMs: 500,
+    resolutionDelayMs: 500,
     publish: ({ exchange, routingKey, payload }) => {
       pulse.channel.publish(exchange, routingKey, Buffer.from(JSON.stringify(payload)), {
         persistent: true,

@@ -193,7 +193,8 @@ describe('the emulated queue, replaying the recording of a real one', () => {
     fixture.emulator.tick();
     await fixture.emulator.published();
     // The recorded task is another one: its ids and dates are put in the place of this one's.
-    const message = fixture.messages[before];
+    // Seen on a real 106: the end of the task's group is announced first.
+    const [, message] = fixture.messages.slice(before);
     const status = z.record(z.string(), z.unknown()).parse(recorded.payload.status);
     const { taskGroupId, deadline, expires } = fixture.emulator.tasks.get(taskId)?.definition ?? {};
     const expected = { ...recorded.payload, status: { ...status, taskId, taskGroupId, deadline, expires } };

@@ -20,6 +20,31 @@ async function create(changes: Readonly<Record<string, unknown>> = {}): Promise<
 
 const runs = (taskId: string) => queue.emulator.tasks.get(taskId)?.status.runs.map((run) => run.state);
 
+describe('what follows from a resolution', () => {
+  it('comes some time after the call: the release of those that waited, and the end of the group', async () => {
+    await queue.stop();
+    queue = await startQueue({ resolutionDelayMs: 5000 });
+    const first = await create();
+    const second = await create({ taskGroupId: first, dependencies: [first] });
+    await queue.ok('claimTask', first, 0, worker);
+    queue.messages.length = 0;
+    await queue.ok('reportCompleted', first, 0);
+    queue.clock.advance(4999);
+    queue.emulator.tick();
+    expect([runs(second), queue.brief()]).toEqual([[], [`task-completed ${first} 0`]]);
+    queue.clock.advance(1);
+    queue.emulator.tick();
+    await queue.emulator.published();
+    expect([runs(second), queue.brief().at(-1)]).toEqual([['pending'], `task-pending ${second} 0`]);
+    await queue.ok('cancelTask', second);
+    expect(queue.brief().at(-1)).toBe(`task-exception ${second} 0`);
+    queue.clock.advance(5000);
+    queue.emulator.tick();
+    await queue.emulator.published();
+    expect(queue.brief().at(-1)).toBe(`task-group-resolved ${first} test-sched`);
+  });
+});
+
 describe('the emulated queue, like the real one', () => {
   it('fails when a run is reclaimed that was never claimed', async () => {
     const taskId = await create();
@@ -45,6 +70,15 @@ describe('the emulated queue, like the real one', () => {
     });
     expect(await queue.call('reportCompleted', [taskId, 0])).toMatchObject({ status: 409 });
     expect(runs(taskId)).toEqual(['exception', 'pending']);
+  });
+
+  it('announces the end of a group before that of the task whose deadline it was', async () => {
+    const taskId = await create({ deadline: new Date(queue.clock.now() + 10_000).toJSON() });
+    queue.messages.length = 0;
+    queue.clock.advance(10_000 + 60_000);
+    queue.emulator.tick();
+    await queue.emulator.published();
+    expect(queue.brief()).toEqual([`task-group-resolved ${taskId} test-sched`, `task-exception ${taskId} 0`]);
   });
 
   it('takes artifacts of claimed runs only', async () => {

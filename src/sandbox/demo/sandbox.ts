@@ -86,6 +86,7 @@ export async function startSandbox(real: string | undefined): Promise<Sandbox> {
     clients: [ROOT, BRIDGE],
     faults: createFaults(),
     deadlineDelayMs: 1000,
+    resolutionDelayMs: 500,
     publish,
   });
   await queue.start();

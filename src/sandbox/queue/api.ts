@@ -4,6 +4,7 @@ import type { Caller } from './auth.ts';
 import { authorize } from './auth.ts';
 import type { Call, Context, Handler, Handlers } from './call.ts';
 import { ApiError, errorBody, STATUS_CODES } from './errors.ts';
+import type { QueueMessage } from './messages.ts';
 import type { ReferenceEntry } from './reference.ts';
 import { fastifyRoute, readReference, wildcardOf } from './reference.ts';
 import { templateParams } from './scopes.ts';
@@ -15,8 +16,24 @@ const MAX_BODY_BYTES = 20 * 1024 * 1024;
 export interface ApiOptions {
   readonly context: Context;
   now(): number;
-  /** Called after each handler, before the answer; publishes what the handler caused. */
-  afterCall(): Promise<void>;
+  /**
+   * Called after each handler, before the answer: publishes what the handler caused, and waits where that fails.
+   * @returns the messages that could not be published
+   */
+  afterCall(): Promise<readonly QueueMessage[]>;
+}
+
+/** Messages that the real queue can do without: what they tell is in its database. */
+const DISPENSABLE = /\/task-(defined|pending|group-resolved)$/;
+
+/** Seen on a real 106: a call whose message cannot be published has taken effect, and fails all the same. */
+function refuseUnpublished(entry: ReferenceEntry, lost: readonly QueueMessage[]): void {
+  const isFatal = ({ exchange }: QueueMessage) =>
+    !DISPENSABLE.test(exchange) && !(entry.name === 'reportException' && exchange.endsWith('/task-exception'));
+  const fatal = lost.find(isFatal);
+  if (fatal) {
+    throw new ApiError('InternalServerError', `Internal Server Error: ${fatal.exchange} could not be published`);
+  }
 }
 
 type UrlValues = Readonly<Record<string, string>>;
@@ -118,8 +135,8 @@ function registerMethod(app: FastifyInstance, options: ApiOptions, entry: Refere
     bodyLimit: MAX_BODY_BYTES,
     async handler(request, reply) {
       try {
-        const answer = await handler(await makeCall(options, entry, request, reply));
-        await options.afterCall();
+        const answer = handler(await makeCall(options, entry, request, reply));
+        refuseUnpublished(entry, await options.afterCall());
         return answer;
       } catch (error) {
         await options.afterCall();

@@ -29,7 +29,7 @@ export interface Call {
   authorize(params: ScopeParams): void;
 }
 
-/** Answers the body, or the reply that was sent. */
+/** Answers the body, or the reply that was sent; at once, so that its messages are told from those of other calls. */
 export type Handler = (call: Call) => unknown;
 export type Handlers = Readonly<Record<string, Handler>>;
 

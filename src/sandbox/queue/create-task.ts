@@ -132,8 +132,13 @@ export function scheduleTask(state: QueueState, task: Task, now: number): void {
   }
 }
 
+/** Has what follows from a task's resolution seen to, a little later; the calls that resolve tasks do not wait for it. */
+export function noteResolution(state: QueueState, task: Task, now: number): void {
+  state.resolutions.push({ taskId: task.taskId, at: now + state.resolutionDelayMs });
+}
+
 /** What follows from a task's resolution: tasks that waited for it are released, its group may be resolved. */
-export function afterResolution(state: QueueState, task: Task, now: number): void {
+export function followResolution(state: QueueState, task: Task, now: number): void {
   task.wasEverResolved = true;
   for (const id of state.dependents.get(task.taskId) ?? []) {
     const dependent = state.tasks.get(id);

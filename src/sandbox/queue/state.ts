@@ -62,6 +62,8 @@ export interface Worker {
 export interface QueueState {
   readonly claimTimeoutMs: number;
   readonly deadlineDelayMs: number;
+  /** How long after a task's resolution what follows from it is seen to. */
+  readonly resolutionDelayMs: number;
   readonly tasks: Map<string, Task>;
   readonly groups: Map<string, TaskGroup>;
   /** By task: those that depend on it. */
@@ -72,12 +74,16 @@ export interface QueueState {
    */
   readonly claims: Map<string, Claim>;
   readonly workers: Map<string, Worker>;
+  /** Resolved tasks whose dependents and group are yet to be seen to, the oldest first. */
+  readonly resolutions: { readonly taskId: string; readonly at: number }[];
   /** Messages of transitions, in order, that are yet to be published. */
   readonly outbox: QueueMessage[];
 }
 
 /** A queue without tasks; durations are milliseconds. */
-export function createState(limits: { readonly claimTimeoutMs: number; readonly deadlineDelayMs: number }): QueueState {
+export function createState(
+  limits: Pick<QueueState, 'claimTimeoutMs' | 'deadlineDelayMs' | 'resolutionDelayMs'>,
+): QueueState {
   return {
     ...limits,
     tasks: new Map(),
@@ -85,6 +91,7 @@ export function createState(limits: { readonly claimTimeoutMs: number; readonly 
     dependents: new Map(),
     claims: new Map(),
     workers: new Map(),
+    resolutions: [],
     outbox: [],
   };
 }

@@ -1,5 +1,5 @@
 /** What workers and task authors can do to a task's runs. */
-import { afterResolution, announcePending } from './create-task.ts';
+import { announcePending, followResolution, noteResolution } from './create-task.ts';
 import { ApiError } from './errors.ts';
 import { postgresTime, taskMessage } from './messages.ts';
 import type { QueueState, Run, Task, Worker } from './state.ts';
@@ -122,7 +122,7 @@ export function reportRun(
   }
   const { workerGroup, workerId } = run;
   state.outbox.push(taskMessage(`task-${target}`, task, { runId, workerGroup, workerId }));
-  afterResolution(state, task, now);
+  noteResolution(state, task, now);
 }
 
 /** Adds a run after one that is to be tried again, if the task has retries left. */
@@ -133,15 +133,18 @@ function addRetry(task: Task, reasonCreated: string, now: number): void {
   }
 }
 
-/** Announces an exception of a run and what follows: its retry, or the end of the task. */
-function announceException(state: QueueState, task: Task, runId: number, now: number): void {
+/**
+ * Announces an exception of a run and what follows: its retry, or the end of the task.
+ * @param atEnd sees to what follows from the end of the task
+ */
+function announceException(state: QueueState, task: Task, runId: number, now: number, atEnd = noteResolution): void {
   const { workerGroup, workerId } = findRun(task, runId);
   state.outbox.push(taskMessage('task-exception', task, { runId, workerGroup, workerId }));
   const isRetried = runId === task.runs.length - 2 && stateOf(task) === 'pending';
   if (isRetried) {
     announcePending(state, task);
   } else {
-    afterResolution(state, task, now);
+    atEnd(state, task, now);
   }
 }
 
@@ -175,7 +178,7 @@ export function reportException(state: QueueState, task: Task, runId: number, re
 export function expireClaim(state: QueueState, task: Task, now: number): void {
   const runId = task.runs.length - 1;
   endWithException(task, runId, 'claim-expired', now);
-  announceException(state, task, runId, now);
+  announceException(state, task, runId, now, followResolution);
 }
 
 /** Resolves whatever is not resolved yet; an unscheduled task gets its run 0 in that state. */
@@ -200,11 +203,14 @@ export function cancelTask(state: QueueState, task: Task, now: number): void {
   }
 }
 
-/** Resolves a task whose deadline has passed. The message names no worker, unlike that of a cancelled task. */
+/**
+ * Resolves a task whose deadline has passed. The message names no worker, unlike that of a cancelled task, and comes
+ * after those of what follows from it, as was seen on a real 106.
+ */
 export function exceedDeadline(state: QueueState, task: Task, now: number): void {
   endTask(task, 'deadline-exceeded', now);
+  followResolution(state, task, now);
   state.outbox.push(taskMessage('task-exception', task, { runId: task.runs.length - 1 }));
-  afterResolution(state, task, now);
 }
 
 /** Adds a run to a resolved task; a pending or running one is left as it is. @throws ApiError */
