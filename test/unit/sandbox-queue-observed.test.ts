@@ -81,6 +81,12 @@ describe('the emulated queue, like the real one', () => {
     expect(queue.brief()).toEqual([`task-group-resolved ${taskId} test-sched`, `task-exception ${taskId} 0`]);
   });
 
+  it('makes the first run of an unscheduled task by a rerun, and says so', async () => {
+    const waiting = await create({ dependencies: [await create()] });
+    expect(await queue.ok('rerunTask', waiting)).toMatchObject({ status: { runs: [{ reasonCreated: 'rerun' }] } });
+    expect(queue.messages.at(-1)?.payload).toMatchObject({ status: { runs: [{ reasonCreated: 'rerun' }] } });
+  });
+
   it('takes artifacts of claimed runs only', async () => {
     const taskId = await create();
     const artifact = {

@@ -221,8 +221,7 @@ export function rerunTask(state: QueueState, task: Task, now: number): void {
       throw new ApiError('RequestConflict', `Maximum number of runs reached (${MAX_RUNS}).`);
     }
     task.retriesLeft = Math.min(task.definition.retries, MAX_RUNS - task.runs.length - 1);
-    const reasonCreated = task.runs.length === 0 ? 'scheduled' : 'rerun';
-    task.runs.push({ state: 'pending', reasonCreated, scheduled: now });
+    task.runs.push({ state: 'pending', reasonCreated: 'rerun', scheduled: now });
   }
   if (stateOf(task) === 'pending') {
     announcePending(state, task);
