@@ -45,6 +45,54 @@ describe('what follows from a resolution', () => {
   });
 });
 
+describe('the list of claims', () => {
+  const listing = z.object({
+    tasks: z.array(z.object({ taskId: z.string(), runId: z.number(), claimed: z.string() })),
+  });
+  const list = async () => listing.parse(await queue.ok('listClaimedTasks', 'buildbot/bridge')).tasks;
+  const claims = async () => (await list()).map(({ taskId, runId }) => `${taskId} ${runId}`);
+
+  async function claim(changes: Readonly<Record<string, unknown>> = {}): Promise<string> {
+    const taskId = await create(changes);
+    await queue.ok('claimTask', taskId, 0, worker);
+    queue.clock.advance(1000);
+    return taskId;
+  }
+
+  it.each([
+    ['reportCompleted', []],
+    ['reportFailed', []],
+    ['reportException', [{ reason: 'internal-error' }]],
+    ['cancelTask', undefined],
+  ] as const)('forgets a run after %s', async (method, args) => {
+    const taskId = await claim();
+    await queue.ok(method, taskId, ...(args ? [0, ...args] : []));
+    expect(await claims()).toEqual([]);
+  });
+
+  it.each(['worker-shutdown', 'intermittent-task'])('keeps a run after a retry for %s', async (reason) => {
+    const taskId = await claim();
+    await queue.ok('reportException', taskId, 0, { reason });
+    expect(await claims()).toEqual([`${taskId} 0`]);
+    await queue.ok('cancelTask', taskId);
+    expect(await claims()).toEqual([`${taskId} 0`]);
+    queue.clock.advance(20 * 60_000);
+    queue.emulator.tick();
+    expect(await claims()).toEqual([]);
+  });
+
+  it('has the last claim of each task only, at the end when it was made again or renewed', async () => {
+    const [first, second] = [await claim(), await claim()];
+    expect(await claims()).toEqual([`${first} 0`, `${second} 0`]);
+    await queue.ok('claimTask', first, 0, worker);
+    const again = await list();
+    expect(again).toMatchObject([{ taskId: second }, { taskId: first, claimed: '2026-11-23T21:00:02.000Z' }]);
+    queue.clock.advance(1000);
+    await queue.ok('reclaimTask', second, 0);
+    expect(await claims()).toEqual([`${first} 0`, `${second} 0`]);
+  });
+});
+
 describe('the emulated queue, like the real one', () => {
   it('fails when a run is reclaimed that was never claimed', async () => {
     const taskId = await create();

@@ -258,15 +258,6 @@ describe('lists', () => {
     expect(await readPages('listClaimedTasks', 2)).toEqual([ids.slice(0, 2), ids.slice(2, 3)]);
   });
 
-  it('go on showing the claim of a cancelled run until it would have run out', async () => {
-    const taskId = await create();
-    await queue.ok('claimTask', taskId, 0, worker);
-    await queue.ok('cancelTask', taskId);
-    expect(await readPages('listClaimedTasks', 2)).toEqual([[taskId]]);
-    await tickAfter(20 * MINUTE);
-    expect(await readPages('listClaimedTasks', 2)).toEqual([[]]);
-  });
-
   it('answer many statuses and tasks at once, without those that do not exist', async () => {
     const [a, b, missing] = [await create(), await create(), newTaskId()];
     const statuses = await queue.ok('statuses', { taskIds: [b, missing, a] });

@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { ApiError } from './errors.ts';
 import { groupResolvedMessage, taskMessage } from './messages.ts';
 import type { QueueState, Task } from './state.ts';
-import { deadlineOf, stateOf } from './state.ts';
+import { deadlineOf, removeClaims, stateOf } from './state.ts';
 import type { TaskDefinition } from './task-input.ts';
 import { checkDefinition } from './task-input.ts';
 
@@ -82,9 +82,8 @@ function addFirstRun(task: Task, now: number): void {
   }
 }
 
-/** Announces the last run, which is pending. A task that is pending again is in the list of claims no more. */
+/** Announces the last run, which is pending. */
 export function announcePending(state: QueueState, task: Task): void {
-  state.claims.delete(task.taskId);
   state.outbox.push(taskMessage('task-pending', task, { runId: task.runs.length - 1 }));
 }
 
@@ -132,8 +131,12 @@ export function scheduleTask(state: QueueState, task: Task, now: number): void {
   }
 }
 
-/** Has what follows from a task's resolution seen to, a little later; the calls that resolve tasks do not wait for it. */
-export function noteResolution(state: QueueState, task: Task, now: number): void {
+/**
+ * Has what follows from a task's resolution seen to, a little later; the calls that resolve tasks do not wait for it.
+ * @param runId the run whose claims nobody has to watch any more
+ */
+export function noteResolution(state: QueueState, task: Task, runId: number, now: number): void {
+  removeClaims(state, (claim) => claim.taskId === task.taskId && claim.runId === runId);
   state.resolutions.push({ taskId: task.taskId, at: now + state.resolutionDelayMs });
 }
 

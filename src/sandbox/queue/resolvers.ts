@@ -1,7 +1,7 @@
 /** What the real queue's background services do: claims that run out, deadlines, dependencies, expiry. */
 import { followResolution } from './create-task.ts';
 import type { QueueState, Task } from './state.ts';
-import { deadlineOf, isResolved } from './state.ts';
+import { deadlineOf, isResolved, removeClaims } from './state.ts';
 import { exceedDeadline, expireClaim } from './transitions.ts';
 
 interface Due {
@@ -53,13 +53,9 @@ export function resolveAllDue(state: QueueState, now: number): void {
   for (const [taskId, task] of state.tasks) {
     if (Date.parse(task.definition.expires) <= now) {
       state.tasks.delete(taskId);
-      state.claims.delete(taskId);
+      removeClaims(state, (claim) => claim.taskId === taskId);
       state.dependents.delete(taskId);
     }
   }
-  for (const [taskId, claim] of state.claims) {
-    if (claim.takenUntil <= now) {
-      state.claims.delete(taskId);
-    }
-  }
+  removeClaims(state, (claim) => claim.takenUntil <= now);
 }

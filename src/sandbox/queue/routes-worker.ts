@@ -6,7 +6,7 @@ import type { Call, Context, Handlers } from './call.ts';
 import { page, param, runIdOf } from './call.ts';
 import { ApiError } from './errors.ts';
 import { postgresTime } from './messages.ts';
-import type { QueueState, Task } from './state.ts';
+import type { Claim, QueueState, Task } from './state.ts';
 import { deadlineOf, findRun, findTask, stateOf, statusOf } from './state.ts';
 import { parseInput } from './task-input.ts';
 import type { WorkerName } from './transitions.ts';
@@ -52,6 +52,12 @@ function pendingTasks(state: QueueState, taskQueueId: string): readonly Task[] {
   return [...state.tasks.values()]
     .filter((task) => task.definition.taskQueueId === taskQueueId && stateOf(task) === 'pending')
     .sort((a, b) => (a.runs.at(-1)?.scheduled ?? 0) - (b.runs.at(-1)?.scheduled ?? 0));
+}
+
+/** The last claim of each task of a task queue, in order. */
+function latestClaims({ claims }: QueueState, taskQueueId: string): readonly Claim[] {
+  const latest = new Map(claims.map((claim) => [claim.taskId, claim]));
+  return claims.filter((claim) => claim.taskQueueId === taskQueueId && latest.get(claim.taskId) === claim);
 }
 
 function claiming({ state, auth }: Context): Handlers {
@@ -134,11 +140,9 @@ function lists({ state }: Context): Handlers {
     },
     listClaimedTasks(call) {
       const taskQueueId = param(call, 'taskQueueId');
-      const claims = [...state.claims.values()].sort((a, b) => a.claimed - b.claimed);
-      const entries = claims.flatMap(({ taskId, runId, workerGroup, workerId, claimed }) => {
+      const entries = latestClaims(state, taskQueueId).map(({ taskId, runId, workerGroup, workerId, claimed }) => {
         const task = state.tasks.get(taskId)?.definition;
-        const entry = { taskId, runId, workerGroup, workerId, claimed: new Date(claimed).toJSON(), task };
-        return task?.taskQueueId === taskQueueId ? [entry] : [];
+        return { taskId, runId, workerGroup, workerId, claimed: new Date(claimed).toJSON(), task };
       });
       const { items, next } = page(call, entries);
       return { tasks: items, ...next };

@@ -37,10 +37,11 @@ export interface TaskGroup {
   readonly taskIds: Set<string>;
 }
 
-/** An entry of the queue's list of claims. */
+/** A note of the queue's that somebody claimed or reclaimed a run; a run can have many. */
 export interface Claim {
   readonly taskId: string;
   readonly runId: number;
+  readonly taskQueueId: string;
   readonly workerGroup: string;
   readonly workerId: string;
   readonly claimed: number;
@@ -69,10 +70,10 @@ export interface QueueState {
   /** By task: those that depend on it. */
   readonly dependents: Map<string, Set<string>>;
   /**
-   * By task. As in the real queue a claim stays listed after its run was resolved, until it would have run out or
-   * the task is pending again; even a refused claim or reclaim can leave an entry.
+   * In order. As in the real queue even a refused claim or reclaim leaves an entry, and only a report or a cancel of
+   * the run, or the time at which the claim would have run out, removes it: a retried run stays in the list.
    */
-  readonly claims: Map<string, Claim>;
+  claims: Claim[];
   readonly workers: Map<string, Worker>;
   /** Resolved tasks whose dependents and group are yet to be seen to, the oldest first. */
   readonly resolutions: { readonly taskId: string; readonly at: number }[];
@@ -89,11 +90,16 @@ export function createState(
     tasks: new Map(),
     groups: new Map(),
     dependents: new Map(),
-    claims: new Map(),
+    claims: [],
     workers: new Map(),
     resolutions: [],
     outbox: [],
   };
+}
+
+/** Forgets claims that nobody has to watch any more. */
+export function removeClaims(state: QueueState, isOver: (claim: Claim) => boolean): void {
+  state.claims = state.claims.filter((claim) => !isOver(claim));
 }
 
 /** The state of the last run, or `unscheduled`. */

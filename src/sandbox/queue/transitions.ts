@@ -47,7 +47,8 @@ function noteClaim(state: QueueState, task: Task, runId: number, name: WorkerNam
 function listClaim(state: QueueState, task: Task, runId: number, name: WorkerName, now: number): number {
   const takenUntil = now + state.claimTimeoutMs;
   const { workerGroup, workerId } = name;
-  state.claims.set(task.taskId, { taskId: task.taskId, runId, workerGroup, workerId, claimed: now, takenUntil });
+  const { taskQueueId } = task.definition;
+  state.claims.push({ taskId: task.taskId, runId, taskQueueId, workerGroup, workerId, claimed: now, takenUntil });
   return takenUntil;
 }
 
@@ -67,9 +68,8 @@ export function refuseLateClaim(task: Task, now: number): void {
  */
 export function claimRun(state: QueueState, task: Task, runId: number, name: WorkerName, now: number): Run {
   refuseLateClaim(task, now);
-  // As recorded: the claim of a run that does not exist is listed before it is refused.
-  const isListed = task.runs[runId] === undefined || stateOf(task) === 'pending';
-  const takenUntil = isListed ? listClaim(state, task, runId, name, now) : now;
+  // As recorded: even the claim of a run that does not exist is listed before it is refused.
+  const takenUntil = listClaim(state, task, runId, name, now);
   const run = findRun(task, runId);
   const isOwn = run.state === 'running' && run.workerGroup === name.workerGroup && run.workerId === name.workerId;
   if (runId !== task.runs.length - 1 || (run.state !== 'pending' && !isOwn)) {
@@ -122,7 +122,7 @@ export function reportRun(
   }
   const { workerGroup, workerId } = run;
   state.outbox.push(taskMessage(`task-${target}`, task, { runId, workerGroup, workerId }));
-  noteResolution(state, task, now);
+  noteResolution(state, task, runId, now);
 }
 
 /** Adds a run after one that is to be tried again, if the task has retries left. */
@@ -133,19 +133,15 @@ function addRetry(task: Task, reasonCreated: string, now: number): void {
   }
 }
 
-/**
- * Announces an exception of a run and what follows: its retry, or the end of the task.
- * @param atEnd sees to what follows from the end of the task
- */
-function announceException(state: QueueState, task: Task, runId: number, now: number, atEnd = noteResolution): void {
+/** Announces an exception of a run, and its retry. @returns whether it is the end of the task */
+function announceException(state: QueueState, task: Task, runId: number): boolean {
   const { workerGroup, workerId } = findRun(task, runId);
   state.outbox.push(taskMessage('task-exception', task, { runId, workerGroup, workerId }));
   const isRetried = runId === task.runs.length - 2 && stateOf(task) === 'pending';
   if (isRetried) {
     announcePending(state, task);
-  } else {
-    atEnd(state, task, now);
   }
+  return !isRetried;
 }
 
 const RETRY_REASONS: Readonly<Record<string, string>> = {
@@ -171,14 +167,19 @@ export function reportException(state: QueueState, task: Task, runId: number, re
   if (task.runs.length - 1 > runId + 1 || run.state !== 'exception' || run.reasonResolved !== reason) {
     throw new ApiError('RequestConflict', `Run ${runId} on task \`${task.taskId}\` is resolved or not running.`);
   }
-  announceException(state, task, runId, now);
+  if (announceException(state, task, runId)) {
+    // The real queue means this run's claims, and removes those of the first one.
+    noteResolution(state, task, 0, now);
+  }
 }
 
 /** Resolves a running run whose claim has run out. */
 export function expireClaim(state: QueueState, task: Task, now: number): void {
   const runId = task.runs.length - 1;
   endWithException(task, runId, 'claim-expired', now);
-  announceException(state, task, runId, now, followResolution);
+  if (announceException(state, task, runId)) {
+    followResolution(state, task, now);
+  }
 }
 
 /** Resolves whatever is not resolved yet; an unscheduled task gets its run 0 in that state. */
@@ -199,7 +200,9 @@ export function cancelTask(state: QueueState, task: Task, now: number): void {
   refusePastDeadline(task, 'canceled', deadlineOf(task) < now);
   endTask(task, 'canceled', now);
   if (task.runs.at(-1)?.reasonResolved === 'canceled') {
-    announceException(state, task, task.runs.length - 1, now);
+    const runId = task.runs.length - 1;
+    announceException(state, task, runId);
+    noteResolution(state, task, runId, now);
   }
 }
 
