@@ -97,6 +97,16 @@ describe('scopes', () => {
       ...['assume:bridge-role', 'assume:repo:a', 'queue:claim-task:buildbot/bridge'],
       ...['queue:route:index.a.*', 'queue:status:*', 'x'],
     ]);
+    // Seen on a real 106: a parameter that is a pattern itself ends the scope.
+    for (const [given, expected] of [
+      ['assume:repo:b*', 'queue:route:index.b*'],
+      ['assume:re*', 'queue:route:index.*'],
+      ['a*', 'queue:route:index.*'],
+    ] as const) {
+      expect(await queue.auth('expandScopes', { scopes: [given, 'ab'] })).toMatchObject({
+        scopes: expect.arrayContaining([expected]),
+      });
+    }
     expect(await queue.auth('currentScopes')).toMatchObject({ scopes: ['*'] });
   });
 });
