@@ -45,6 +45,42 @@ describe('what follows from a resolution', () => {
   });
 });
 
+describe('pages of the lists of a task queue', () => {
+  const pages = z.object({
+    tasks: z.array(z.object({ taskId: z.string() })),
+    continuationToken: z.string().optional(),
+  });
+  const read = async (method: string, query: object) => {
+    const { tasks, continuationToken } = pages.parse(await queue.ok(method, 'buildbot/bridge', query));
+    return { ids: tasks.map(({ taskId }) => taskId), continuationToken };
+  };
+
+  it.each(['listPendingTasks', 'listClaimedTasks'])('%s goes on from a time, and begins anew', async (method) => {
+    const ids = [await create(), await create()];
+    queue.clock.advance(1000);
+    ids.push(await create());
+    for (const taskId of method === 'listClaimedTasks' ? ids : []) {
+      await queue.ok('claimTask', taskId, 0, worker);
+      queue.clock.advance(taskId === ids[1] ? 1000 : 0);
+    }
+    const first = await read(method, { limit: 2 });
+    expect(first.ids).toEqual(ids.slice(0, 2));
+    // One of the same millisecond comes again.
+    const second = await read(method, { limit: 2, continuationToken: first.continuationToken });
+    expect(second).toEqual({ ids: [ids[0], ids[2]] });
+    expect((await read(method, { continuationToken: 'nonsense' })).ids).toEqual(ids);
+    expect(await queue.call(method, ['buildbot/bridge', { limit: 0 }])).toMatchObject({ status: 500 });
+  });
+
+  it('are asked for with known parameters only', async () => {
+    const url = `${queue.emulator.rootUrl}/api/queue/v1/task-queues/buildbot%2Fbridge/pending`;
+    for (const query of ['limt=1', 'limit=x', 'limit=-1', 'continuationToken=']) {
+      const answer = await fetch(`${url}?${query}`);
+      expect([answer.status, await answer.json()]).toMatchObject([400, { code: 'InvalidRequestArguments' }]);
+    }
+  });
+});
+
 describe('the list of claims', () => {
   const listing = z.object({
     tasks: z.array(z.object({ taskId: z.string(), runId: z.number(), claimed: z.string() })),

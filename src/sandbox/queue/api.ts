@@ -59,6 +59,24 @@ function checkParams(params: UrlValues): void {
   }
 }
 
+const QUERY_PATTERNS: Readonly<Record<string, RegExp>> = { continuationToken: /./, limit: /^[0-9]+$/ };
+
+/** A signed URL has a `bewit` besides. */
+function checkQuery(entry: ReferenceEntry, query: UrlValues): void {
+  const errors = Object.entries(query).flatMap(([key, value]) => {
+    const pattern = entry.query.includes(key) ? (QUERY_PATTERNS[key] ?? /^/) : undefined;
+    if (!pattern) {
+      return key === 'bewit' ? [] : [`Query-string parameter: ${key} is not supported!`];
+    }
+    return pattern.test(value)
+      ? []
+      : [`Query-string parameter: ${key}="${value}" does not match expression: ${pattern}`];
+  });
+  if (errors.length > 0) {
+    throw new ApiError('InvalidRequestArguments', errors.join('\n'));
+  }
+}
+
 function namedParams(entry: ReferenceEntry, raw: UrlValues): UrlValues {
   const wildcard = wildcardOf(entry);
   const { '*': rest, ...params } = raw;
@@ -89,6 +107,7 @@ async function makeCall(
 ): Promise<Call> {
   const params = namedParams(entry, request.params);
   checkParams(params);
+  checkQuery(entry, request.query);
   const caller: Caller = await options.context.auth.authenticate(request.raw);
   const { scopes: template } = entry;
   const call: Call = {

@@ -23,6 +23,8 @@ const entrySchema = z.object({
   method: z.enum(['get', 'post', 'put', 'delete']),
   route: z.string(),
   args: z.array(z.string()),
+  /** Names of the query's parameters. */
+  query: z.array(z.string()).default([]),
   /** The JSON schema of the request's body. */
   input: z.string().optional(),
   scopes: scopeTemplate.optional(),

@@ -2,8 +2,9 @@
 import type { StoredArtifact } from './artifacts.ts';
 import { artifactInput, createArtifact, describeArtifact, followLinks } from './artifacts.ts';
 import type { Call, Context, Handlers } from './call.ts';
-import { page, param, runIdOf } from './call.ts';
+import { param, runIdOf } from './call.ts';
 import { ApiError } from './errors.ts';
+import { page } from './pages.ts';
 import type { Task } from './state.ts';
 import { parseInput } from './task-input.ts';
 

@@ -3,9 +3,10 @@ import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { EXCEPTION_REASONS, priorityRank } from '../../domain/task.ts';
 import type { Call, Context, Handlers } from './call.ts';
-import { page, param, runIdOf } from './call.ts';
+import { param, runIdOf } from './call.ts';
 import { ApiError } from './errors.ts';
 import { postgresTime } from './messages.ts';
+import { pageByTime } from './pages.ts';
 import type { Claim, QueueState, Task } from './state.ts';
 import { deadlineOf, findRun, findTask, stateOf, statusOf } from './state.ts';
 import { parseInput } from './task-input.ts';
@@ -51,7 +52,11 @@ function refuseQuarantined(call: Call): never {
 function pendingTasks(state: QueueState, taskQueueId: string): readonly Task[] {
   return [...state.tasks.values()]
     .filter((task) => task.definition.taskQueueId === taskQueueId && stateOf(task) === 'pending')
-    .sort((a, b) => (a.runs.at(-1)?.scheduled ?? 0) - (b.runs.at(-1)?.scheduled ?? 0));
+    .sort((a, b) => scheduledOf(a) - scheduledOf(b));
+}
+
+function scheduledOf(task: Task): number {
+  return task.runs.at(-1)?.scheduled ?? 0;
 }
 
 /** The last claim of each task of a task queue, in order. */
@@ -130,7 +135,7 @@ function lists({ state }: Context): Handlers {
     listPendingTasks(call) {
       // Observed: a task past its deadline is off the list at once, before it is resolved.
       const listed = pendingTasks(state, param(call, 'taskQueueId')).filter((task) => deadlineOf(task) > call.now);
-      const { items, next } = page(call, listed);
+      const { items, next } = pageByTime(call, listed, scheduledOf);
       const tasks = items.map((task) => {
         const runId = task.runs.length - 1;
         const inserted = new Date(findRun(task, runId).scheduled).toJSON();
@@ -140,12 +145,12 @@ function lists({ state }: Context): Handlers {
     },
     listClaimedTasks(call) {
       const taskQueueId = param(call, 'taskQueueId');
-      const entries = latestClaims(state, taskQueueId).map(({ taskId, runId, workerGroup, workerId, claimed }) => {
+      const { items, next } = pageByTime(call, latestClaims(state, taskQueueId), ({ claimed }) => claimed);
+      const tasks = items.map(({ taskId, runId, workerGroup, workerId, claimed }) => {
         const task = state.tasks.get(taskId)?.definition;
         return { taskId, runId, workerGroup, workerId, claimed: new Date(claimed).toJSON(), task };
       });
-      const { items, next } = page(call, entries);
-      return { tasks: items, ...next };
+      return { tasks, ...next };
     },
     quarantineWorker(call) {
       const { quarantineUntil } = parseInput(quarantineInput, call.body, call.schemaUrl);
