@@ -153,6 +153,8 @@ describe('the emulated queue, replaying the recording of a real one', () => {
   let fixture: QueueFixture;
   beforeAll(async () => {
     fixture = await startQueue({ at: timeOf(steps[0] ?? { call: noCall(), messages: [] }) });
+    // The worker was known from before the recording; the emulator learns of it when it asks for work.
+    await fixture.ok('claimWork', 'buildbot/bridge', { workerGroup: 'buildbot-bridge', workerId: 'buildbot-bridge' });
   });
   afterAll(() => fixture.stop());
 

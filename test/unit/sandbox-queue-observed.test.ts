@@ -171,6 +171,17 @@ describe('the emulated queue, like the real one', () => {
     expect(queue.messages.at(-1)?.payload).toMatchObject({ status: { runs: [{ reasonCreated: 'rerun' }] } });
   });
 
+  it('knows a worker for quarantine once it has reclaimed, not when it has only claimed', async () => {
+    const taskId = await create();
+    const args = ['buildbot', 'bridge', 'g', 'w', { quarantineUntil: '2026-11-24T00:00:00.000Z' }];
+    await queue.ok('claimTask', taskId, 0, worker);
+    expect(await queue.call('quarantineWorker', args)).toMatchObject({ status: 404, code: 'ResourceNotFound' });
+    await queue.ok('claimTask', await create(), 0, worker);
+    await queue.ok('reclaimTask', taskId, 0);
+    expect(await queue.call('quarantineWorker', args)).toMatchObject({ ok: true });
+    expect(await queue.call('claimTask', [await create(), 0, worker])).toMatchObject({ status: 500 });
+  });
+
   it('takes artifacts of claimed runs only', async () => {
     const taskId = await create();
     const artifact = {

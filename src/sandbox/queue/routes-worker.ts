@@ -14,6 +14,7 @@ import type { WorkerName } from './transitions.ts';
 import {
   claimRun,
   isQuarantined,
+  noteWorker,
   quarantineWorker,
   reclaimRun,
   refuseLateClaim,
@@ -88,6 +89,7 @@ function claiming({ state, auth }: Context): Handlers {
       const { tasks: count, ...worker } = parseInput(claimWorkInput, call.body, call.schemaUrl);
       const taskQueueId = param(call, 'taskQueueId');
       call.authorize({ ...worker, taskQueueId });
+      noteWorker(state, taskQueueId, worker, call.now);
       // The real queue keeps the call open for up to 20 s when there is nothing; this one answers at once.
       const claimable = isQuarantined(state, taskQueueId, worker, call.now) ? [] : pendingTasks(state, taskQueueId);
       const chosen = claimable

@@ -48,7 +48,7 @@ export interface Claim {
   readonly takenUntil: number;
 }
 
-/** A worker that has claimed something. */
+/** A worker that has reclaimed something, or asked for work. */
 export interface Worker {
   readonly taskQueueId: string;
   readonly workerGroup: string;

@@ -27,21 +27,27 @@ function refusePastDeadline(task: Task, verb: string, isPast: boolean): void {
 const workerKey = (taskQueueId: string, { workerGroup, workerId }: WorkerName) =>
   `${taskQueueId}/${workerGroup}/${workerId}`;
 
-/** A worker that has claimed something before. */
+/** A worker that the queue knows. */
 export function findWorker(state: QueueState, taskQueueId: string, name: WorkerName): Worker | undefined {
   return state.workers.get(workerKey(taskQueueId, name));
 }
 
-function noteClaim(state: QueueState, task: Task, runId: number, name: WorkerName, now: number): void {
-  const { taskQueueId } = task.definition;
+/** Makes a worker known. Seen on a real 106: `claimWork` and `reclaimTask` do that, `claimTask` does not. */
+export function noteWorker(state: QueueState, taskQueueId: string, name: WorkerName, now: number): void {
+  const { workerGroup, workerId } = name;
   const worker: Worker = findWorker(state, taskQueueId, name) ?? {
-    ...{ taskQueueId, workerGroup: name.workerGroup, workerId: name.workerId },
+    ...{ taskQueueId, workerGroup, workerId },
     ...{ quarantineUntil: 0, firstClaim: now, lastDateActive: now, recentTasks: [] },
   };
   worker.lastDateActive = now;
-  worker.recentTasks.push({ taskId: task.taskId, runId });
-  worker.recentTasks.splice(0, worker.recentTasks.length - RECENT_TASKS);
   state.workers.set(workerKey(taskQueueId, name), worker);
+}
+
+/** Adds to the recent tasks of a worker, if it is known. */
+function noteClaim(state: QueueState, task: Task, runId: number, name: WorkerName): void {
+  const worker = findWorker(state, task.definition.taskQueueId, name);
+  worker?.recentTasks.push({ taskId: task.taskId, runId });
+  worker?.recentTasks.splice(0, worker.recentTasks.length - RECENT_TASKS);
 }
 
 function listClaim(state: QueueState, task: Task, runId: number, name: WorkerName, now: number): number {
@@ -78,7 +84,7 @@ export function claimRun(state: QueueState, task: Task, runId: number, name: Wor
   if (run.state === 'pending') {
     Object.assign(run, { state: 'running', ...name, takenUntil, started: now });
   }
-  noteClaim(state, task, runId, name, now);
+  noteClaim(state, task, runId, name);
   const extra = { takenUntil: postgresTime(run.takenUntil ?? takenUntil) };
   state.outbox.push(taskMessage('task-running', task, { runId, ...name }, extra));
   return run;
@@ -95,6 +101,7 @@ export function reclaimRun(state: QueueState, task: Task, runId: number, now: nu
   }
   // As recorded: the claim of a cancelled run is listed anew before the reclaim is refused.
   const takenUntil = listClaim(state, task, runId, { workerGroup, workerId }, now);
+  noteWorker(state, task.definition.taskQueueId, { workerGroup, workerId }, now);
   if (runId !== task.runs.length - 1 || run.state !== 'running') {
     throw new ApiError('RequestConflict', `Run ${runId} on task \`${task.taskId}\` is resolved or not running.`);
   }
