@@ -45,8 +45,24 @@ type Method = (...args: readonly unknown[]) => Promise<unknown>;
 type ClientClass = new (options: object) => Readonly<Record<string, Method>>;
 
 interface ClientModule {
-  readonly default: { readonly Queue: ClientClass; readonly Auth: ClientClass };
+  readonly default: {
+    readonly Queue: ClientClass;
+    readonly Auth: ClientClass;
+    createClient(reference: object, name: string): ClientClass;
+  };
 }
+
+/** Methods that a queue has as of version 106, and the client library does not. */
+const LATER = {
+  ...{ serviceName: 'queue', apiVersion: 'v1' },
+  entries: [
+    ['changeTaskPriority', '/task/<taskId>/priority', 'taskId'],
+    ['changeTaskGroupPriority', '/task-group/<taskGroupId>/priority', 'taskGroupId'],
+  ].map(([name, route, arg]) => ({
+    ...{ type: 'function', method: 'post', name, route, args: [arg], query: [] },
+    input: 'v1/change-task-priority-request.json#',
+  })),
+};
 
 export interface Credentials {
   readonly clientId: string;
@@ -125,7 +141,9 @@ export async function startQueue(
     args: readonly unknown[],
     credentials: Credentials | null = ROOT_CLIENT,
   ): Promise<CallResult> {
-    const queue = new client.Queue({ rootUrl: emulator.rootUrl, credentials: credentials ?? {}, retries: 0 });
+    const isLater = LATER.entries.some(({ name }) => name === method);
+    const Client = isLater ? client.createClient(LATER, 'Queue') : client.Queue;
+    const queue = new Client({ rootUrl: emulator.rootUrl, credentials: credentials ?? {}, retries: 0 });
     try {
       return { ok: true, answer: await queue[method]?.(...args) };
     } catch (error) {

@@ -41,7 +41,8 @@ const ROOT = { clientId: 'sandbox/root', accessToken: 'sandbox-root-access-token
 const BRIDGE = { clientId: 'sandbox/bridge', accessToken: 'sandbox-bridge-access-token', scopes: ['*'] };
 const EXCHANGES = [
   ...['task-defined', 'task-pending', 'task-running', 'task-completed', 'task-failed', 'task-exception'],
-  ...['task-group-resolved', 'artifact-created'],
+  ...['task-group-resolved', 'task-group-sealed', 'artifact-created'],
+  ...['task-priority-changed', 'task-group-priority-changed'],
 ];
 const PREFIX = 'exchange/taskcluster-queue/v1';
 

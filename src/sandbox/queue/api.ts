@@ -6,7 +6,7 @@ import type { Call, Context, Handler, Handlers } from './call.ts';
 import { ApiError, errorBody, STATUS_CODES } from './errors.ts';
 import type { QueueMessage } from './messages.ts';
 import type { ReferenceEntry } from './reference.ts';
-import { fastifyRoute, readReference, wildcardOf } from './reference.ts';
+import { fastifyRoutes, readReference, SECOND_HALF, wildcardOf } from './reference.ts';
 import { templateParams } from './scopes.ts';
 import { SLUGID } from './task-input.ts';
 
@@ -79,7 +79,10 @@ function checkQuery(entry: ReferenceEntry, query: UrlValues): void {
 
 function namedParams(entry: ReferenceEntry, raw: UrlValues): UrlValues {
   const wildcard = wildcardOf(entry);
-  const { '*': rest, ...params } = raw;
+  const { '*': rest, [SECOND_HALF]: second, ...params } = raw;
+  if (second !== undefined) {
+    return { ...params, taskQueueId: `${params.taskQueueId}/${second}` };
+  }
   return wildcard !== undefined && rest !== undefined ? { ...params, [wildcard]: rest } : params;
 }
 
@@ -147,10 +150,16 @@ function sendError(thrown: unknown, entry: ReferenceEntry, request: ApiRequest, 
   return reply.code(status).send(errorBody(error, { method: entry.name, params, payload }, now));
 }
 
-function registerMethod(app: FastifyInstance, options: ApiOptions, entry: ReferenceEntry, handler: Handler): void {
+function registerMethod(
+  app: FastifyInstance,
+  options: ApiOptions,
+  entry: ReferenceEntry,
+  route: string,
+  handler: Handler,
+): void {
   app.route<{ Params: UrlValues; Querystring: UrlValues }>({
     method: entry.method.toUpperCase(),
-    url: `/api/${entry.service}/v1${fastifyRoute(entry)}`,
+    url: `/api/${entry.service}/v1${route}`,
     bodyLimit: MAX_BODY_BYTES,
     async handler(request, reply) {
       try {
@@ -175,7 +184,9 @@ export function registerService(
   for (const entry of readReference(service, Object.keys(handlers))) {
     const handler = handlers[entry.name];
     if (handler) {
-      registerMethod(app, options, entry, handler);
+      for (const route of fastifyRoutes(entry)) {
+        registerMethod(app, options, entry, route, handler);
+      }
     }
   }
 }

@@ -1,9 +1,9 @@
 /** New tasks, their groups and their dependencies. */
 import { isDeepStrictEqual } from 'node:util';
 import { ApiError } from './errors.ts';
-import { groupResolvedMessage, taskMessage } from './messages.ts';
+import { groupMessage, taskMessage } from './messages.ts';
 import type { QueueState, Task } from './state.ts';
-import { deadlineOf, removeClaims, stateOf } from './state.ts';
+import { deadlineOf, describeGroup, removeClaims, stateOf } from './state.ts';
 import type { TaskDefinition } from './task-input.ts';
 import { checkDefinition } from './task-input.ts';
 
@@ -114,6 +114,13 @@ export function createTask(state: QueueState, taskId: string, definition: TaskDe
   if (stateOf(task) === 'pending' && task.runs.length === 1) {
     announcePending(state, task);
   }
+  if (state.groups.get(definition.taskGroupId)?.sealed !== undefined) {
+    // As the real queue has it: the call is refused, and the task is made all the same.
+    throw new ApiError(
+      'RequestConflict',
+      `Task group \`${definition.taskGroupId}\` is sealed and does not accept new tasks.`,
+    );
+  }
   return task;
 }
 
@@ -155,6 +162,6 @@ export function followResolution(state: QueueState, task: Task, now: number): vo
   }
   const group = state.groups.get(task.definition.taskGroupId);
   if (group && [...group.taskIds].every((id) => state.tasks.get(id)?.wasEverResolved ?? true)) {
-    state.outbox.push(groupResolvedMessage(group));
+    state.outbox.push(groupMessage('task-group-resolved', group, describeGroup(group)));
   }
 }

@@ -18,6 +18,7 @@ import { createPublisher } from './publisher.ts';
 import { followResolutions, resolveAllDue } from './resolvers.ts';
 import { artifactHandlers } from './routes-artifacts.ts';
 import { authHandlers } from './routes-auth.ts';
+import { groupHandlers } from './routes-groups.ts';
 import { registerBucket } from './routes-s3.ts';
 import { taskHandlers } from './routes-tasks.ts';
 import { workerHandlers } from './routes-worker.ts';
@@ -129,8 +130,8 @@ function createServer(
     api.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
     const apiOptions = { context, now: () => clock.now(), afterCall };
     const alive = { ping: () => ({ alive: true, uptime: process.uptime() }) };
-    const handlers = { ...alive, ...taskHandlers(context), ...workerHandlers(context), ...artifactHandlers(context) };
-    registerService(api, 'Queue', handlers, apiOptions);
+    const handlers = { ...taskHandlers(context), ...groupHandlers(context), ...workerHandlers(context) };
+    registerService(api, 'Queue', { ...alive, ...handlers, ...artifactHandlers(context) }, apiOptions);
     registerService(api, 'Auth', { ...alive, ...authHandlers(context) }, apiOptions);
   });
   app.register(async (bucket) => registerBucket(bucket, context.blobs, clock));

@@ -4,7 +4,6 @@ import { PRIORITIES, type Priority } from '../../domain/task.ts';
 import type { Call, Context, Handlers } from './call.ts';
 import { param } from './call.ts';
 import { createTask, scheduleTask } from './create-task.ts';
-import { ApiError } from './errors.ts';
 import { page } from './pages.ts';
 import type { Task } from './state.ts';
 import { findTask, statusOf } from './state.ts';
@@ -92,28 +91,7 @@ function changeTasks({ state }: Context): Handlers {
   };
 }
 
-function lookUpGroups({ state }: Context): Handlers {
-  function findGroup(call: Call) {
-    const taskGroupId = param(call, 'taskGroupId');
-    const group = state.groups.get(taskGroupId);
-    if (!group) {
-      throw new ApiError('ResourceNotFound', `No task-group with taskGroupId: \`${taskGroupId}\``);
-    }
-    const { schedulerId, expires, taskIds } = group;
-    return { taskIds, head: { taskGroupId, schedulerId, expires: new Date(expires).toJSON() } };
-  }
-  return {
-    getTaskGroup: (call) => findGroup(call).head,
-    listTaskGroup(call) {
-      const { taskIds, head } = findGroup(call);
-      const tasks = [...taskIds].flatMap((id) => state.tasks.get(id) ?? []);
-      const { items, next } = page(call, tasks);
-      return { ...head, tasks: items.map((task) => ({ status: statusOf(task), task: task.definition })), ...next };
-    },
-  };
-}
-
 /** Handlers by method name. */
 export function taskHandlers(context: Context): Handlers {
-  return { ...lookUpOne(context), ...lookUpMany(context), ...changeTasks(context), ...lookUpGroups(context) };
+  return { ...lookUpOne(context), ...lookUpMany(context), ...changeTasks(context) };
 }

@@ -134,6 +134,14 @@ function lists({ state }: Context): Handlers {
       const [provisionerId, workerType] = taskQueueId.split('/');
       return { provisionerId, workerType, taskQueueId, pendingTasks: pendingTasks(state, taskQueueId).length };
     },
+    taskQueueCounts(call) {
+      const taskQueueId = param(call, 'taskQueueId');
+      const [provisionerId, workerType] = taskQueueId.split('/');
+      const claims = state.claims.filter((claim) => claim.taskQueueId === taskQueueId && claim.takenUntil > call.now);
+      const claimedTasks = new Set(claims.map(({ taskId, runId }) => `${taskId}/${runId}`)).size;
+      const counts = { pendingTasks: pendingTasks(state, taskQueueId).length, claimedTasks };
+      return { provisionerId, workerType, taskQueueId, ...counts };
+    },
     listPendingTasks(call) {
       // Observed: a task past its deadline is off the list at once, before it is resolved.
       const listed = pendingTasks(state, param(call, 'taskQueueId')).filter((task) => deadlineOf(task) > call.now);

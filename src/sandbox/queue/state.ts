@@ -20,7 +20,8 @@ export interface Run {
 /** A task with all that has happened to it. */
 export interface Task {
   readonly taskId: string;
-  readonly definition: TaskDefinition;
+  /** Changes in its priority only. */
+  definition: TaskDefinition;
   readonly runs: Run[];
   retriesLeft: number;
   /** Dependencies that no longer block the task. */
@@ -35,6 +36,8 @@ export interface TaskGroup {
   readonly schedulerId: string;
   expires: number;
   readonly taskIds: Set<string>;
+  /** Since when it takes no more tasks. */
+  sealed?: number;
 }
 
 /** A note of the queue's that somebody claimed or reclaimed a run; a run can have many. */
@@ -100,6 +103,11 @@ export function createState(
 /** Forgets claims that nobody has to watch any more. */
 export function removeClaims(state: QueueState, isOver: (claim: Claim) => boolean): void {
   state.claims = state.claims.filter((claim) => !isOver(claim));
+}
+
+/** A group as the API and the messages show it. */
+export function describeGroup({ taskGroupId, schedulerId, expires, sealed }: TaskGroup) {
+  return { taskGroupId, schedulerId, expires: iso(expires), ...(sealed === undefined ? {} : { sealed: iso(sealed) }) };
 }
 
 /** The state of the last run, or `unscheduled`. */
