@@ -59,11 +59,6 @@ describe('a task', () => {
     });
   });
 
-  it('of priority normal is of the lowest', async () => {
-    const taskId = await createTask({ priority: 'normal' });
-    expect(await queue.status(taskId)).toMatchObject({ kind: 'present', value: { priority: 'lowest' } });
-  });
-
   it('that the queue does not have is absent', async () => {
     const taskId = newTaskId();
     expect(await queue.status(taskId)).toEqual({ kind: 'absent' });

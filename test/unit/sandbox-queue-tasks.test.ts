@@ -42,8 +42,8 @@ describe('creating a task', () => {
   });
 
   it('takes the same definition again and announces it again', async () => {
-    const taskId = await create({ priority: 'normal' });
-    await create({ priority: 'normal' }, taskId);
+    const taskId = await create({ priority: 'low' });
+    await create({ priority: 'low' }, taskId);
     expect(queue.brief()).toEqual([
       ...[`task-defined ${taskId} _`, `task-pending ${taskId} 0`],
       ...[`task-defined ${taskId} _`, `task-pending ${taskId} 0`],

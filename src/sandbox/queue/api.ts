@@ -10,7 +10,7 @@ import { fastifyRoutes, readReference, SECOND_HALF, wildcardOf } from './referen
 import { templateParams } from './scopes.ts';
 import { SLUGID } from './task-input.ts';
 
-const MAX_BODY_BYTES = 20 * 1024 * 1024;
+const MAX_BODY_BYTES = 10 * 1024 * 1024;
 
 /** What all methods share. */
 export interface ApiOptions {
@@ -42,7 +42,7 @@ type ApiRequest = FastifyRequest<{ Params: UrlValues; Querystring: UrlValues }>;
 const PARAM_PATTERNS: Readonly<Record<string, RegExp>> = {
   taskId: SLUGID,
   taskGroupId: SLUGID,
-  runId: /^[0-9]{1,3}$/,
+  runId: /^[0-9]+$/,
   name: /^[\x20-\x7e]+$/,
   taskQueueId: /^[a-zA-Z0-9-_]{1,38}\/[a-z]([-a-z0-9]{0,36}[a-z0-9])?$/,
 };
@@ -86,14 +86,33 @@ function namedParams(entry: ReferenceEntry, raw: UrlValues): UrlValues {
   return wildcard !== undefined && rest !== undefined ? { ...params, [wildcard]: rest } : params;
 }
 
-function parseBody(body: unknown): unknown {
-  if (!Buffer.isBuffer(body) || body.length === 0) {
+const JSON_TYPE = /^application\/json\s*(;|$)/i;
+
+/** What is not called JSON is not read. @throws ApiError `MalformedPayload` */
+function parseBody({ body, headers }: ApiRequest): unknown {
+  if (!Buffer.isBuffer(body) || body.length === 0 || !JSON_TYPE.test(headers['content-type'] ?? '')) {
     return {};
   }
+  let json: unknown;
   try {
-    return JSON.parse(body.toString('utf8'));
-  } catch {
-    throw new ApiError('InputError', 'Request body is not valid JSON');
+    json = JSON.parse(body.toString('utf8'));
+  } catch (error) {
+    throw new ApiError('MalformedPayload', `Failed to parse JSON: ${error instanceof Error ? error.message : error}`);
+  }
+  if (typeof json !== 'object' || json === null) {
+    throw new ApiError('MalformedPayload', 'Failed to parse JSON: Must be an object or array');
+  }
+  return json;
+}
+
+/** @throws ApiError `MalformedPayload` where a body is expected and there is none, or another type's */
+function requireJson(entry: ReferenceEntry, { body, headers }: ApiRequest): void {
+  const contentType = headers['content-type'] ?? null;
+  if (entry.input !== undefined && !(Buffer.isBuffer(body) && JSON_TYPE.test(contentType ?? ''))) {
+    throw new ApiError(
+      'MalformedPayload',
+      `Payload must be JSON with content-type: application/json got content-type: ${contentType}`,
+    );
   }
 }
 
@@ -111,12 +130,13 @@ async function makeCall(
   const params = namedParams(entry, request.params);
   checkParams(params);
   checkQuery(entry, request.query);
+  const body = parseBody(request);
   const caller: Caller = await options.context.auth.authenticate(request.raw);
   const { scopes: template } = entry;
   const call: Call = {
     params,
     query: request.query,
-    body: parseBody(request.body),
+    body,
     now: options.now(),
     schemaUrl: `${options.context.rootUrl()}/schemas/${entry.service}/${entry.input ?? ''}`,
     scopes: caller.kind === 'known' ? caller.scopes : [],
@@ -130,7 +150,17 @@ async function makeCall(
   if (isAuthorizedByUrl(entry)) {
     call.authorize({});
   }
+  requireJson(entry, request);
   return call;
+}
+
+/** As the real one shows it: parsed, or as it came where that fails. */
+function shownBody(request: ApiRequest): unknown {
+  try {
+    return parseBody(request);
+  } catch {
+    return Buffer.isBuffer(request.body) ? request.body.toString('utf8') : {};
+  }
 }
 
 function sendError(thrown: unknown, entry: ReferenceEntry, request: ApiRequest, reply: FastifyReply, now: number) {
@@ -146,8 +176,7 @@ function sendError(thrown: unknown, entry: ReferenceEntry, request: ApiRequest, 
     reply.header('www-authenticate', 'hawk');
   }
   const params = namedParams(entry, request.params);
-  const payload: unknown = Buffer.isBuffer(request.body) ? request.body.toString('utf8') : {};
-  return reply.code(status).send(errorBody(error, { method: entry.name, params, payload }, now));
+  return reply.code(status).send(errorBody(error, { method: entry.name, params, payload: shownBody(request) }, now));
 }
 
 function registerMethod(
@@ -161,6 +190,8 @@ function registerMethod(
     method: entry.method.toUpperCase(),
     url: `/api/${entry.service}/v1${route}`,
     bodyLimit: MAX_BODY_BYTES,
+    // A body that is too large, above all.
+    errorHandler: (error, request, reply) => sendError(error, entry, request, reply, options.now()),
     async handler(request, reply) {
       try {
         const answer = handler(await makeCall(options, entry, request, reply));

@@ -140,7 +140,15 @@ export function authorize(caller: Caller, template: ScopeTemplate, params: Scope
   if (satisfiesExpression(caller.scopes, required)) {
     return;
   }
+  // Of a caller without credentials it is not said what is missing.
   const show = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value, null, 2));
+  if (caller.clientId === undefined) {
+    throw new ApiError(
+      'InsufficientScopes',
+      `This request requires Taskcluster credentials that satisfy the following scope expression:\n\n` +
+        `\`\`\`\n${show(required)}\n\`\`\``,
+    );
+  }
   throw new ApiError(
     'InsufficientScopes',
     `Client ID ${caller.clientId} does not have sufficient scopes and is missing the following scopes:\n\n` +

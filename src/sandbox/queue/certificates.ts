@@ -2,11 +2,11 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { satisfiesExpression } from 'taskcluster-lib-scopes';
 import { z } from 'zod';
+import { scope } from './formats.ts';
 
 const SLACK_MS = 5 * 60_000;
 const LONGEST_MS = 31 * 24 * 3_600_000;
 
-const scope = z.string().regex(/^[\x20-\x7e]*$/);
 const certificateSchema = z.object({
   version: z.literal(1),
   seed: z.string().length(44),

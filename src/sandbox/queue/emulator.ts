@@ -124,6 +124,7 @@ function createServer(
 ): FastifyInstance {
   const { clock, faults } = options;
   const app = fastify({ forceCloseConnections: true, routerOptions: { maxParamLength: 2048 } });
+  app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'Not found' }));
   registerHttpFaults(app, { faults, clock, stopping });
   app.register(async (api) => {
     api.removeAllContentTypeParsers();

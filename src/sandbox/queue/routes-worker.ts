@@ -5,6 +5,7 @@ import { EXCEPTION_REASONS, priorityRank } from '../../domain/task.ts';
 import type { Call, Context, Handlers } from './call.ts';
 import { param, runIdOf } from './call.ts';
 import { ApiError } from './errors.ts';
+import { dateTime } from './formats.ts';
 import { postgresTime } from './messages.ts';
 import { pageByTime } from './pages.ts';
 import type { Claim, QueueState, Task } from './state.ts';
@@ -27,7 +28,7 @@ const claimInput = z.strictObject({ workerGroup: name, workerId: name });
 const claimWorkInput = z.strictObject({ workerGroup: name, workerId: name, tasks: z.int().min(1).max(32).default(1) });
 const exceptionInput = z.strictObject({ reason: z.enum(EXCEPTION_REASONS) });
 const quarantineInput = z.strictObject({
-  quarantineUntil: z.iso.datetime({ offset: true }),
+  quarantineUntil: dateTime,
   quarantineInfo: z.string().optional(),
 });
 
