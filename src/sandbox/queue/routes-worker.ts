@@ -11,17 +11,8 @@ import { pageByTime } from './pages.ts';
 import type { Claim, QueueState, Task } from './state.ts';
 import { deadlineOf, findRun, findTask, stateOf, statusOf } from './state.ts';
 import { parseInput } from './task-input.ts';
-import type { WorkerName } from './transitions.ts';
-import {
-  claimRun,
-  isQuarantined,
-  noteWorker,
-  quarantineWorker,
-  reclaimRun,
-  refuseLateClaim,
-  reportException,
-  reportRun,
-} from './transitions.ts';
+import { claimRun, reclaimRun, refuseLateClaim, reportException, reportRun } from './transitions.ts';
+import { isQuarantined, noteWorker, quarantineWorker, type WorkerName } from './workers.ts';
 
 const name = z.string().regex(/^[a-zA-Z0-9-_]{1,38}$/);
 const claimInput = z.strictObject({ workerGroup: name, workerId: name });

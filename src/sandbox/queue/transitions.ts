@@ -2,18 +2,11 @@
 import { announcePending, followResolution, noteResolution } from './create-task.ts';
 import { ApiError } from './errors.ts';
 import { postgresTime, taskMessage } from './messages.ts';
-import type { QueueState, Run, Task, Worker } from './state.ts';
+import type { QueueState, Run, Task } from './state.ts';
 import { deadlineOf, findRun, isResolved, stateOf } from './state.ts';
+import { noteClaim, noteWorker, type WorkerName } from './workers.ts';
 
 const MAX_RUNS = 50;
-const DAY_MS = 86_400_000;
-const RECENT_TASKS = 20;
-
-/** Which worker of a task queue. */
-export interface WorkerName {
-  readonly workerGroup: string;
-  readonly workerId: string;
-}
 
 function refusePastDeadline(task: Task, verb: string, isPast: boolean): void {
   if (isPast) {
@@ -24,43 +17,12 @@ function refusePastDeadline(task: Task, verb: string, isPast: boolean): void {
   }
 }
 
-const workerKey = (taskQueueId: string, { workerGroup, workerId }: WorkerName) =>
-  `${taskQueueId}/${workerGroup}/${workerId}`;
-
-/** A worker that the queue knows. */
-export function findWorker(state: QueueState, taskQueueId: string, name: WorkerName): Worker | undefined {
-  return state.workers.get(workerKey(taskQueueId, name));
-}
-
-/** Makes a worker known. Seen on a real 106: `claimWork` and `reclaimTask` do that, `claimTask` does not. */
-export function noteWorker(state: QueueState, taskQueueId: string, name: WorkerName, now: number): void {
-  const { workerGroup, workerId } = name;
-  const worker: Worker = findWorker(state, taskQueueId, name) ?? {
-    ...{ taskQueueId, workerGroup, workerId },
-    ...{ quarantineUntil: 0, firstClaim: now, lastDateActive: now, recentTasks: [] },
-  };
-  worker.lastDateActive = now;
-  state.workers.set(workerKey(taskQueueId, name), worker);
-}
-
-/** Adds to the recent tasks of a worker, if it is known. */
-function noteClaim(state: QueueState, task: Task, runId: number, name: WorkerName): void {
-  const worker = findWorker(state, task.definition.taskQueueId, name);
-  worker?.recentTasks.push({ taskId: task.taskId, runId });
-  worker?.recentTasks.splice(0, worker.recentTasks.length - RECENT_TASKS);
-}
-
 function listClaim(state: QueueState, task: Task, runId: number, name: WorkerName, now: number): number {
   const takenUntil = now + state.claimTimeoutMs;
   const { workerGroup, workerId } = name;
   const { taskQueueId } = task.definition;
   state.claims.push({ taskId: task.taskId, runId, taskQueueId, workerGroup, workerId, claimed: now, takenUntil });
   return takenUntil;
-}
-
-/** Whether claims of this worker are refused at present. */
-export function isQuarantined(state: QueueState, taskQueueId: string, name: WorkerName, now: number): boolean {
-  return (findWorker(state, taskQueueId, name)?.quarantineUntil ?? 0) > now;
 }
 
 /** @throws ApiError `RequestConflict` past the deadline */
@@ -236,35 +198,4 @@ export function rerunTask(state: QueueState, task: Task, now: number): void {
   if (stateOf(task) === 'pending') {
     announcePending(state, task);
   }
-}
-
-/** Refuses (or, with a time in the past, accepts again) a worker's claims. @throws ApiError `ResourceNotFound` */
-export function quarantineWorker(
-  state: QueueState,
-  worker: WorkerName & { readonly provisionerId: string; readonly workerType: string; readonly until: number },
-  now: number,
-) {
-  const { provisionerId, workerType, workerGroup, workerId } = worker;
-  const found = findWorker(state, `${provisionerId}/${workerType}`, worker);
-  if (!found) {
-    throw new ApiError(
-      'ResourceNotFound',
-      `Worker with workerId \`${workerId}\`, workerGroup \`${workerGroup}\`,worker-type \`${workerType}\` ` +
-        `and provisionerId \`${provisionerId}\` not found.`,
-    );
-  }
-  found.quarantineUntil = worker.until;
-  const iso = (time: number) => new Date(time).toJSON();
-  return {
-    taskQueueId: found.taskQueueId,
-    workerGroup,
-    workerId,
-    quarantineUntil: iso(found.quarantineUntil),
-    expires: iso(now + DAY_MS),
-    firstClaim: iso(found.firstClaim),
-    recentTasks: found.recentTasks,
-    lastDateActive: iso(found.lastDateActive),
-    provisionerId,
-    workerType,
-  };
 }
