@@ -16,7 +16,7 @@ const NEVER = 9_000_000_000_000_000;
 const MAX_ERROR = 2000;
 const MAX_DETAIL = 4000;
 const MAX_KEY = 64;
-const TIMES = ['takenUntil', 'nextCheckAt', 'absentSince', 'resolved'] as const;
+const TIMES = ['takenUntil', 'reclaimAt', 'nextCheckAt', 'absentSince', 'resolved'] as const;
 
 /** PostgreSQL answers BIGINT as text. */
 const number = z.coerce.number();
@@ -40,6 +40,7 @@ const mappingRow = z.object({
   reruns: number,
   cancels: number,
   taken_until: nullable,
+  reclaim_at: nullable,
   deadline: number,
   next_check_at: number,
   absent_since: nullable,
@@ -74,6 +75,7 @@ export function toMapping(row: unknown): Mapping {
     reruns: r.reruns,
     cancels: r.cancels,
     takenUntil: r.taken_until,
+    reclaimAt: r.reclaim_at,
     deadline: r.deadline,
     nextCheckAt: r.next_check_at,
     absentSince: r.absent_since,
@@ -108,6 +110,7 @@ export function toNewRow(mapping: NewMapping, lease: { owner: string; leaseUntil
     reruns: 0,
     cancels: 0,
     taken_until: mapping.takenUntil,
+    reclaim_at: null,
     deadline: mapping.deadline,
     next_check_at: lease.now,
     absent_since: null,

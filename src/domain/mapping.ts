@@ -32,7 +32,7 @@ export interface Mapping {
   readonly collapseKey: string | null;
   /** Whether this mapping holds the one place that its collapse key has for an unclaimed request. */
   readonly hasSlot: boolean;
-  /** `priorityRank` of the task. */
+  /** `priorityRank` of the task, which the queue lets people change; followed while the task waits for its turn. */
   readonly priority: number;
   /** How many of the request's RETRY builds a resolved run already accounts for. */
   readonly retriesReported: number;
@@ -42,6 +42,8 @@ export interface Mapping {
   readonly cancels: number;
   /** While the run is claimed by the bridge: when the claim ends. */
   readonly takenUntil: number | null;
+  /** When that claim is to be renewed; null where it was not this bridge's doing, and then `takenUntil` has to do. */
+  readonly reclaimAt: number | null;
   readonly deadline: number;
   readonly nextCheckAt: number;
   /** Since when the task or the request, seen before, has been missing; null while both are there. */
@@ -77,10 +79,12 @@ export type MappingChanges = Partial<
     | 'submissions'
     | 'buildRequestId'
     | 'hasSlot'
+    | 'priority'
     | 'retriesReported'
     | 'reruns'
     | 'cancels'
     | 'takenUntil'
+    | 'reclaimAt'
     | 'nextCheckAt'
     | 'absentSince'
     | 'attempts'

@@ -49,7 +49,7 @@ export interface TaskStatus {
   readonly runs: readonly TaskRun[];
 }
 
-/** The immutable part of a task that the bridge needs. `payload` is checked by admission. */
+/** The part of a task that never changes, but for its priority. `payload` is checked by admission. */
 export interface TaskDefinition {
   readonly taskQueueId: string;
   readonly schedulerId: string;

@@ -7,6 +7,8 @@ export type Action = {
   | { readonly do: 'recordIntent'; readonly runId: number; readonly state: 'refusing' | 'intended' }
   /** From `held` to `intended`, if no unclaimed request of the same collapse key is in the way. */
   | { readonly do: 'takeSlot' }
+  /** A task that waits for its turn has another priority (`priorityRank`) now. */
+  | { readonly do: 'notePriority'; readonly priority: number }
   /** Makes the build request. */
   | { readonly do: 'submit' }
   /** Records a request that was found. */

@@ -8,6 +8,7 @@ import { lastRun, priorityRank } from '../domain/task.ts';
 import { describeError, LegacyCiError } from '../errors.ts';
 import type { Clock, LegacyCi, MappingStore, Stored, TaskQueue } from '../ports.ts';
 import type { Action } from './actions.ts';
+import { reclaimDue, reclaimTime } from './claims.ts';
 import { externalIdOf, type Knowledge, readDefinition, refusalLog } from './observe.ts';
 import { resolutionName } from './outcome.ts';
 import { announceBuild, type UploadContext, type UploadTarget, uploadExplanation, uploadOutcome } from './upload.ts';
@@ -69,7 +70,8 @@ export class MappingMoved extends Error {
  */
 export async function perform(action: Action, pass: Pass, context: ApplyContext): Promise<Next> {
   const next = await performOne(action, pass, context);
-  if (action.do !== 'lookAgain') {
+  // What ends a pass has changed nothing: a look at a later time, or a held task whose turn has not come.
+  if (typeof next !== 'object') {
     const { mapping } = pass.knowledge;
     pass.trace.push({
       taskId: pass.taskId,
@@ -101,6 +103,9 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
   switch (action.do) {
     case 'takeSlot':
       return takeSlot(mapping, pass, context);
+    case 'notePriority':
+      await update(pass, context, { priority: action.priority });
+      return 'observe';
     case 'submit':
       return submit(mapping, pass, context);
     case 'adopt':
@@ -117,6 +122,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
       await update(pass, context, {
         runId: action.runId,
         takenUntil: action.takenUntil,
+        reclaimAt: null,
         retriesReported: action.retriesReported,
         resolution: null,
         ...(mapping.state === 'submitted' && action.takenUntil !== null ? { hasSlot: false } : {}),
@@ -308,7 +314,7 @@ async function claimRun(action: Extract<Action, { do: 'claimRun' }>, pass: Pass,
   pass.knowledge.task = { kind: 'present', value: status };
   await update(pass, context, {
     runId: action.runId,
-    takenUntil: status.runs.find(({ runId }) => runId === action.runId)?.takenUntil ?? null,
+    ...claimTimes(status.runs.find(({ runId }) => runId === action.runId)?.takenUntil ?? null, context),
     retriesReported: action.retriesReported,
     hasSlot: false,
   });
@@ -322,7 +328,16 @@ async function reclaim(runId: number, pass: Pass, context: ApplyContext): Promis
     const runs = task.value.runs.map((run: TaskRun) => (run.runId === runId ? { ...run, takenUntil } : run));
     pass.knowledge.task = { kind: 'present', value: { ...task.value, runs } };
   }
-  await update(pass, context, { takenUntil });
+  await update(pass, context, claimTimes(takenUntil, context));
+}
+
+/** What a mapping keeps of a claim that was just made or renewed. */
+function claimTimes(
+  takenUntil: number | null,
+  { clock, reclaimThresholdMs }: ApplyContext,
+): Pick<Mapping, 'takenUntil' | 'reclaimAt'> {
+  const reclaimAt = takenUntil === null ? null : reclaimTime(takenUntil, reclaimThresholdMs, clock.now());
+  return { takenUntil, reclaimAt };
 }
 
 /** Only a convenience for people: a failure is noted and nothing depends on it. */
@@ -379,7 +394,7 @@ async function uploadTarget(
 
 async function resolved(status: TaskStatus, resolution: string, pass: Pass, context: ApplyContext): Promise<Next> {
   pass.knowledge.task = { kind: 'present', value: status };
-  await update(pass, context, { takenUntil: null, resolution });
+  await update(pass, context, { takenUntil: null, reclaimAt: null, resolution });
   return 'observe';
 }
 
@@ -496,17 +511,18 @@ async function keepingAlive(pass: Pass, context: ApplyContext, work: () => Promi
 
 /** Resolves when stopped, or with what was thrown when the mapping is no longer ours. */
 async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Promise<MappingMoved | undefined> {
-  for (;;) {
-    await context.clock.sleep(context.timing.leaseMs / 3, signal);
+  for (let hasFailed = false; ; ) {
+    await context.clock.sleep(untilNextBeat(pass, context, hasFailed), signal);
     if (signal.aborted) {
       return undefined;
     }
     try {
+      hasFailed = true;
       await renew(pass, context);
-      const { takenUntil, runId } = mappingOf(pass);
-      if (takenUntil !== null && context.clock.now() >= takenUntil - context.reclaimThresholdMs) {
-        await reclaim(runId, pass, context);
+      if (context.clock.now() >= claimDue(pass, context)) {
+        await reclaim(mappingOf(pass).runId, pass, context);
       }
+      hasFailed = false;
     } catch (error) {
       if (error instanceof MappingMoved) {
         return error;
@@ -515,6 +531,24 @@ async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Pro
       context.log.warn({ taskId: pass.taskId, err: error }, 'claim not renewed during an upload');
     }
   }
+}
+
+const LEAST_BEAT_MS = 1000;
+const FAILED_BEAT_MS = 10_000;
+
+/** A claim that is shorter than the lease has to be renewed more often. */
+function untilNextBeat(pass: Pass, context: ApplyContext, hasFailed: boolean): number {
+  const least = hasFailed ? FAILED_BEAT_MS : LEAST_BEAT_MS;
+  const untilClaimDue = Math.max(least, claimDue(pass, context) - context.clock.now());
+  return Math.min(context.timing.leaseMs / 3, untilClaimDue);
+}
+
+/** When the claim is to be renewed; never, where there is none. */
+function claimDue(pass: Pass, { reclaimThresholdMs }: ApplyContext): number {
+  const mapping = mappingOf(pass);
+  return mapping.takenUntil === null
+    ? Number.POSITIVE_INFINITY
+    : reclaimDue(mapping, mapping.takenUntil, reclaimThresholdMs);
 }
 
 function mappingOf(pass: Pass): Mapping {

@@ -12,7 +12,8 @@
  *  any         absent, after the grace       complete, absent, none   closeMapping
  *  refusing    pending                       -                        claimRun
  *  refusing    running, ours                 -                        uploadExplanation, resolveRun malformed-payload
- *  held        pending | running, ours       -                        takeSlot (stays held while it is taken)
+ *  held        pending | running, ours       -                        notePriority, where it was changed;
+ *                                                                     takeSlot (stays held while it is taken)
  *  intended    pending | running, ours       not looked for: new      submit
  *  intended    any                           present                  adopt
  *  intended    pending | running, ours       absent                   submit, once a late answer is out of the question;
@@ -48,10 +49,11 @@ import type { RequestView } from '../domain/build.ts';
 import { lastBuild, retryCount } from '../domain/build.ts';
 import type { Mapping } from '../domain/mapping.ts';
 import type { TaskRun, TaskStatus } from '../domain/task.ts';
-import { lastRun } from '../domain/task.ts';
+import { lastRun, priorityRank } from '../domain/task.ts';
 import type { Resolution, Seen } from '../ports.ts';
 import type { Action } from './actions.ts';
 import type { Admission } from './admission.ts';
+import { reclaimDue } from './claims.ts';
 import { type ResultPolicy, resolutionOf, runResults } from './outcome.ts';
 
 /** What was seen. */
@@ -73,7 +75,7 @@ export interface Policy {
   readonly workerGroup: string;
   readonly workerId: string;
   readonly results: ResultPolicy;
-  /** Reclaim when `takenUntil` is nearer than this. */
+  /** Reclaim when `takenUntil` is nearer than this, and half of the claim is over. */
   readonly reclaimThresholdMs: number;
   /** How long a mapping with nothing to do may go unseen. */
   readonly recheckMs: number;
@@ -198,6 +200,11 @@ function decideMapped(facts: Facts, task: TaskStatus, admission: Admission | nul
         because: `build request ${request.value.buildRequestId} of this submission was found`,
       },
     ];
+  }
+  const priority = priorityRank(task.priority);
+  const isWanted = run.state === 'pending' || isOurs(run, policy);
+  if (mapping.state === 'held' && mapping.priority !== priority && isWanted) {
+    return [{ do: 'notePriority', priority, because: `its priority is ${task.priority} now` }];
   }
   switch (run.state) {
     case 'pending':
@@ -489,7 +496,10 @@ function unreadable(facts: Facts, because: string): readonly Action[] {
 
 /** Reclaims when the claim is near its end. Without a fresh reading the mapping's own `takenUntil` has to do. */
 function reclaimIfNear({ mapping, policy, now }: Facts, takenUntil = mapping.takenUntil): readonly Action[] {
-  if (takenUntil === null || now < takenUntil - policy.reclaimThresholdMs || now >= mapping.deadline) {
+  if (takenUntil === null || now >= mapping.deadline) {
+    return [];
+  }
+  if (now < reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs)) {
     return [];
   }
   return [{ do: 'reclaimRun', runId: mapping.runId, because: 'its claim is near its end' }];
@@ -500,7 +510,7 @@ function nextLook({ mapping, policy, now }: Facts, takenUntil = mapping.takenUnt
   const usual = now + policy.recheckMs;
   return takenUntil === null || now >= mapping.deadline
     ? usual
-    : Math.min(usual, Math.max(now, takenUntil - policy.reclaimThresholdMs));
+    : Math.min(usual, Math.max(now, reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs)));
 }
 
 function isOurs(run: TaskRun, policy: Policy): boolean {

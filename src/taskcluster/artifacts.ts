@@ -58,13 +58,22 @@ export async function putArtifact(
   }
 }
 
-/** Nothing but http(s) is redirected to: the URL comes from Buildbot, and people follow it. */
-function httpUrl(url: string): string {
-  const protocol = URL.canParse(url) ? new URL(url).protocol : '';
-  if (protocol !== 'http:' && protocol !== 'https:') {
+/** What a URI may hold neither as it is nor as an escape; brackets are for addresses only. */
+const NOT_OF_A_URI = /%(?![0-9a-f]{2})|[^\w\-.~:/?#@!$&'()*+,;=%]/gi;
+
+/**
+ * Nothing but http(s) is redirected to: the URL comes from Buildbot, and people follow it. It is escaped as the queue
+ * wants it, by RFC 3986: a URL with a blank or an umlaut, which every browser takes, is refused there.
+ */
+function httpUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.protocol !== 'http:' && url?.protocol !== 'https:') {
     throw new QueueError('queue-invalid', 'an artifact can only redirect to an http or https URL');
   }
-  return url;
+  const { protocol, username, password, host, pathname, search, hash } = url;
+  const user = username === '' && password === '' ? '' : `${username}:${password}@`;
+  const fragment = hash === '' ? '' : `#${hash.slice(1).replaceAll('#', '%23')}`;
+  return `${protocol}//${user}${host}${`${pathname}${search}${fragment}`.replace(NOT_OF_A_URI, encodeURIComponent)}`;
 }
 
 async function upload(

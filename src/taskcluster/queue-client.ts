@@ -119,6 +119,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   async function statusesInOneCall(taskIds: readonly string[]): Promise<ReadonlyMap<string, Seen<TaskStatus>>> {
     // Tasks that the queue does not know are left out of its answer.
     const found = new Map<string, Seen<TaskStatus>>(taskIds.map((taskId) => [taskId, { kind: 'absent' }]));
+    const nextToken = tokens();
     let continuationToken: string | undefined;
     do {
       const page = continuationToken === undefined ? { limit: BATCH } : { limit: BATCH, continuationToken };
@@ -130,7 +131,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       for (const entry of answer.statuses) {
         found.set(entry.taskId, await seen(async () => parseStatus(entry.status)));
       }
-      continuationToken = nextToken(answer.continuationToken, continuationToken);
+      continuationToken = nextToken(answer.continuationToken);
     } while (continuationToken !== undefined);
     return found;
   }
@@ -140,6 +141,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     list: (page: { limit: number; continuationToken?: string }) => Promise<unknown>,
     isWanted: (task: z.infer<typeof taskPageAnswer>['tasks'][number]) => boolean,
   ): AsyncGenerator<readonly string[]> {
+    const nextToken = tokens();
     let continuationToken: string | undefined;
     do {
       const page = continuationToken === undefined ? { limit: LIST_PAGE } : { limit: LIST_PAGE, continuationToken };
@@ -150,7 +152,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
         (a) => parse(taskPageAnswer, a, 'a list of tasks'),
       );
       yield answer.tasks.filter(isWanted).map(({ taskId }) => taskId);
-      continuationToken = nextToken(answer.continuationToken, continuationToken);
+      continuationToken = nextToken(answer.continuationToken);
     } while (continuationToken !== undefined);
   }
 
@@ -233,7 +235,17 @@ async function seen<T>(read: () => Promise<T>): Promise<Seen<T>> {
   }
 }
 
-/** The queue answers the first page to a token that it does not know: one that comes again would go on for ever. */
-function nextToken(answered: string | undefined, asked: string | undefined): string | undefined {
-  return answered === asked ? undefined : answered;
+/**
+ * The token to go on with; undefined where one comes again, and the pages would go on for ever: the queue answers the
+ * first page to a token that it does not know, and goes round among more entries of one millisecond than fit a page.
+ */
+function tokens(): (answered: string | undefined) => string | undefined {
+  const known = new Set<string>();
+  return (answered) => {
+    if (answered === undefined || known.has(answered)) {
+      return undefined;
+    }
+    known.add(answered);
+    return answered;
+  };
 }

@@ -48,7 +48,20 @@ declare module 'taskcluster-client' {
     expandScopes(payload: { scopes: string[] }): Promise<unknown>;
     currentScopes(): Promise<unknown>;
   }
+  interface TemporaryCredentialsOptions {
+    /** A name of their own; else they go by that of the client that issues them. */
+    readonly clientId?: string;
+    readonly start: Date;
+    readonly expiry: Date;
+    readonly scopes: readonly string[];
+    readonly credentials: { readonly clientId: string; readonly accessToken: string };
+  }
   const client: {
+    createTemporaryCredentials(options: TemporaryCredentialsOptions): {
+      clientId: string;
+      accessToken: string;
+      certificate: string;
+    };
     readonly Queue: new (options: ClientOptions) => Queue;
     readonly Auth: new (options: ClientOptions) => Auth;
   };

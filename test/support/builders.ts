@@ -105,6 +105,7 @@ export function aMapping(more: Partial<Mapping> = {}): Mapping {
     reruns: 0,
     cancels: 0,
     takenUntil: null,
+    reclaimAt: null,
     deadline: NOW + 60 * MINUTE,
     nextCheckAt: NOW - 1,
     absentSince: null,

@@ -2,6 +2,7 @@
 import type { TaskRun, TaskStatus } from '../../src/domain/task.ts';
 import type { Action } from '../../src/reflector/actions.ts';
 import type { Admission } from '../../src/reflector/admission.ts';
+import { reclaimTime } from '../../src/reflector/claims.ts';
 import { decide, type Observation } from '../../src/reflector/decide.ts';
 import { aMapping, aRequest, MINUTE, NOW, POLICY } from './builders.ts';
 
@@ -14,8 +15,15 @@ export interface World {
 
 const RETRIED = new Set(['worker-shutdown', 'intermittent-task', 'claim-expired']);
 
-/** Decides and carries out until there is nothing more to do, at most `maxSteps` times. */
-export function settle(start: Observation, maxSteps: number): World & { readonly isAtRest: boolean } {
+/**
+ * Decides and carries out until there is nothing more to do, at most `maxSteps` times.
+ * @param claimMs how long claims last, in this deployment
+ */
+export function settle(
+  start: Observation,
+  maxSteps: number,
+  claimMs = 20 * MINUTE,
+): World & { readonly isAtRest: boolean } {
   let world: World = { observation: start, admission: start.admission, done: [] };
   for (let step = 0; step < maxSteps; step += 1) {
     const actions = decide(world.observation, POLICY, NOW);
@@ -24,7 +32,7 @@ export function settle(start: Observation, maxSteps: number): World & { readonly
       return { ...world, isAtRest: true };
     }
     for (const action of active) {
-      const next = carryOut(world.observation, action, world.admission);
+      const next = carryOut(world.observation, action, world.admission, claimMs);
       world = { ...world, done: [...world.done, action], observation: next };
     }
   }
@@ -32,7 +40,9 @@ export function settle(start: Observation, maxSteps: number): World & { readonly
 }
 
 /** What the world looks like after an action. */
-function carryOut(seen: Observation, action: Action, admission: Admission | null): Observation {
+function carryOut(seen: Observation, action: Action, admission: Admission | null, claimMs: number): Observation {
+  const takenUntil = NOW + claimMs;
+  const claimed = { takenUntil, reclaimAt: reclaimTime(takenUntil, POLICY.reclaimThresholdMs, NOW) };
   const mapped = (changes: Partial<NonNullable<Observation['mapping']>>) =>
     seen.mapping === null ? seen : { ...seen, mapping: { ...seen.mapping, ...changes } };
   switch (action.do) {
@@ -51,6 +61,8 @@ function carryOut(seen: Observation, action: Action, admission: Admission | null
         admission,
         request: { kind: 'none' },
       };
+    case 'notePriority':
+      return mapped({ priority: action.priority });
     case 'submit':
       return {
         ...mapped({ state: 'submitted', buildRequestId: 17 }),
@@ -65,7 +77,6 @@ function carryOut(seen: Observation, action: Action, admission: Admission | null
     case 'follow':
       return mapped({ runId: action.runId, takenUntil: action.takenUntil, retriesReported: action.retriesReported });
     case 'claimRun': {
-      const takenUntil = NOW + 20 * MINUTE;
       const claim = {
         state: 'running',
         workerGroup: POLICY.workerGroup,
@@ -73,14 +84,12 @@ function carryOut(seen: Observation, action: Action, admission: Admission | null
         takenUntil,
       } as const;
       return {
-        ...mapped({ takenUntil, retriesReported: action.retriesReported }),
+        ...mapped({ ...claimed, retriesReported: action.retriesReported }),
         task: withRun(seen.task, action.runId, claim),
       };
     }
-    case 'reclaimRun': {
-      const takenUntil = NOW + 20 * MINUTE;
-      return { ...mapped({ takenUntil }), task: withRun(seen.task, action.runId, { takenUntil }) };
-    }
+    case 'reclaimRun':
+      return { ...mapped(claimed), task: withRun(seen.task, action.runId, { takenUntil }) };
     case 'resolveRun': {
       const { resolution } = action;
       const reasonResolved = resolution.state === 'exception' ? resolution.reason : resolution.state;

@@ -14,6 +14,8 @@ export interface ManualClock extends Clock {
   /** UTC milliseconds. */
   set(time: number): void;
   advance(ms: number): void;
+  /** How many sleep. */
+  sleepers(): number;
 }
 
 export function createManualClock(start: number): ManualClock {
@@ -30,6 +32,7 @@ export function createManualClock(start: number): ManualClock {
     now: () => now,
     set,
     advance: (ms) => set(now + ms),
+    sleepers: () => sleepers.size,
     sleep: (ms, signal) =>
       new Promise((wake) => {
         sleepers.add({ until: now + ms, wake });
@@ -42,8 +45,24 @@ type Method = (...args: readonly unknown[]) => Promise<unknown>;
 type ClientClass = new (options: object) => Readonly<Record<string, Method>>;
 
 interface ClientModule {
-  readonly default: { readonly Queue: ClientClass; readonly Auth: ClientClass };
+  readonly default: {
+    readonly Queue: ClientClass;
+    readonly Auth: ClientClass;
+    createClient(reference: object, name: string): ClientClass;
+  };
 }
+
+/** Methods that a queue has as of version 106, and the client library does not. */
+const LATER = {
+  ...{ serviceName: 'queue', apiVersion: 'v1' },
+  entries: [
+    ['changeTaskPriority', '/task/<taskId>/priority', 'taskId'],
+    ['changeTaskGroupPriority', '/task-group/<taskGroupId>/priority', 'taskGroupId'],
+  ].map(([name, route, arg]) => ({
+    ...{ type: 'function', method: 'post', name, route, args: [arg], query: [] },
+    input: 'v1/change-task-priority-request.json#',
+  })),
+};
 
 export interface Credentials {
   readonly clientId: string;
@@ -63,6 +82,8 @@ export interface QueueFixture {
   readonly clock: ManualClock;
   readonly faults: Faults;
   readonly messages: QueueMessage[];
+  /** While it is down nothing can be published. */
+  readonly pulse: { isDown: boolean };
   /** Messages as `task-pending <taskId> <runId>`, for short. */
   brief(): string[];
   /** Calls through the real client, which does not retry. `credentials`: undefined for root, null for none. */
@@ -105,7 +126,13 @@ export async function startQueue(
   const clock = createManualClock(options.at ?? Date.parse('2026-11-23T21:00:00.000Z'));
   const faults = createFaults();
   const messages: QueueMessage[] = [];
-  const publish = (message: QueueMessage) => void messages.push(message);
+  const pulse = { isDown: false };
+  const publish = (message: QueueMessage) => {
+    if (pulse.isDown) {
+      throw new Error('Pulse is down');
+    }
+    messages.push(message);
+  };
   const emulator = createQueueEmulator({ clients: [ROOT_CLIENT], ...options, clock, faults, publish });
   await emulator.start();
 
@@ -114,7 +141,9 @@ export async function startQueue(
     args: readonly unknown[],
     credentials: Credentials | null = ROOT_CLIENT,
   ): Promise<CallResult> {
-    const queue = new client.Queue({ rootUrl: emulator.rootUrl, credentials: credentials ?? {}, retries: 0 });
+    const isLater = LATER.entries.some(({ name }) => name === method);
+    const Client = isLater ? client.createClient(LATER, 'Queue') : client.Queue;
+    const queue = new Client({ rootUrl: emulator.rootUrl, credentials: credentials ?? {}, retries: 0 });
     try {
       return { ok: true, answer: await queue[method]?.(...args) };
     } catch (error) {
@@ -126,6 +155,7 @@ export async function startQueue(
     clock,
     faults,
     messages,
+    pulse,
     brief: () =>
       messages.map(({ exchange, routingKey }) => {
         const [, taskId, runId] = routingKey.split('.');

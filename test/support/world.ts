@@ -79,7 +79,8 @@ export const BRIDGE_SCOPES = [
 export const BRIDGE = { clientId: 'bridge', accessToken: 'bridge-access-token-for-tests', scopes: BRIDGE_SCOPES };
 export const EXCHANGES = [
   ...['task-defined', 'task-pending', 'task-running', 'task-completed', 'task-failed', 'task-exception'],
-  ...['task-group-resolved', 'artifact-created'],
+  ...['task-group-resolved', 'task-group-sealed', 'artifact-created'],
+  ...['task-priority-changed', 'task-group-priority-changed'],
 ].map((name) => `exchange/taskcluster-queue/v1/${name}`);
 
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
@@ -96,6 +97,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     faults,
     claimTimeoutMs: options.claimTimeoutMs ?? 20 * 60_000,
     deadlineDelayMs: 500,
+    resolutionDelayMs: 500,
     publish: pulse.publish,
   });
   await queue.start();

@@ -204,6 +204,10 @@ describe('the upload', () => {
 
 describe('what has no content of its own', () => {
   const page = { name: 'public/logs/live.log', contentType: 'text/html' } as const;
+  const reference = (url: string) => ({
+    ...{ storageType: 'reference', contentType: 'text/html', url },
+    expires: new Date(expires).toJSON(),
+  });
 
   it('redirects to a page, later to another, and is a link in the end', async () => {
     await queue.putArtifact(taskId, 0, { ...page, kind: 'redirect', url: 'http://buildbot/#/builders/1', expires });
@@ -224,6 +228,28 @@ describe('what has no content of its own', () => {
       expect(stored(page.name)).toBeUndefined();
     },
   );
+
+  it.each([
+    ['http://buildbot/a log?q=a b#/x y', 'http://buildbot/a%20log?q=a%20b#/x%20y'],
+    ['http://büild.example/übersicht', 'http://xn--bild-0ra.example/%C3%BCbersicht'],
+    ['http://u:p@[::1]:80/a|b[1]?{x}#/^`#', 'http://u:p@[::1]/a%7Cb%5B1%5D?%7Bx%7D#/%5E%60%23'],
+    ['http://buildbot/100%/%41', 'http://buildbot/100%25/%41'],
+    ['http://buildbot?#', 'http://buildbot/'],
+  ])('redirects to %p as the queue takes it', async (url, expected) => {
+    // Seen on a real 106: whatever is not of RFC 3986 is refused with 400.
+    expect(await fixture.call('createArtifact', [taskId, 0, 'x', reference(url)])).toMatchObject(
+      url.includes('?#') ? { ok: true } : { status: 400, code: 'InputValidationError' },
+    );
+    await queue.putArtifact(taskId, 0, { ...page, kind: 'redirect', url, expires });
+    expect(stored(page.name)).toMatchObject({ details: { url: expected } });
+  });
+
+  it('leaves it to the bridge which schemes are redirected to', async () => {
+    // Seen on a real 106.
+    for (const url of ['ftp://host/x', 'javascript:alert(1)']) {
+      expect(await fixture.call('createArtifact', [taskId, 0, url, reference(url)])).toMatchObject({ ok: true });
+    }
+  });
 
   it('says why there is nothing', async () => {
     const error = { reason: 'file-missing-on-worker', message: 'the log could not be read' };

@@ -7,9 +7,11 @@ import type { TaskRun, TaskStatus } from '../../src/domain/task.ts';
 import { QueueError } from '../../src/errors.ts';
 import type { Seen } from '../../src/ports.ts';
 import type { Action } from '../../src/reflector/actions.ts';
+import { reclaimTime } from '../../src/reflector/claims.ts';
 import { decide, type Observation } from '../../src/reflector/decide.ts';
 import { aBuild, aMapping, aRequest, aTask, MINUTE, NOW, ours, POLICY } from '../support/builders.ts';
 import { settle } from '../support/model.ts';
+
 import { ADMITTED, REFUSED } from './decide.cases.ts';
 
 const REASONS = [
@@ -87,8 +89,10 @@ const mapping: fc.Arbitrary<Mapping> = fc
     retriesReported: fc.integer({ min: 0, max: 3 }),
     reruns: fc.integer({ min: 0, max: 6 }),
     cancels: fc.integer({ min: 0, max: 11 }),
+    priority: fc.constantFrom(0, 2, 6),
     attempts: fc.integer({ min: 0, max: 6 }),
     takenUntil: fc.option(minutes(-5, 20)),
+    reclaimAt: fc.option(minutes(-5, 20)),
     absentSince: fc.option(minutes(-5, 0)),
     nextCheckAt: minutes(-2, 2),
     deadline: minutes(-30, 90),
@@ -204,6 +208,47 @@ describe('decide, for anything that can be seen', () => {
         expect({ isAtRest: end.isAtRest, done: names(end.done) }).toMatchObject({ isAtRest: true });
       }),
       { numRuns: 5000 },
+    );
+  });
+
+  it('comes to rest with claims of any length, and reclaims a run once at most', () => {
+    fc.assert(
+      fc.property(observation, fc.integer({ min: -5 * MINUTE, max: 60 * MINUTE }), (o, claimMs) => {
+        const end = settle(o, 24, claimMs);
+        const reclaimed = end.done.flatMap((action) => (action.do === 'reclaimRun' ? [action.runId] : []));
+        expect({ isAtRest: end.isAtRest, reclaimed }).toEqual({ isAtRest: true, reclaimed: [...new Set(reclaimed)] });
+      }),
+      { numRuns: 5000 },
+    );
+  });
+
+  it('looks again at a claim before it runs out, and then reclaims it', () => {
+    const claims = fc.integer({ min: 2000, max: 60 * MINUTE });
+    fc.assert(
+      fc.property(claims, fc.integer({ min: 0, max: 999 }), (claimMs, part) => {
+        const takenUntil = NOW + claimMs;
+        const reclaimAt = reclaimTime(takenUntil, POLICY.reclaimThresholdMs, NOW);
+        expect(reclaimAt).toBeGreaterThan(NOW);
+        expect(reclaimAt).toBeLessThan(takenUntil);
+        const building = aRequest({ state: 'building', builds: [aBuild(undefined)] });
+        const at = (now: number) =>
+          decide(
+            {
+              mapping: aMapping({ takenUntil, reclaimAt }),
+              task: { kind: 'present', value: aTask([ours(takenUntil)], { deadline: NOW + 90 * MINUTE }) },
+              request: { kind: 'present', value: building },
+              admission: null,
+            },
+            POLICY,
+            now,
+          );
+        expect(at(NOW)).toEqual([expect.objectContaining({ do: 'lookAgain' })]);
+        const now = NOW + Math.floor((claimMs * part) / 1000);
+        const [action] = at(now);
+        expect(action?.do).toBe(now >= reclaimAt ? 'reclaimRun' : 'lookAgain');
+        expect(action?.do === 'lookAgain' && action.at > reclaimAt).toBe(false);
+      }),
+      { numRuns: 2000 },
     );
   });
 

@@ -121,6 +121,11 @@ describe('an answer', () => {
     });
   });
 
+  it('may have a priority of old, which is the lowest', async () => {
+    answer = () => ({ body: { status: { ...statusOf('t'), priority: 'normal' } } });
+    expect(await clientOf(server.url).status('t')).toMatchObject({ value: { priority: 'lowest' } });
+  });
+
   it('may have reasons that nobody has heard of', async () => {
     const news = { state: 'exception', reasonCreated: 'whim', reasonResolved: 'moonphase' };
     answer = () => ({ body: { status: statusOf('t', [run(news)]) } });

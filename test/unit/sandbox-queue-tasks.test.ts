@@ -42,8 +42,8 @@ describe('creating a task', () => {
   });
 
   it('takes the same definition again and announces it again', async () => {
-    const taskId = await create({ priority: 'normal' });
-    await create({ priority: 'normal' }, taskId);
+    const taskId = await create({ priority: 'low' });
+    await create({ priority: 'low' }, taskId);
     expect(queue.brief()).toEqual([
       ...[`task-defined ${taskId} _`, `task-pending ${taskId} 0`],
       ...[`task-defined ${taskId} _`, `task-pending ${taskId} 0`],
@@ -258,19 +258,13 @@ describe('lists', () => {
     expect(await readPages('listClaimedTasks', 2)).toEqual([ids.slice(0, 2), ids.slice(2, 3)]);
   });
 
-  it('go on showing the claim of a cancelled run until it would have run out', async () => {
-    const taskId = await create();
-    await queue.ok('claimTask', taskId, 0, worker);
-    await queue.ok('cancelTask', taskId);
-    expect(await readPages('listClaimedTasks', 2)).toEqual([[taskId]]);
-    await tickAfter(20 * MINUTE);
-    expect(await readPages('listClaimedTasks', 2)).toEqual([[]]);
-  });
-
   it('answer many statuses and tasks at once, without those that do not exist', async () => {
     const [a, b, missing] = [await create(), await create(), newTaskId()];
-    const statuses = await queue.ok('statuses', { taskIds: [b, missing, a] });
-    expect(statuses).toEqual({ statuses: [b, a].map((taskId) => ({ taskId, status: statusOf(taskId) })) });
+    // Seen on a real 106: each once, not in the order of the request, and none for none.
+    const statuses = await queue.ok('statuses', { taskIds: [b, missing, a, b] });
+    expect(statuses).toEqual({ statuses: [a, b].map((taskId) => ({ taskId, status: statusOf(taskId) })) });
+    expect(await queue.ok('statuses', { taskIds: [] })).toEqual({ statuses: [] });
+    expect(await queue.ok('statuses', {})).toEqual({ statuses: [] });
     const first = await queue.ok('tasks', { taskIds: [a, b] }, { limit: 1 });
     expect(first).toMatchObject({ tasks: [{ taskId: a, task: { taskQueueId: 'buildbot/bridge' } }] });
     expect(first).toHaveProperty('continuationToken');

@@ -43,7 +43,8 @@ const ROOT = { clientId: 'sandbox/root', accessToken: 'sandbox-root-access-token
 const BRIDGE = { clientId: 'sandbox/bridge', accessToken: 'sandbox-bridge-access-token', scopes: ['*'] };
 const EXCHANGES = [
   ...['task-defined', 'task-pending', 'task-running', 'task-completed', 'task-failed', 'task-exception'],
-  ...['task-group-resolved', 'artifact-created'],
+  ...['task-group-resolved', 'task-group-sealed', 'artifact-created'],
+  ...['task-priority-changed', 'task-group-priority-changed'],
 ];
 const PREFIX = 'exchange/taskcluster-queue/v1';
 
@@ -63,6 +64,7 @@ export async function startSandbox(real: string | undefined): Promise<Sandbox> {
     clients: [ROOT, BRIDGE],
     faults: createFaults(),
     deadlineDelayMs: 1000,
+    resolutionDelayMs: 500,
     publish,
   });
   await queue.start();

@@ -1,9 +1,10 @@
-/** Who calls, and what they may do: Hawk signatures, temporary credentials of tasks, scopes. */
-import { createHmac, randomBytes } from 'node:crypto';
+/** Who calls, and what they may do: Hawk signatures, temporary credentials, scopes. */
+import { randomBytes } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import * as hawk from 'hawk';
+import taskcluster from 'taskcluster-client';
 import { removeGivenScopes, satisfiesExpression } from 'taskcluster-lib-scopes';
-import { z } from 'zod';
+import { checkCertificate, type Ext, parseExt } from './certificates.ts';
 import { ApiError } from './errors.ts';
 import type { ScopeTemplate } from './reference.ts';
 import type { Roles, ScopeParams } from './scopes.ts';
@@ -40,64 +41,49 @@ export interface Auth {
   setScopes(clientId: string, scopes: readonly string[]): void;
 }
 
-const extSchema = z.object({ authorizedScopes: z.array(z.string()).optional() });
+/** The queue's own client, which issues the credentials of claims. */
+const QUEUE_CLIENT = 'static/taskcluster/queue';
 
-/** Scopes that a request limits itself to, from Hawk's `ext`. */
-function authorizedScopes(ext: string | undefined): readonly string[] | undefined {
-  if (!ext) {
-    return undefined;
-  }
-  return extSchema.parse(JSON.parse(Buffer.from(ext, 'base64').toString('utf8'))).authorizedScopes;
+/** Hawk's `ext`, of the header or of a signed URL. */
+function extOf(request: IncomingMessage): string | undefined {
+  const [, bewit] = /[?&]bewit=([^&]*)/.exec(request.url ?? '') ?? [];
+  return bewit === undefined
+    ? /ext="([^"]*)"/.exec(request.headers.authorization ?? '')?.[1]
+    : Buffer.from(bewit, 'base64url').toString('utf8').split('\\')[3];
 }
 
-const TASK_CLIENT = /^task-client\/([\w-]{22})\/(\d+)\/on\/.*\/until\/(\d+)$/;
-
-/**
- * @param options.taskScopes the scopes of a task, for its temporary credentials
- * @param options.now UTC milliseconds, to tell when temporary credentials are over
- */
+/** @param options.now UTC milliseconds, to tell when temporary credentials are over */
 export function createAuth(options: {
   readonly clients: readonly Client[];
   readonly roles: Roles;
+  /** Those of a task, for its temporary credentials. */
   taskScopes(taskId: string): readonly string[];
   now(): number;
 }): Auth {
-  const clients = new Map(options.clients.map((client) => [client.clientId, client]));
-  const secret = randomBytes(32);
-
-  const tokenOf = (clientId: string) => createHmac('sha256', secret).update(clientId).digest('base64url');
+  const own: Client = { clientId: QUEUE_CLIENT, accessToken: randomBytes(32).toString('base64url'), scopes: ['*'] };
+  const clients = new Map([own, ...options.clients].map((client) => [client.clientId, client]));
   const expand = (scopes: readonly string[]) => expandScopes(scopes, options.roles);
 
-  /** Task clients are not stored: all there is to know is in their id, and the token is derived from it. */
-  function taskClient(clientId: string): Client | undefined {
-    const [, taskId, runId, until] = TASK_CLIENT.exec(clientId) ?? [];
-    if (taskId === undefined || Number(until) < options.now()) {
-      return undefined;
-    }
-    const own = ['reclaim-task', 'resolve-task', 'create-artifact'].map((verb) => `queue:${verb}:${taskId}/${runId}`);
-    return { clientId, accessToken: tokenOf(clientId), scopes: [...own, ...options.taskScopes(taskId)] };
-  }
-
-  const find = (clientId: string) => clients.get(clientId) ?? taskClient(clientId);
-
-  async function lookup(clientId: string) {
-    const client = find(clientId);
+  /** Throws, in words for the caller, where the credentials are no good. */
+  function load(clientId: string, ext: Ext): { readonly accessToken: string; readonly scopes: string[] } {
+    const { certificate, authorizedScopes } = ext;
+    const issuerId = certificate?.issuer ?? clientId;
+    const client = clients.get(issuerId);
     if (!client) {
-      throw new Error('No such clientId');
+      throw new Error(`Client with clientId '${issuerId}' not found`);
     }
-    return { key: client.accessToken, algorithm: 'sha256' as const };
-  }
-
-  function scopesOf(client: Client, ext: string | undefined): Caller {
-    const scopes = expand([...client.scopes, `assume:client-id:${client.clientId}`, 'assume:anonymous']);
-    const limited = authorizedScopes(ext);
-    if (!limited) {
-      return { kind: 'known', clientId: client.clientId, scopes };
+    const issuer = { ...client, scopes: expand([...client.scopes, `assume:client-id:${issuerId}`]) };
+    const accessToken = certificate
+      ? checkCertificate(certificate, clientId, issuer, options.now())
+      : client.accessToken;
+    const scopes = expand([...(certificate?.scopes ?? issuer.scopes), 'assume:anonymous']);
+    if (!authorizedScopes) {
+      return { accessToken, scopes };
     }
-    if (!satisfiesExpression(scopes, { AllOf: [...limited] })) {
-      return { kind: 'refused', why: 'ext.authorizedScopes oversteps your scopes' };
+    if (!satisfiesExpression(scopes, { AllOf: [...authorizedScopes] })) {
+      throw new Error('Supplied credentials do not satisfy authorizedScopes');
     }
-    return { kind: 'known', clientId: client.clientId, scopes: expand([...limited, 'assume:anonymous']) };
+    return { accessToken, scopes: expand([...authorizedScopes, 'assume:anonymous']) };
   }
 
   return {
@@ -107,23 +93,30 @@ export function createAuth(options: {
       if (request.headers.authorization === undefined && !hasBewit) {
         return { kind: 'known', scopes: expand(['assume:anonymous']) };
       }
+      let caller: Caller = { kind: 'refused', why: 'Unauthorized' };
+      const lookup = async (clientId: string) => {
+        const { accessToken, scopes } = load(clientId, parseExt(extOf(request)));
+        caller = { kind: 'known', clientId, scopes };
+        return { key: accessToken, algorithm: 'sha256' as const };
+      };
       try {
-        const { artifacts, attributes } = hasBewit
-          ? await hawk.server.authenticateBewit(request, lookup)
-          : await hawk.server.authenticate(request, lookup);
-        // Hawk calls them attributes in a signed URL, artifacts in a header.
-        const { id = '', ext } = artifacts ?? attributes ?? {};
-        const client = find(id);
-        return client ? scopesOf(client, ext) : { kind: 'refused', why: 'No such clientId' };
+        await (hasBewit ? hawk.server.authenticateBewit(request, lookup) : hawk.server.authenticate(request, lookup));
+        return caller;
       } catch (error) {
-        return { kind: 'refused', why: error instanceof Error ? error.message : String(error) };
+        const text = error instanceof Error ? error.message : String(error);
+        const isHawks = error instanceof Error && 'isBoom' in error;
+        return { kind: 'refused', why: isHawks ? `Unauthorized: ${text}` : text };
       }
     },
     taskCredentials({ taskId, runId, workerGroup, workerId, takenUntil }) {
-      const clientId = `task-client/${taskId}/${runId}/on/${workerGroup}/${workerId}/until/${takenUntil}`;
-      // Clients send the certificate along unread; the emulator needs no more than the id.
-      const certificate = JSON.stringify({ version: 1, expiry: takenUntil, issuer: 'queue' });
-      return { clientId, accessToken: tokenOf(clientId), certificate };
+      const verbs = ['reclaim-task', 'resolve-task', 'create-artifact'];
+      return taskcluster.createTemporaryCredentials({
+        clientId: `task-client/${taskId}/${runId}/on/${workerGroup}/${workerId}/until/${takenUntil / 1000}`,
+        start: new Date(options.now()),
+        expiry: new Date(takenUntil),
+        scopes: [...verbs.map((verb) => `queue:${verb}:${taskId}/${runId}`), ...options.taskScopes(taskId)],
+        credentials: { clientId: own.clientId, accessToken: own.accessToken },
+      });
     },
     setScopes(clientId, scopes) {
       const client = clients.get(clientId);
@@ -147,7 +140,15 @@ export function authorize(caller: Caller, template: ScopeTemplate, params: Scope
   if (satisfiesExpression(caller.scopes, required)) {
     return;
   }
+  // Of a caller without credentials it is not said what is missing.
   const show = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value, null, 2));
+  if (caller.clientId === undefined) {
+    throw new ApiError(
+      'InsufficientScopes',
+      `This request requires Taskcluster credentials that satisfy the following scope expression:\n\n` +
+        `\`\`\`\n${show(required)}\n\`\`\``,
+    );
+  }
   throw new ApiError(
     'InsufficientScopes',
     `Client ID ${caller.clientId} does not have sufficient scopes and is missing the following scopes:\n\n` +

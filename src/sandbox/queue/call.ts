@@ -3,7 +3,6 @@ import type { FastifyReply } from 'fastify';
 import type { ArtifactStore } from './artifacts.ts';
 import type { Auth } from './auth.ts';
 import type { BlobStore } from './blobs.ts';
-import { ApiError } from './errors.ts';
 import type { ScopeParams } from './scopes.ts';
 import type { QueueState } from './state.ts';
 
@@ -29,7 +28,7 @@ export interface Call {
   authorize(params: ScopeParams): void;
 }
 
-/** Answers the body, or the reply that was sent. */
+/** Answers the body, or the reply that was sent; at once, so that its messages are told from those of other calls. */
 export type Handler = (call: Call) => unknown;
 export type Handlers = Readonly<Record<string, Handler>>;
 
@@ -54,29 +53,4 @@ export function param(call: Call, name: string): string {
 /** The run that the URL names. */
 export function runIdOf(call: Call): number {
   return Number(param(call, 'runId'));
-}
-
-const MAX_PAGE = 1000;
-
-/**
- * One page of a list. Tokens are offsets, as the real queue's are: what is added or removed between two calls may be
- * seen twice or not at all.
- * @throws ApiError `InvalidRequestArguments`
- */
-export function page<T>(
-  call: Call,
-  items: readonly T[],
-): { items: readonly T[]; next: { continuationToken?: string } } {
-  const { continuationToken, limit = String(MAX_PAGE) } = call.query;
-  const offset = continuationToken === undefined ? 0 : Number(Buffer.from(continuationToken, 'base64url').toString());
-  const size = Math.min(Number(limit), MAX_PAGE);
-  if (!Number.isInteger(offset) || !Number.isInteger(size) || size < 1) {
-    throw new ApiError('InvalidRequestArguments', 'Invalid URL query-string options: `continuationToken` or `limit`.');
-  }
-  const end = offset + size;
-  const isLast = end >= items.length;
-  return {
-    items: items.slice(offset, end),
-    next: isLast ? {} : { continuationToken: Buffer.from(String(end)).toString('base64url') },
-  };
 }

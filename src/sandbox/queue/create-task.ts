@@ -1,9 +1,9 @@
 /** New tasks, their groups and their dependencies. */
 import { isDeepStrictEqual } from 'node:util';
 import { ApiError } from './errors.ts';
-import { groupResolvedMessage, taskMessage } from './messages.ts';
+import { groupMessage, taskMessage } from './messages.ts';
 import type { QueueState, Task } from './state.ts';
-import { deadlineOf, stateOf } from './state.ts';
+import { deadlineOf, describeGroup, removeClaims, stateOf } from './state.ts';
 import type { TaskDefinition } from './task-input.ts';
 import { checkDefinition } from './task-input.ts';
 
@@ -82,9 +82,8 @@ function addFirstRun(task: Task, now: number): void {
   }
 }
 
-/** Announces the last run, which is pending. A task that is pending again is in the list of claims no more. */
+/** Announces the last run, which is pending. */
 export function announcePending(state: QueueState, task: Task): void {
-  state.claims.delete(task.taskId);
   state.outbox.push(taskMessage('task-pending', task, { runId: task.runs.length - 1 }));
 }
 
@@ -115,6 +114,13 @@ export function createTask(state: QueueState, taskId: string, definition: TaskDe
   if (stateOf(task) === 'pending' && task.runs.length === 1) {
     announcePending(state, task);
   }
+  if (state.groups.get(definition.taskGroupId)?.sealed !== undefined) {
+    // As the real queue has it: the call is refused, and the task is made all the same.
+    throw new ApiError(
+      'RequestConflict',
+      `Task group \`${definition.taskGroupId}\` is sealed and does not accept new tasks.`,
+    );
+  }
   return task;
 }
 
@@ -132,8 +138,17 @@ export function scheduleTask(state: QueueState, task: Task, now: number): void {
   }
 }
 
+/**
+ * Has what follows from a task's resolution seen to, a little later; the calls that resolve tasks do not wait for it.
+ * @param runId the run whose claims nobody has to watch any more
+ */
+export function noteResolution(state: QueueState, task: Task, runId: number, now: number): void {
+  removeClaims(state, (claim) => claim.taskId === task.taskId && claim.runId === runId);
+  state.resolutions.push({ taskId: task.taskId, at: now + state.resolutionDelayMs });
+}
+
 /** What follows from a task's resolution: tasks that waited for it are released, its group may be resolved. */
-export function afterResolution(state: QueueState, task: Task, now: number): void {
+export function followResolution(state: QueueState, task: Task, now: number): void {
   task.wasEverResolved = true;
   for (const id of state.dependents.get(task.taskId) ?? []) {
     const dependent = state.tasks.get(id);
@@ -147,6 +162,6 @@ export function afterResolution(state: QueueState, task: Task, now: number): voi
   }
   const group = state.groups.get(task.definition.taskGroupId);
   if (group && [...group.taskIds].every((id) => state.tasks.get(id)?.wasEverResolved ?? true)) {
-    state.outbox.push(groupResolvedMessage(group));
+    state.outbox.push(groupMessage('task-group-resolved', group, describeGroup(group)));
   }
 }

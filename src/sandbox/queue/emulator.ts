@@ -7,7 +7,7 @@ import { type FastifyInstance, fastify } from 'fastify';
 import { systemClock } from '../../clock.ts';
 import type { Clock } from '../../ports.ts';
 import type { Faults } from '../faults.ts';
-import { registerService } from './api.ts';
+import { type ApiOptions, registerService } from './api.ts';
 import { createArtifactStore, type StoredArtifact } from './artifacts.ts';
 import { type Client, createAuth } from './auth.ts';
 import { createBlobStore } from './blobs.ts';
@@ -15,9 +15,10 @@ import type { Context } from './call.ts';
 import { registerHttpFaults } from './http-faults.ts';
 import type { QueueMessage } from './messages.ts';
 import { createPublisher } from './publisher.ts';
-import { resolveAllDue } from './resolvers.ts';
+import { followResolutions, resolveAllDue } from './resolvers.ts';
 import { artifactHandlers } from './routes-artifacts.ts';
 import { authHandlers } from './routes-auth.ts';
+import { groupHandlers } from './routes-groups.ts';
 import { registerBucket } from './routes-s3.ts';
 import { taskHandlers } from './routes-tasks.ts';
 import { workerHandlers } from './routes-worker.ts';
@@ -38,8 +39,12 @@ export interface QueueEmulatorOptions {
   readonly claimTimeoutMs?: number;
   /** How long after its deadline a task is resolved. */
   readonly deadlineDelayMs?: number;
+  /** How long after a task's resolution tasks that wait for it are released, and its group is announced: 5 s or less. */
+  readonly resolutionDelayMs?: number;
   /** How often `tick` runs by itself; 0: never. Without it: often if the clock is the machine's, else never. */
   readonly tickIntervalMs?: number;
+  /** How long a call waits for each message that `publish` fails to carry. */
+  readonly pulseDelayMs?: number;
 }
 
 /** An artifact for tests to look at. */
@@ -76,11 +81,12 @@ export interface QueueEmulator {
 const CLAIM_TIMEOUT_MS = 20 * 60_000;
 const DEADLINE_DELAY_MS = 60_000;
 const TICK_INTERVAL_MS = 250;
+const PULSE_DELAY_MS = 30_000;
 const DEFAULT_ROLES: Roles = { anonymous: ['queue:get-artifact:public/*', 'queue:list-artifacts:*'] };
 
 function createContext(options: QueueEmulatorOptions, rootUrl: () => string): Context {
-  const { claimTimeoutMs = CLAIM_TIMEOUT_MS, deadlineDelayMs = DEADLINE_DELAY_MS } = options;
-  const state = createState({ claimTimeoutMs, deadlineDelayMs });
+  const { claimTimeoutMs = CLAIM_TIMEOUT_MS, deadlineDelayMs = DEADLINE_DELAY_MS, resolutionDelayMs = 0 } = options;
+  const state = createState({ claimTimeoutMs, deadlineDelayMs, resolutionDelayMs });
   const auth = createAuth({
     clients: options.clients,
     roles: options.roles ?? DEFAULT_ROLES,
@@ -113,19 +119,20 @@ function createTasksView({ state, artifacts, blobs }: Context): QueueEmulator['t
 function createServer(
   options: QueueEmulatorOptions,
   context: Context,
-  afterCall: () => Promise<void>,
+  afterCall: ApiOptions['afterCall'],
   stopping: AbortSignal,
 ): FastifyInstance {
   const { clock, faults } = options;
   const app = fastify({ forceCloseConnections: true, routerOptions: { maxParamLength: 2048 } });
+  app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'Not found' }));
   registerHttpFaults(app, { faults, clock, stopping });
   app.register(async (api) => {
     api.removeAllContentTypeParsers();
     api.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
     const apiOptions = { context, now: () => clock.now(), afterCall };
     const alive = { ping: () => ({ alive: true, uptime: process.uptime() }) };
-    const handlers = { ...alive, ...taskHandlers(context), ...workerHandlers(context), ...artifactHandlers(context) };
-    registerService(api, 'Queue', handlers, apiOptions);
+    const handlers = { ...taskHandlers(context), ...groupHandlers(context), ...workerHandlers(context) };
+    registerService(api, 'Queue', { ...alive, ...handlers, ...artifactHandlers(context) }, apiOptions);
     registerService(api, 'Auth', { ...alive, ...authHandlers(context) }, apiOptions);
   });
   app.register(async (bucket) => registerBucket(bucket, context.blobs, clock));
@@ -144,7 +151,19 @@ export function createQueueEmulator(options: QueueEmulatorOptions): QueueEmulato
   const context = createContext(options, () => rootUrl);
   const publisher = createPublisher(options);
   const flush = () => publisher.flush(context.state.outbox);
-  const app = createServer(options, context, flush, stopping.signal);
+  const app = createServer(options, context, afterCall, stopping.signal);
+
+  async function afterCall(): Promise<readonly QueueMessage[]> {
+    const lost = await flush();
+    // Nobody waits for these, nor for their messages, except that without a delay tests see them at once.
+    followResolutions(context.state, clock.now());
+    await flush();
+    const wait = lost.length * (options.pulseDelayMs ?? PULSE_DELAY_MS);
+    if (wait > 0) {
+      await clock.sleep(wait, stopping.signal);
+    }
+    return lost;
+  }
 
   function tick(): void {
     resolveAllDue(context.state, clock.now());
@@ -171,7 +190,9 @@ export function createQueueEmulator(options: QueueEmulatorOptions): QueueEmulato
       await context.blobs.close();
     },
     tick,
-    published: flush,
+    async published() {
+      await flush();
+    },
     tasks: createTasksView(context),
     setScopes: (clientId, scopes) => context.auth.setScopes(clientId, scopes),
   };

@@ -2,6 +2,7 @@
 
 /** The queue's error codes with their HTTP status. */
 export const STATUS_CODES = {
+  MalformedPayload: 400,
   InputError: 400,
   InputValidationError: 400,
   InvalidRequestArguments: 400,

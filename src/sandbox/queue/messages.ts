@@ -1,5 +1,5 @@
 /** The queue's Pulse messages: exchanges, routing keys and payloads. */
-import type { Task } from './state.ts';
+import type { Task, TaskGroup } from './state.ts';
 import { statusOf } from './state.ts';
 
 /** A Pulse message as the queue publishes it. */
@@ -19,7 +19,8 @@ export type TaskMessageKind =
   | 'artifact-created'
   | 'task-completed'
   | 'task-failed'
-  | 'task-exception';
+  | 'task-exception'
+  | 'task-priority-changed';
 
 const EXCHANGE_PREFIX = 'exchange/taskcluster-queue/v1/';
 
@@ -39,6 +40,7 @@ export function taskMessage(
 ): QueueMessage {
   const { provisionerId, workerType, schedulerId, taskGroupId, routes, tags } = task.definition;
   const { runId, workerGroup, workerId } = run ?? {};
+  const isBare = kind === 'artifact-created' || kind === 'task-priority-changed';
   const key = [task.taskId, runId, workerGroup, workerId, provisionerId, workerType, schedulerId, taskGroupId];
   return {
     exchange: EXCHANGE_PREFIX + kind,
@@ -46,7 +48,7 @@ export function taskMessage(
     cc: routes.map((route) => `route.${route}`),
     payload: {
       status: statusOf(task),
-      ...(kind === 'artifact-created' ? {} : { task: { tags } }),
+      ...(isBare ? {} : { task: { tags } }),
       ...(runId === undefined ? {} : { runId }),
       ...(workerGroup === undefined ? {} : { workerGroup, workerId }),
       ...extra,
@@ -55,18 +57,17 @@ export function taskMessage(
   };
 }
 
-/** All tasks of a group have been resolved. `expires` is UTC milliseconds. */
-export function groupResolvedMessage(group: {
-  taskGroupId: string;
-  schedulerId: string;
-  expires: number;
-}): QueueMessage {
-  const { taskGroupId, schedulerId, expires } = group;
+/** A message about a task group. @param what of it is told */
+export function groupMessage(
+  kind: 'task-group-resolved' | 'task-group-sealed' | 'task-group-priority-changed',
+  { taskGroupId, schedulerId }: TaskGroup,
+  what: Readonly<Record<string, unknown>>,
+): QueueMessage {
   return {
-    exchange: `${EXCHANGE_PREFIX}task-group-resolved`,
+    exchange: EXCHANGE_PREFIX + kind,
     routingKey: `primary.${taskGroupId}.${schedulerId}._`,
     cc: [],
-    payload: { taskGroupId, schedulerId, expires: new Date(expires).toJSON(), version: 1 },
+    payload: { ...what, version: 1 },
   };
 }
 

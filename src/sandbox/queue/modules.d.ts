@@ -6,14 +6,10 @@ declare module 'hawk' {
     readonly key: string;
     readonly algorithm: 'sha256';
   }
-  interface Authenticated {
-    readonly artifacts?: { readonly id?: string; readonly ext?: string };
-    readonly attributes?: { readonly id?: string; readonly ext?: string };
-  }
   type Lookup = (id: string) => Promise<Credentials | null>;
   export const server: {
-    authenticate(request: IncomingMessage, lookup: Lookup, options?: object): Promise<Authenticated>;
-    authenticateBewit(request: IncomingMessage, lookup: Lookup, options?: object): Promise<Authenticated>;
+    authenticate(request: IncomingMessage, lookup: Lookup, options?: object): Promise<unknown>;
+    authenticateBewit(request: IncomingMessage, lookup: Lookup, options?: object): Promise<unknown>;
   };
 }
 

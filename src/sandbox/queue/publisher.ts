@@ -1,12 +1,15 @@
-/** Hands messages to whoever carries them. Best effort, as in the real queue: a failed publish is forgotten. */
+/** Hands messages to whoever carries them. A failed publish is told, and not tried again, as in the real queue. */
 import type { Clock } from '../../ports.ts';
 import type { Faults } from '../faults.ts';
 import type { QueueMessage } from './messages.ts';
 
 /** Publishes, through the fault rules for messages. */
 export interface Publisher {
-  /** Takes the messages out of the outbox; resolves when they are published, in order. Never rejects. */
-  flush(outbox: QueueMessage[]): Promise<void>;
+  /**
+   * Takes the messages out of the outbox; resolves when they are published, in order. Never rejects.
+   * @returns those that could not be published
+   */
+  flush(outbox: QueueMessage[]): Promise<readonly QueueMessage[]>;
   /** Forgets what is held back or delayed. */
   stop(): void;
 }
@@ -22,14 +25,16 @@ export function createPublisher(options: {
   let heldBack: QueueMessage[] = [];
   let tail: Promise<void> = Promise.resolve();
 
-  async function deliver(message: QueueMessage): Promise<void> {
+  /** @returns whether it was delivered, or never will be; the queue has committed to its database already */
+  async function deliver(message: QueueMessage): Promise<boolean> {
     if (stopping.signal.aborted) {
-      return;
+      return true;
     }
     try {
       await options.publish(message);
+      return true;
     } catch {
-      // The queue has committed to its database already and does not try again.
+      return false;
     }
   }
 
@@ -38,20 +43,21 @@ export function createPublisher(options: {
     await deliver(message);
   }
 
-  async function send(message: QueueMessage): Promise<void> {
+  /** @returns false if it could not be published, as far as the queue knows */
+  async function send(message: QueueMessage): Promise<boolean> {
     const fault = faults.pickMessage(`${message.exchange} ${message.routingKey}`);
     if (fault?.kind === 'drop') {
-      return;
+      return true;
     }
     if (fault?.kind === 'delay') {
       void deliverLater(message, fault.ms);
-      return;
+      return true;
     }
     if (fault?.kind === 'reorder') {
       heldBack.push(message);
-      return;
+      return true;
     }
-    await deliver(message);
+    const isDelivered = await deliver(message);
     if (fault?.kind === 'repeat') {
       await deliver(message);
     }
@@ -60,14 +66,20 @@ export function createPublisher(options: {
     for (const held of late) {
       await deliver(held);
     }
+    return isDelivered;
   }
 
   return {
     flush(outbox) {
+      const failed: QueueMessage[] = [];
       for (const message of outbox.splice(0)) {
-        tail = tail.then(() => send(message));
+        tail = tail.then(async () => {
+          if (!(await send(message))) {
+            failed.push(message);
+          }
+        });
       }
-      return tail;
+      return tail.then(() => failed);
     },
     stop() {
       heldBack = [];

@@ -23,6 +23,8 @@ const entrySchema = z.object({
   method: z.enum(['get', 'post', 'put', 'delete']),
   route: z.string(),
   args: z.array(z.string()),
+  /** Names of the query's parameters. */
+  query: z.array(z.string()).default([]),
   /** The JSON schema of the request's body. */
   input: z.string().optional(),
   scopes: scopeTemplate.optional(),
@@ -36,11 +38,31 @@ export interface ReferenceEntry extends z.infer<typeof entrySchema> {
   readonly service: string;
 }
 
+/** Methods that a queue has as of version 106, and the client library's references do not. */
+const NEW_METHODS: readonly unknown[] = [
+  {
+    name: 'changeTaskPriority',
+    method: 'post',
+    route: '/task/<taskId>/priority',
+    args: ['taskId'],
+    input: 'v1/change-task-priority-request.json#',
+    scopes: { AnyOf: ['queue:change-task-priority:<taskId>', 'queue:change-task-priority-in-queue:<taskQueueId>'] },
+  },
+  {
+    name: 'changeTaskGroupPriority',
+    method: 'post',
+    route: '/task-group/<taskGroupId>/priority',
+    args: ['taskGroupId'],
+    input: 'v1/change-task-priority-request.json#',
+    scopes: 'queue:change-task-group-priority:<schedulerId>/<taskGroupId>',
+  },
+];
+
 /** The named methods of a service. Throws for a name that it does not have. */
 export function readReference(service: 'Queue' | 'Auth', names: readonly string[]): readonly ReferenceEntry[] {
   const { serviceName, entries } = referenceSchema.parse(apis[service]?.reference);
   return names.map((name) => {
-    const entry = entries.find((candidate) => namedSchema.parse(candidate).name === name);
+    const entry = [...entries, ...NEW_METHODS].find((candidate) => namedSchema.parse(candidate).name === name);
     return { ...entrySchema.parse(entry), service: serviceName };
   });
 }
@@ -48,9 +70,18 @@ export function readReference(service: 'Queue' | 'Auth', names: readonly string[
 /** Parameters that may contain slashes where they end a route, as in the real queue. */
 const WILDCARDS = /<(name|taskQueueId)>$/;
 
-/** The route in fastify's notation; a parameter that may contain slashes becomes `*`. */
-export function fastifyRoute(entry: ReferenceEntry): string {
-  return entry.route.replace(WILDCARDS, '*').replace(/<(\w+)>/g, ':$1');
+/** What follows the slash of a task queue's id, where that slash is not escaped. */
+export const SECOND_HALF = 'workerTypeOfQueue';
+
+/**
+ * The route in fastify's notation; a parameter that may contain slashes becomes `*`. Within a route the id of a task
+ * queue, whose slash clients escape, may also come as it is: a second route.
+ */
+export function fastifyRoutes(entry: ReferenceEntry): readonly string[] {
+  const route = entry.route.replace(WILDCARDS, '*').replace(/<(\w+)>/g, ':$1');
+  return route.includes(':taskQueueId/')
+    ? [route, route.replace(':taskQueueId/', `:taskQueueId/:${SECOND_HALF}/`)]
+    : [route];
 }
 
 /** The name of the parameter behind a route's `*`, if it has one. */

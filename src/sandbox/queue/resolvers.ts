@@ -1,6 +1,7 @@
-/** What the real queue's background services do: claims that run out, deadlines, expiry. */
+/** What the real queue's background services do: claims that run out, deadlines, dependencies, expiry. */
+import { followResolution } from './create-task.ts';
 import type { QueueState, Task } from './state.ts';
-import { deadlineOf, isResolved } from './state.ts';
+import { deadlineOf, isResolved, removeClaims } from './state.ts';
 import { exceedDeadline, expireClaim } from './transitions.ts';
 
 interface Due {
@@ -31,22 +32,30 @@ function resolveDue(state: QueueState, now: number): boolean {
   return due.length > 0;
 }
 
+/** Releases what waited for tasks that are resolved, and announces groups that are. */
+export function followResolutions(state: QueueState, now: number): void {
+  for (let next = state.resolutions[0]; next !== undefined && next.at <= now; next = state.resolutions[0]) {
+    state.resolutions.shift();
+    const task = state.tasks.get(next.taskId);
+    if (task) {
+      followResolution(state, task, now);
+    }
+  }
+}
+
 /** Does everything that is due at `now`, and forgets tasks past their `expires`. */
 export function resolveAllDue(state: QueueState, now: number): void {
   // A claim that ran out can leave a pending run whose deadline is over, too.
   while (resolveDue(state, now)) {
     // Until nothing is due any more; each step resolves runs for good.
   }
+  followResolutions(state, now);
   for (const [taskId, task] of state.tasks) {
     if (Date.parse(task.definition.expires) <= now) {
       state.tasks.delete(taskId);
-      state.claims.delete(taskId);
+      removeClaims(state, (claim) => claim.taskId === taskId);
       state.dependents.delete(taskId);
     }
   }
-  for (const [taskId, claim] of state.claims) {
-    if (claim.takenUntil <= now) {
-      state.claims.delete(taskId);
-    }
-  }
+  removeClaims(state, (claim) => claim.takenUntil <= now);
 }

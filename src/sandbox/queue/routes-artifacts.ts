@@ -1,9 +1,10 @@
 /** The queue's methods for artifacts. */
 import type { StoredArtifact } from './artifacts.ts';
-import { artifactInput, createArtifact, describeArtifact, followLinks } from './artifacts.ts';
+import { artifactInput, createArtifact, describeArtifact, followLinks, refuseUnshowable } from './artifacts.ts';
 import type { Call, Context, Handlers } from './call.ts';
-import { page, param, runIdOf } from './call.ts';
+import { param, runIdOf } from './call.ts';
 import { ApiError } from './errors.ts';
+import { page } from './pages.ts';
 import type { Task } from './state.ts';
 import { parseInput } from './task-input.ts';
 
@@ -121,6 +122,7 @@ function reading(context: Context): Handlers {
 function listing(context: Context): Handlers {
   function list(call: Call, runId: number) {
     const { items, next } = page(call, context.artifacts.list(param(call, 'taskId'), runId));
+    refuseUnshowable(items);
     return { artifacts: items.map(describeArtifact), ...next };
   }
   function info(call: Call, runId: number) {

@@ -3,29 +3,23 @@ import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { EXCEPTION_REASONS, priorityRank } from '../../domain/task.ts';
 import type { Call, Context, Handlers } from './call.ts';
-import { page, param, runIdOf } from './call.ts';
+import { param, runIdOf } from './call.ts';
 import { ApiError } from './errors.ts';
+import { dateTime } from './formats.ts';
 import { postgresTime } from './messages.ts';
-import type { QueueState, Task } from './state.ts';
+import { pageByTime } from './pages.ts';
+import type { Claim, QueueState, Task } from './state.ts';
 import { deadlineOf, findRun, findTask, stateOf, statusOf } from './state.ts';
 import { parseInput } from './task-input.ts';
-import type { WorkerName } from './transitions.ts';
-import {
-  claimRun,
-  isQuarantined,
-  quarantineWorker,
-  reclaimRun,
-  refuseLateClaim,
-  reportException,
-  reportRun,
-} from './transitions.ts';
+import { claimRun, reclaimRun, refuseLateClaim, reportException, reportRun } from './transitions.ts';
+import { isQuarantined, noteWorker, quarantineWorker, type WorkerName } from './workers.ts';
 
 const name = z.string().regex(/^[a-zA-Z0-9-_]{1,38}$/);
 const claimInput = z.strictObject({ workerGroup: name, workerId: name });
 const claimWorkInput = z.strictObject({ workerGroup: name, workerId: name, tasks: z.int().min(1).max(32).default(1) });
 const exceptionInput = z.strictObject({ reason: z.enum(EXCEPTION_REASONS) });
 const quarantineInput = z.strictObject({
-  quarantineUntil: z.iso.datetime({ offset: true }),
+  quarantineUntil: dateTime,
   quarantineInfo: z.string().optional(),
 });
 
@@ -51,7 +45,17 @@ function refuseQuarantined(call: Call): never {
 function pendingTasks(state: QueueState, taskQueueId: string): readonly Task[] {
   return [...state.tasks.values()]
     .filter((task) => task.definition.taskQueueId === taskQueueId && stateOf(task) === 'pending')
-    .sort((a, b) => (a.runs.at(-1)?.scheduled ?? 0) - (b.runs.at(-1)?.scheduled ?? 0));
+    .sort((a, b) => scheduledOf(a) - scheduledOf(b));
+}
+
+function scheduledOf(task: Task): number {
+  return task.runs.at(-1)?.scheduled ?? 0;
+}
+
+/** The last claim of each task of a task queue, in order. */
+function latestClaims({ claims }: QueueState, taskQueueId: string): readonly Claim[] {
+  const latest = new Map(claims.map((claim) => [claim.taskId, claim]));
+  return claims.filter((claim) => claim.taskQueueId === taskQueueId && latest.get(claim.taskId) === claim);
 }
 
 function claiming({ state, auth }: Context): Handlers {
@@ -77,6 +81,7 @@ function claiming({ state, auth }: Context): Handlers {
       const { tasks: count, ...worker } = parseInput(claimWorkInput, call.body, call.schemaUrl);
       const taskQueueId = param(call, 'taskQueueId');
       call.authorize({ ...worker, taskQueueId });
+      noteWorker(state, taskQueueId, worker, call.now);
       // The real queue keeps the call open for up to 20 s when there is nothing; this one answers at once.
       const claimable = isQuarantined(state, taskQueueId, worker, call.now) ? [] : pendingTasks(state, taskQueueId);
       const chosen = claimable
@@ -121,10 +126,18 @@ function lists({ state }: Context): Handlers {
       const [provisionerId, workerType] = taskQueueId.split('/');
       return { provisionerId, workerType, taskQueueId, pendingTasks: pendingTasks(state, taskQueueId).length };
     },
+    taskQueueCounts(call) {
+      const taskQueueId = param(call, 'taskQueueId');
+      const [provisionerId, workerType] = taskQueueId.split('/');
+      const claims = state.claims.filter((claim) => claim.taskQueueId === taskQueueId && claim.takenUntil > call.now);
+      const claimedTasks = new Set(claims.map(({ taskId, runId }) => `${taskId}/${runId}`)).size;
+      const counts = { pendingTasks: pendingTasks(state, taskQueueId).length, claimedTasks };
+      return { provisionerId, workerType, taskQueueId, ...counts };
+    },
     listPendingTasks(call) {
       // Observed: a task past its deadline is off the list at once, before it is resolved.
       const listed = pendingTasks(state, param(call, 'taskQueueId')).filter((task) => deadlineOf(task) > call.now);
-      const { items, next } = page(call, listed);
+      const { items, next } = pageByTime(call, listed, scheduledOf);
       const tasks = items.map((task) => {
         const runId = task.runs.length - 1;
         const inserted = new Date(findRun(task, runId).scheduled).toJSON();
@@ -134,14 +147,12 @@ function lists({ state }: Context): Handlers {
     },
     listClaimedTasks(call) {
       const taskQueueId = param(call, 'taskQueueId');
-      const claims = [...state.claims.values()].sort((a, b) => a.claimed - b.claimed);
-      const entries = claims.flatMap(({ taskId, runId, workerGroup, workerId, claimed }) => {
+      const { items, next } = pageByTime(call, latestClaims(state, taskQueueId), ({ claimed }) => claimed);
+      const tasks = items.map(({ taskId, runId, workerGroup, workerId, claimed }) => {
         const task = state.tasks.get(taskId)?.definition;
-        const entry = { taskId, runId, workerGroup, workerId, claimed: new Date(claimed).toJSON(), task };
-        return task?.taskQueueId === taskQueueId ? [entry] : [];
+        return { taskId, runId, workerGroup, workerId, claimed: new Date(claimed).toJSON(), task };
       });
-      const { items, next } = page(call, entries);
-      return { tasks: items, ...next };
+      return { tasks, ...next };
     },
     quarantineWorker(call) {
       const { quarantineUntil } = parseInput(quarantineInput, call.body, call.schemaUrl);

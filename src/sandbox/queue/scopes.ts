@@ -49,11 +49,24 @@ export function templateParams(template: ScopeTemplate): string[] {
 /** The scopes that a role gives to whoever has `scope`; a `<..>` stands for what the role's `*` matched. */
 function scopesOfRole(roleId: string, scopes: readonly string[], scope: string): readonly string[] {
   const roleScope = `assume:${roleId}`;
-  if (roleId.endsWith('*') && scope.startsWith(roleScope.slice(0, -1))) {
-    const rest = scope.slice(roleScope.length - 1);
-    return scopes.map((granted) => granted.replace('<..>', rest));
+  if (!roleId.endsWith('*')) {
+    return patternMatch(scope, roleScope) ? scopes : [];
   }
-  return patternMatch(scope, roleScope) ? scopes : [];
+  const prefix = roleScope.slice(0, -1);
+  if (scope.startsWith(prefix)) {
+    return scopes.map((granted) => parametrized(granted, scope.slice(prefix.length)));
+  }
+  // A pattern that ends within the prefix matches whatever the role's `*` does.
+  return patternMatch(scope, prefix) ? scopes.map((granted) => parametrized(granted, '*')) : [];
+}
+
+/** A parameter that is itself a pattern ends the scope: nothing can follow its `*`. */
+function parametrized(granted: string, parameter: string): string {
+  const [before = '', after] = granted.split('<..>');
+  if (after === undefined) {
+    return granted;
+  }
+  return parameter.endsWith('*') ? before + parameter : before + parameter + granted.slice(before.length + 4);
 }
 
 /** The scopes together with all that their `assume:` scopes imply, sorted and without what others cover. */

@@ -20,7 +20,8 @@ export interface Run {
 /** A task with all that has happened to it. */
 export interface Task {
   readonly taskId: string;
-  readonly definition: TaskDefinition;
+  /** Changes in its priority only. */
+  definition: TaskDefinition;
   readonly runs: Run[];
   retriesLeft: number;
   /** Dependencies that no longer block the task. */
@@ -35,19 +36,22 @@ export interface TaskGroup {
   readonly schedulerId: string;
   expires: number;
   readonly taskIds: Set<string>;
+  /** Since when it takes no more tasks. */
+  sealed?: number;
 }
 
-/** An entry of the queue's list of claims. */
+/** A note of the queue's that somebody claimed or reclaimed a run; a run can have many. */
 export interface Claim {
   readonly taskId: string;
   readonly runId: number;
+  readonly taskQueueId: string;
   readonly workerGroup: string;
   readonly workerId: string;
   readonly claimed: number;
   readonly takenUntil: number;
 }
 
-/** A worker that has claimed something. */
+/** A worker that has reclaimed something, or asked for work. */
 export interface Worker {
   readonly taskQueueId: string;
   readonly workerGroup: string;
@@ -62,31 +66,48 @@ export interface Worker {
 export interface QueueState {
   readonly claimTimeoutMs: number;
   readonly deadlineDelayMs: number;
+  /** How long after a task's resolution what follows from it is seen to. */
+  readonly resolutionDelayMs: number;
   readonly tasks: Map<string, Task>;
   readonly groups: Map<string, TaskGroup>;
   /** By task: those that depend on it. */
   readonly dependents: Map<string, Set<string>>;
   /**
-   * By task. As in the real queue a claim stays listed after its run was resolved, until it would have run out or
-   * the task is pending again; even a refused claim or reclaim can leave an entry.
+   * In order. As in the real queue even a refused claim or reclaim leaves an entry, and only a report or a cancel of
+   * the run, or the time at which the claim would have run out, removes it: a retried run stays in the list.
    */
-  readonly claims: Map<string, Claim>;
+  claims: Claim[];
   readonly workers: Map<string, Worker>;
+  /** Resolved tasks whose dependents and group are yet to be seen to, the oldest first. */
+  readonly resolutions: { readonly taskId: string; readonly at: number }[];
   /** Messages of transitions, in order, that are yet to be published. */
   readonly outbox: QueueMessage[];
 }
 
 /** A queue without tasks; durations are milliseconds. */
-export function createState(limits: { readonly claimTimeoutMs: number; readonly deadlineDelayMs: number }): QueueState {
+export function createState(
+  limits: Pick<QueueState, 'claimTimeoutMs' | 'deadlineDelayMs' | 'resolutionDelayMs'>,
+): QueueState {
   return {
     ...limits,
     tasks: new Map(),
     groups: new Map(),
     dependents: new Map(),
-    claims: new Map(),
+    claims: [],
     workers: new Map(),
+    resolutions: [],
     outbox: [],
   };
+}
+
+/** Forgets claims that nobody has to watch any more. */
+export function removeClaims(state: QueueState, isOver: (claim: Claim) => boolean): void {
+  state.claims = state.claims.filter((claim) => !isOver(claim));
+}
+
+/** A group as the API and the messages show it. */
+export function describeGroup({ taskGroupId, schedulerId, expires, sealed }: TaskGroup) {
+  return { taskGroupId, schedulerId, expires: iso(expires), ...(sealed === undefined ? {} : { sealed: iso(sealed) }) };
 }
 
 /** The state of the last run, or `unscheduled`. */

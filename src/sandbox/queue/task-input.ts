@@ -2,38 +2,54 @@
 import { z } from 'zod';
 import { PRIORITIES } from '../../domain/task.ts';
 import { ApiError } from './errors.ts';
+import { dateTime, scope, unique } from './formats.ts';
 
 /** Task ids and task group ids. */
 export const SLUGID = /^[A-Za-z0-9_-]{8}[Q-T][A-Za-z0-9_-][CGKOSWaeimquy26-][A-Za-z0-9_-]{10}[AQgw]$/;
 const slugid = z.string().regex(SLUGID);
 const identifier = z.string().regex(/^[a-zA-Z0-9-_]{1,38}$/);
-const dateTime = z.iso.datetime({ offset: true });
+const TASK_QUEUE_ID = /^[a-zA-Z0-9-_]{1,38}\/[a-z]([-a-z0-9]{0,36}[a-z0-9])?$/;
+const isUnique = [unique, 'must NOT have duplicate items'] as const;
 
 const inputSchema = z.strictObject({
   provisionerId: identifier.optional(),
-  workerType: identifier.optional(),
-  taskQueueId: z
+  workerType: z
     .string()
-    .regex(/^[a-zA-Z0-9-_]{1,38}\/[a-z]([-a-z0-9]{0,36}[a-z0-9])?$/)
+    .regex(/^[a-z]([-a-z0-9]{0,36}[a-z0-9])?$/)
     .optional(),
+  taskQueueId: z.string().regex(TASK_QUEUE_ID).optional(),
   schedulerId: identifier.default('-'),
-  projectId: z.string().max(50).default('none'),
+  projectId: z
+    .string()
+    .regex(/^[a-zA-Z0-9._/-]{1,500}$/)
+    .default('none'),
   taskGroupId: slugid.optional(),
-  dependencies: z.array(slugid).max(10_000).default([]),
+  dependencies: z
+    .array(slugid)
+    .max(10_000)
+    .refine(...isUnique)
+    .default([]),
   requires: z.enum(['all-completed', 'all-resolved']).default('all-completed'),
-  routes: z.array(z.string().min(1).max(249)).max(64).default([]),
-  priority: z.enum([...PRIORITIES, 'normal']).default('lowest'),
+  routes: z
+    .array(z.string().min(1).max(249))
+    .max(64)
+    .refine(...isUnique)
+    .default([]),
+  priority: z.enum(PRIORITIES).default('lowest'),
   retries: z.int().min(0).max(49).default(5),
   created: dateTime,
   deadline: dateTime,
   expires: dateTime.optional(),
-  scopes: z.array(z.string().regex(/^[\x20-\x7e]*$/)).default([]),
+  scopes: z.array(scope).default([]),
   payload: z.record(z.string(), z.unknown()),
-  metadata: z.object({
+  metadata: z.strictObject({
     name: z.string().max(255),
     description: z.string().max(32_768),
     owner: z.string().max(255),
-    source: z.string().max(4096),
+    source: z
+      .string()
+      .max(4096)
+      .regex(/^(https?:\/\/|ssh:\/\/|git@)/),
   }),
   tags: z.record(z.string(), z.string().max(4096)).default({}),
   extra: z.record(z.string(), z.unknown()).default({}),
@@ -41,13 +57,12 @@ const inputSchema = z.strictObject({
 type Input = z.infer<typeof inputSchema>;
 
 /** A task as the queue keeps and shows it. Times are ISO strings. */
-export interface TaskDefinition extends Omit<Input, 'priority'> {
+export interface TaskDefinition extends Input {
   readonly provisionerId: string;
   readonly workerType: string;
   readonly taskQueueId: string;
   readonly taskGroupId: string;
   readonly expires: string;
-  readonly priority: (typeof PRIORITIES)[number];
 }
 
 function describeIssue(issue: z.core.$ZodIssue): string {
@@ -110,7 +125,7 @@ export function readDefinition(taskId: string, body: unknown, schemaUrl: string)
     dependencies: input.dependencies,
     requires: input.requires,
     routes: input.routes,
-    priority: input.priority === 'normal' ? 'lowest' : input.priority,
+    priority: input.priority,
     retries: input.retries,
     created: iso(input.created),
     deadline: iso(input.deadline),

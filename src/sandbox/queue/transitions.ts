@@ -1,19 +1,12 @@
 /** What workers and task authors can do to a task's runs. */
-import { afterResolution, announcePending } from './create-task.ts';
+import { announcePending, followResolution, noteResolution } from './create-task.ts';
 import { ApiError } from './errors.ts';
 import { postgresTime, taskMessage } from './messages.ts';
-import type { QueueState, Run, Task, Worker } from './state.ts';
+import type { QueueState, Run, Task } from './state.ts';
 import { deadlineOf, findRun, isResolved, stateOf } from './state.ts';
+import { noteClaim, noteWorker, type WorkerName } from './workers.ts';
 
 const MAX_RUNS = 50;
-const DAY_MS = 86_400_000;
-const RECENT_TASKS = 20;
-
-/** Which worker of a task queue. */
-export interface WorkerName {
-  readonly workerGroup: string;
-  readonly workerId: string;
-}
 
 function refusePastDeadline(task: Task, verb: string, isPast: boolean): void {
   if (isPast) {
@@ -24,36 +17,12 @@ function refusePastDeadline(task: Task, verb: string, isPast: boolean): void {
   }
 }
 
-const workerKey = (taskQueueId: string, { workerGroup, workerId }: WorkerName) =>
-  `${taskQueueId}/${workerGroup}/${workerId}`;
-
-/** A worker that has claimed something before. */
-export function findWorker(state: QueueState, taskQueueId: string, name: WorkerName): Worker | undefined {
-  return state.workers.get(workerKey(taskQueueId, name));
-}
-
-function noteClaim(state: QueueState, task: Task, runId: number, name: WorkerName, now: number): void {
-  const { taskQueueId } = task.definition;
-  const worker: Worker = findWorker(state, taskQueueId, name) ?? {
-    ...{ taskQueueId, workerGroup: name.workerGroup, workerId: name.workerId },
-    ...{ quarantineUntil: 0, firstClaim: now, lastDateActive: now, recentTasks: [] },
-  };
-  worker.lastDateActive = now;
-  worker.recentTasks.push({ taskId: task.taskId, runId });
-  worker.recentTasks.splice(0, worker.recentTasks.length - RECENT_TASKS);
-  state.workers.set(workerKey(taskQueueId, name), worker);
-}
-
 function listClaim(state: QueueState, task: Task, runId: number, name: WorkerName, now: number): number {
   const takenUntil = now + state.claimTimeoutMs;
   const { workerGroup, workerId } = name;
-  state.claims.set(task.taskId, { taskId: task.taskId, runId, workerGroup, workerId, claimed: now, takenUntil });
+  const { taskQueueId } = task.definition;
+  state.claims.push({ taskId: task.taskId, runId, taskQueueId, workerGroup, workerId, claimed: now, takenUntil });
   return takenUntil;
-}
-
-/** Whether claims of this worker are refused at present. */
-export function isQuarantined(state: QueueState, taskQueueId: string, name: WorkerName, now: number): boolean {
-  return (findWorker(state, taskQueueId, name)?.quarantineUntil ?? 0) > now;
 }
 
 /** @throws ApiError `RequestConflict` past the deadline */
@@ -67,9 +36,8 @@ export function refuseLateClaim(task: Task, now: number): void {
  */
 export function claimRun(state: QueueState, task: Task, runId: number, name: WorkerName, now: number): Run {
   refuseLateClaim(task, now);
-  // As recorded: the claim of a run that does not exist is listed before it is refused.
-  const isListed = task.runs[runId] === undefined || stateOf(task) === 'pending';
-  const takenUntil = isListed ? listClaim(state, task, runId, name, now) : now;
+  // As recorded: even the claim of a run that does not exist is listed before it is refused.
+  const takenUntil = listClaim(state, task, runId, name, now);
   const run = findRun(task, runId);
   const isOwn = run.state === 'running' && run.workerGroup === name.workerGroup && run.workerId === name.workerId;
   if (runId !== task.runs.length - 1 || (run.state !== 'pending' && !isOwn)) {
@@ -78,7 +46,7 @@ export function claimRun(state: QueueState, task: Task, runId: number, name: Wor
   if (run.state === 'pending') {
     Object.assign(run, { state: 'running', ...name, takenUntil, started: now });
   }
-  noteClaim(state, task, runId, name, now);
+  noteClaim(state, task, runId, name);
   const extra = { takenUntil: postgresTime(run.takenUntil ?? takenUntil) };
   state.outbox.push(taskMessage('task-running', task, { runId, ...name }, extra));
   return run;
@@ -95,6 +63,7 @@ export function reclaimRun(state: QueueState, task: Task, runId: number, now: nu
   }
   // As recorded: the claim of a cancelled run is listed anew before the reclaim is refused.
   const takenUntil = listClaim(state, task, runId, { workerGroup, workerId }, now);
+  noteWorker(state, task.definition.taskQueueId, { workerGroup, workerId }, now);
   if (runId !== task.runs.length - 1 || run.state !== 'running') {
     throw new ApiError('RequestConflict', `Run ${runId} on task \`${task.taskId}\` is resolved or not running.`);
   }
@@ -122,7 +91,7 @@ export function reportRun(
   }
   const { workerGroup, workerId } = run;
   state.outbox.push(taskMessage(`task-${target}`, task, { runId, workerGroup, workerId }));
-  afterResolution(state, task, now);
+  noteResolution(state, task, runId, now);
 }
 
 /** Adds a run after one that is to be tried again, if the task has retries left. */
@@ -133,16 +102,15 @@ function addRetry(task: Task, reasonCreated: string, now: number): void {
   }
 }
 
-/** Announces an exception of a run and what follows: its retry, or the end of the task. */
-function announceException(state: QueueState, task: Task, runId: number, now: number): void {
+/** Announces an exception of a run, and its retry. @returns whether it is the end of the task */
+function announceException(state: QueueState, task: Task, runId: number): boolean {
   const { workerGroup, workerId } = findRun(task, runId);
   state.outbox.push(taskMessage('task-exception', task, { runId, workerGroup, workerId }));
   const isRetried = runId === task.runs.length - 2 && stateOf(task) === 'pending';
   if (isRetried) {
     announcePending(state, task);
-  } else {
-    afterResolution(state, task, now);
   }
+  return !isRetried;
 }
 
 const RETRY_REASONS: Readonly<Record<string, string>> = {
@@ -168,14 +136,19 @@ export function reportException(state: QueueState, task: Task, runId: number, re
   if (task.runs.length - 1 > runId + 1 || run.state !== 'exception' || run.reasonResolved !== reason) {
     throw new ApiError('RequestConflict', `Run ${runId} on task \`${task.taskId}\` is resolved or not running.`);
   }
-  announceException(state, task, runId, now);
+  if (announceException(state, task, runId)) {
+    // The real queue means this run's claims, and removes those of the first one.
+    noteResolution(state, task, 0, now);
+  }
 }
 
 /** Resolves a running run whose claim has run out. */
 export function expireClaim(state: QueueState, task: Task, now: number): void {
   const runId = task.runs.length - 1;
   endWithException(task, runId, 'claim-expired', now);
-  announceException(state, task, runId, now);
+  if (announceException(state, task, runId)) {
+    followResolution(state, task, now);
+  }
 }
 
 /** Resolves whatever is not resolved yet; an unscheduled task gets its run 0 in that state. */
@@ -196,15 +169,20 @@ export function cancelTask(state: QueueState, task: Task, now: number): void {
   refusePastDeadline(task, 'canceled', deadlineOf(task) < now);
   endTask(task, 'canceled', now);
   if (task.runs.at(-1)?.reasonResolved === 'canceled') {
-    announceException(state, task, task.runs.length - 1, now);
+    const runId = task.runs.length - 1;
+    announceException(state, task, runId);
+    noteResolution(state, task, runId, now);
   }
 }
 
-/** Resolves a task whose deadline has passed. The message names no worker, unlike that of a cancelled task. */
+/**
+ * Resolves a task whose deadline has passed. The message names no worker, unlike that of a cancelled task, and comes
+ * after those of what follows from it, as was seen on a real 106.
+ */
 export function exceedDeadline(state: QueueState, task: Task, now: number): void {
   endTask(task, 'deadline-exceeded', now);
+  followResolution(state, task, now);
   state.outbox.push(taskMessage('task-exception', task, { runId: task.runs.length - 1 }));
-  afterResolution(state, task, now);
 }
 
 /** Adds a run to a resolved task; a pending or running one is left as it is. @throws ApiError */
@@ -215,41 +193,9 @@ export function rerunTask(state: QueueState, task: Task, now: number): void {
       throw new ApiError('RequestConflict', `Maximum number of runs reached (${MAX_RUNS}).`);
     }
     task.retriesLeft = Math.min(task.definition.retries, MAX_RUNS - task.runs.length - 1);
-    const reasonCreated = task.runs.length === 0 ? 'scheduled' : 'rerun';
-    task.runs.push({ state: 'pending', reasonCreated, scheduled: now });
+    task.runs.push({ state: 'pending', reasonCreated: 'rerun', scheduled: now });
   }
   if (stateOf(task) === 'pending') {
     announcePending(state, task);
   }
-}
-
-/** Refuses (or, with a time in the past, accepts again) a worker's claims. @throws ApiError `ResourceNotFound` */
-export function quarantineWorker(
-  state: QueueState,
-  worker: WorkerName & { readonly provisionerId: string; readonly workerType: string; readonly until: number },
-  now: number,
-) {
-  const { provisionerId, workerType, workerGroup, workerId } = worker;
-  const found = findWorker(state, `${provisionerId}/${workerType}`, worker);
-  if (!found) {
-    throw new ApiError(
-      'ResourceNotFound',
-      `Worker with workerId \`${workerId}\`, workerGroup \`${workerGroup}\`,worker-type \`${workerType}\` ` +
-        `and provisionerId \`${provisionerId}\` not found.`,
-    );
-  }
-  found.quarantineUntil = worker.until;
-  const iso = (time: number) => new Date(time).toJSON();
-  return {
-    taskQueueId: found.taskQueueId,
-    workerGroup,
-    workerId,
-    quarantineUntil: iso(found.quarantineUntil),
-    expires: iso(now + DAY_MS),
-    firstClaim: iso(found.firstClaim),
-    recentTasks: found.recentTasks,
-    lastDateActive: iso(found.lastDateActive),
-    provisionerId,
-    workerType,
-  };
 }

@@ -1,0 +1,29 @@
+/** When the claim of a run is to be renewed. Times are UTC milliseconds. */
+import type { Mapping } from '../domain/mapping.ts';
+
+/** Not even the shortest claim is renewed more often: a pass is over before it would be due again. */
+const LEAST_WAIT_MS = 1000;
+
+/**
+ * When a claim that was just made or renewed is to be renewed: when no more than the threshold is left of it, but not
+ * before half of it is over. How long claims last is the queue's setting: where it is no longer than the threshold, the
+ * claim is near its end from the beginning.
+ */
+export function reclaimTime(takenUntil: number, thresholdMs: number, now: number): number {
+  // By a clock that is far ahead of the queue's it is over already.
+  const half = Math.max(LEAST_WAIT_MS, (takenUntil - now) / 2);
+  return Math.round(Math.max(takenUntil - thresholdMs, now + half));
+}
+
+/**
+ * When the claim that ends at `takenUntil` is to be renewed. Of one that the mapping does not know (the bridge died
+ * before it was recorded, or another version made it) nobody knows how long it was: the threshold alone has to do, once.
+ */
+export function reclaimDue(
+  mapping: Pick<Mapping, 'takenUntil' | 'reclaimAt'>,
+  takenUntil: number,
+  thresholdMs: number,
+): number {
+  const isKnown = mapping.reclaimAt !== null && mapping.takenUntil === takenUntil;
+  return isKnown ? mapping.reclaimAt : takenUntil - thresholdMs;
+}

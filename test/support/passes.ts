@@ -1,0 +1,81 @@
+/** Passes of the bridge over tasks of an emulated queue, on the real mapping store, with a legacy CI made up by the test. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import pino from 'pino';
+import { connect, migrate } from '../../src/db/connection.ts';
+import { createMappingStore } from '../../src/db/mapping-store.ts';
+import type { RequestView } from '../../src/domain/build.ts';
+import type { LegacyCi, MappingStore } from '../../src/ports.ts';
+import { createReconciler, type Reconciler } from '../../src/reflector/reconcile.ts';
+import { aRequest, MINUTE, POLICY } from './builders.ts';
+import { clientOf } from './queue-client.ts';
+import { newTaskId, type QueueFixture, startQueue, taskAt } from './queue-emulator.ts';
+import { aLegacyCi } from './stubs.ts';
+
+export interface Passes {
+  readonly queue: QueueFixture;
+  readonly store: MappingStore;
+  readonly reconciler: Reconciler;
+  /** What Buildbot shows of every request. */
+  request: RequestView;
+  /** How many requests were made. */
+  submitted: number;
+  /** A pending task. */
+  create(changes?: Readonly<Record<string, unknown>>): Promise<string>;
+  stop(): Promise<void>;
+}
+
+/** @param ci what of the legacy CI is not as usual */
+export async function startPasses(
+  options: Parameters<typeof startQueue>[0] = {},
+  ci: Partial<LegacyCi> = {},
+): Promise<Passes> {
+  const queue = await startQueue(options);
+  const db = connect('sqlite::memory:');
+  await migrate(db);
+  const store = createMappingStore(db);
+  const tempDir = mkdtempSync(path.join(tmpdir(), 'bbb-passes-'));
+  const log = pino({ level: 'silent' });
+  const { clock } = queue;
+  const client = clientOf(queue.emulator.rootUrl, { clock, retries: 0 });
+  const legacyCi = aLegacyCi({
+    builders: async (wanted) => new Set([wanted]),
+    problems: async () => [],
+    collapseKey: () => null,
+    submit: async () => {
+      passes.submitted += 1;
+      return passes.request.buildRequestId;
+    },
+    readMany: async (ids) => new Map(ids.map((id) => [id, { kind: 'present', value: passes.request }])),
+    outcome: async () => ({ properties: {}, log: { kind: 'none' } }),
+    ...ci,
+  });
+  const passes: Passes = {
+    queue,
+    store,
+    reconciler: createReconciler({
+      ...{ queue: client, ci: legacyCi, store, clock, log, policy: POLICY, mode: 'normal', instance: 'test' },
+      rules: { isIgnored: () => false, isRestricted: () => false },
+      timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
+      ...{ reclaimThresholdMs: POLICY.reclaimThresholdMs, maxCancels: POLICY.maxCancels },
+      upload: { queue: client, ci: legacyCi, log, tempDir, maxLogSize: 1_000_000 },
+      poke: () => undefined,
+      random: () => 0.5,
+    }),
+    request: aRequest(),
+    submitted: 0,
+    async create(changes = {}) {
+      const taskId = newTaskId();
+      const deadline = new Date(clock.now() + 600 * MINUTE).toJSON();
+      await queue.ok('createTask', taskId, taskAt(clock.now(), { deadline, ...changes }));
+      return taskId;
+    },
+    async stop() {
+      await queue.stop();
+      await store.close();
+      rmSync(tempDir, { recursive: true, force: true });
+    },
+  };
+  return passes;
+}

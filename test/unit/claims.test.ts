@@ -1,0 +1,73 @@
+/** Claims of any length, on an emulated queue and the real mapping store. */
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { aBuild, MINUTE, requestBuilding, requestComplete } from '../support/builders.ts';
+import { eventually } from '../support/eventually.ts';
+import { type Passes, startPasses } from '../support/passes.ts';
+
+let passes: Passes;
+let upload: Promise<void>;
+afterEach(() => passes.stop());
+
+const takenUntil = (taskId: string) =>
+  Date.parse(passes.queue.emulator.tasks.get(taskId)?.status.runs[0]?.takenUntil ?? '');
+
+async function aBuildingTask(): Promise<string> {
+  const taskId = await passes.create();
+  passes.request = requestBuilding();
+  expect(await passes.reconciler.reconcile(taskId)).toEqual({ kind: 'done' });
+  return taskId;
+}
+
+describe.each([20_000, 5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 60 * MINUTE])('a claim of %d ms', (claimTimeoutMs) => {
+  beforeEach(async () => {
+    passes = await startPasses({ claimTimeoutMs });
+  });
+
+  it('is renewed once a pass at most, and before it runs out', async () => {
+    const taskId = await aBuildingTask();
+    const end = passes.queue.clock.now() + 3 * claimTimeoutMs;
+    let renewals = 0;
+    while (passes.queue.clock.now() < end) {
+      const before = takenUntil(taskId);
+      expect(await passes.reconciler.reconcile(taskId)).toEqual({ kind: 'done' });
+      renewals += takenUntil(taskId) > before ? 1 : 0;
+      passes.queue.clock.advance(claimTimeoutMs / 20);
+      passes.queue.emulator.tick();
+    }
+    expect(passes.queue.emulator.tasks.get(taskId)?.status.runs).toMatchObject([{ state: 'running' }]);
+    // Not before half of it is over.
+    expect(renewals).toBeLessThanOrEqual(6);
+    expect(renewals).toBeGreaterThanOrEqual(2);
+  });
+});
+
+describe('a long upload', () => {
+  let finish: () => void;
+  beforeEach(async () => {
+    upload = new Promise((resolve) => {
+      finish = resolve;
+    });
+    const outcome = async () => {
+      await upload;
+      return { properties: {}, log: { kind: 'none' } } as const;
+    };
+    passes = await startPasses({ claimTimeoutMs: 20_000 }, { outcome });
+  });
+
+  it('does not lose a claim that is shorter than the lease', async () => {
+    const taskId = await aBuildingTask();
+    passes.request = requestComplete('SUCCESS', aBuild('SUCCESS'));
+    const pass = passes.reconciler.reconcile(taskId);
+    for (let seconds = 0; seconds < 60; seconds += 5) {
+      const before = takenUntil(taskId);
+      const { clock, emulator } = passes.queue;
+      const isDue = before - clock.now() <= 10_000;
+      await eventually(() => !isDue || takenUntil(taskId) > before, { what: 'a renewed claim' });
+      clock.advance(5000);
+      emulator.tick();
+    }
+    finish();
+    expect(await pass).toEqual({ kind: 'done' });
+    expect(passes.queue.emulator.tasks.get(taskId)?.status.runs).toMatchObject([{ state: 'completed' }]);
+  });
+});

@@ -1,0 +1,126 @@
+/** Tasks that wait for their turn behind the collapse guard, on the real mapping store. */
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import pino from 'pino';
+import slugid from 'slugid';
+import { connect, migrate } from '../../src/db/connection.ts';
+import { createMappingStore } from '../../src/db/mapping-store.ts';
+import type { Priority, TaskStatus } from '../../src/domain/task.ts';
+import type { MappingStore } from '../../src/ports.ts';
+import { createReconciler } from '../../src/reflector/reconcile.ts';
+import { sweep } from '../../src/reflector/sweep.ts';
+import { aRequest, aTask, MINUTE, NOW, POLICY, pending } from '../support/builders.ts';
+import { createManualClock, type ManualClock } from '../support/queue-emulator.ts';
+import { aLegacyCi, aQueue } from '../support/stubs.ts';
+
+const KEY = 'b revision';
+
+let store: MappingStore;
+let clock: ManualClock;
+let tasks: Map<string, TaskStatus>;
+let lines: { action?: string; level: number }[];
+beforeEach(async () => {
+  clock = createManualClock(NOW);
+  tasks = new Map();
+  lines = [];
+  const db = connect('sqlite::memory:');
+  await migrate(db);
+  store = createMappingStore(db);
+});
+afterEach(() => store.close());
+
+/** A pending task: the first one has the key's one place, with request 17; the others are held. */
+async function aPendingTask(): Promise<string> {
+  const taskId = slugid.nice();
+  const isFirst = tasks.size === 0;
+  tasks.set(taskId, { ...aTask([pending()], { deadline: NOW + 600 * MINUTE }), taskId });
+  clock.advance(1);
+  const now = clock.now();
+  const stored = await store.insert(
+    {
+      ...{ taskId, runId: 0, taskGroupId: taskId, builder: 'b', externalId: `${taskId}/0/1`, takenUntil: null },
+      ...{ state: isFirst ? 'intended' : 'held', submissions: 0, collapseKey: KEY, hasSlot: isFirst, priority: 2 },
+      deadline: NOW + 600 * MINUTE,
+    },
+    { owner: 'test', leaseUntil: now, now },
+  );
+  if (stored.kind === 'stored') {
+    const submitted = isFirst ? ({ state: 'submitted', buildRequestId: 17 } as const) : {};
+    await store.release(stored.mapping, { ...submitted, nextCheckAt: now }, now);
+  }
+  return taskId;
+}
+
+function changePriority(taskId: string, priority: Priority): void {
+  const task = tasks.get(taskId);
+  if (task) {
+    tasks.set(taskId, { ...task, priority });
+  }
+}
+
+function bridge() {
+  const queue = aQueue({
+    status: async (taskId) => {
+      const value = tasks.get(taskId);
+      return value ? { kind: 'present', value } : { kind: 'absent' };
+    },
+    statuses: async (taskIds) =>
+      new Map(
+        taskIds.map((taskId) => {
+          const value = tasks.get(taskId);
+          return [taskId, value ? { kind: 'present', value } : { kind: 'absent' }];
+        }),
+      ),
+  });
+  const ci = aLegacyCi({
+    readMany: async (ids) =>
+      new Map(ids.map((buildRequestId) => [buildRequestId, { kind: 'present', value: aRequest({ buildRequestId }) }])),
+  });
+  const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
+  const reconciler = createReconciler({
+    ...{ queue, ci, store, clock, log, policy: POLICY, mode: 'normal', instance: 'test' },
+    rules: { isIgnored: () => false, isRestricted: () => false },
+    timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
+    ...{ reclaimThresholdMs: POLICY.reclaimThresholdMs, maxCancels: POLICY.maxCancels },
+    upload: { queue, ci, log, tempDir: '/nowhere', maxLogSize: 1 },
+    poke: () => undefined,
+    random: () => 0.5,
+  });
+  const limits = { leaseMs: 90_000, recheckMs: MINUTE, batchSize: 100, concurrency: 1 };
+  return {
+    reconcile: reconciler.reconcile,
+    sweep: () =>
+      sweep({ store, queue, ci, clock, log, reconciler, instance: 'test', ...limits }, new AbortController().signal),
+  };
+}
+
+describe('a held task', () => {
+  it('leaves no line at info and no event while it only waits', async () => {
+    await aPendingTask();
+    const held = await aPendingTask();
+    const { reconcile, sweep: sweepOnce } = bridge();
+    for (let minutes = 0; minutes < 5; minutes += 1) {
+      await reconcile(held);
+      clock.advance(2 * MINUTE);
+      await sweepOnce();
+    }
+    expect(await store.openMapping(held)).toMatchObject({ state: 'held' });
+    expect(lines.filter(({ level }) => level >= 30)).toEqual([]);
+    expect(await store.eventsOf(held)).toEqual([]);
+  });
+
+  it('goes first when its priority was raised, whatever the time it has waited', async () => {
+    const first = await aPendingTask();
+    const older = await aPendingTask();
+    const urgent = await aPendingTask();
+    const { sweep: sweepOnce } = bridge();
+    await sweepOnce();
+    expect(await store.nextHeld(KEY)).toBe(older);
+    changePriority(urgent, 'highest');
+    changePriority(first, 'lowest');
+    clock.advance(2 * MINUTE);
+    await sweepOnce();
+    expect(await store.nextHeld(KEY)).toBe(urgent);
+    expect((await store.eventsOf(urgent)).map(({ what }) => what)).toEqual(['notePriority']);
+    expect((await store.eventsOf(first)).map(({ what }) => what)).toEqual([]);
+  });
+});
