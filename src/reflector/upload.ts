@@ -4,7 +4,7 @@ import type { RequestView } from '../domain/build.ts';
 import { lastBuild } from '../domain/build.ts';
 import { BridgeError, describeError } from '../errors.ts';
 import type { Artifact, LegacyCi, Outcome, Resolution, TaskQueue } from '../ports.ts';
-import { withSpooledLog } from './log-spool.ts';
+import { type Spool, withSpooledLog } from './log-spool.ts';
 import { runResults, statusJson } from './outcome.ts';
 
 export const LIVE_LOG = 'public/logs/live.log';
@@ -22,6 +22,8 @@ export interface UploadContext {
   readonly tempDir: string;
   /** Bytes. */
   readonly maxLogSize: number;
+  /** To disk unless given. */
+  readonly spool?: Spool | undefined;
 }
 
 export interface UploadTarget {
@@ -101,7 +103,8 @@ async function putLog(context: UploadContext, request: RequestView, outcome: Out
     case 'stream': {
       const hint = `The whole log: ${lastBuild(request)?.url ?? 'in Buildbot'}`;
       const options = { tempDir: context.tempDir, maxSize: context.maxLogSize, hint };
-      await withSpooledLog(await log.open(), options, (spooled) =>
+      const spool = context.spool ?? withSpooledLog;
+      await spool(await log.open(), options, (spooled) =>
         put({ kind: 'file', name: BACKING_LOG, contentType: LOG_TYPE, ...fileOf(spooled) }),
       );
       return linkLiveLog(put);
