@@ -200,6 +200,8 @@ async function recordIntent(
     throw new MappingMoved(taskId);
   }
   knowledge.mapping = stored.mapping;
+  // It was read before the lease was taken: meanwhile another instance may have brought the task to its end.
+  knowledge.task = undefined;
   // A run that is claimed already had a mapping once, and perhaps a request: that one is looked for.
   knowledge.request = run?.state === 'running' ? undefined : { kind: 'none' };
   return 'observe';
