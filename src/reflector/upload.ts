@@ -2,7 +2,7 @@
 import type { Logger } from 'pino';
 import type { RequestView } from '../domain/build.ts';
 import { lastBuild } from '../domain/build.ts';
-import { BridgeError, describeError } from '../errors.ts';
+import { BridgeError, describeError, isTransient } from '../errors.ts';
 import type { Artifact, LegacyCi, Outcome, Resolution, TaskQueue } from '../ports.ts';
 import { type Spool, withSpooledLog } from './log-spool.ts';
 import { runResults, statusJson } from './outcome.ts';
@@ -169,9 +169,12 @@ function guarded(
         throw error;
       }
       log.error({ taskId, runId, artifact: name, err: error }, 'artifact given up');
-      await putErrorArtifacts(put, name, describeError(error), (cause) =>
-        log.warn({ taskId, runId, artifact: name, err: cause }, 'error artifact not taken'),
-      );
+      await putErrorArtifacts(put, name, describeError(error), (cause) => {
+        if (!isLastTry && isTransient(cause)) {
+          throw cause;
+        }
+        log.warn({ taskId, runId, artifact: name, err: cause }, 'error artifact not taken');
+      });
     }
   };
 }
