@@ -11,6 +11,8 @@ export interface Fleet {
   restart(name: string | undefined): void;
   pause(name: string | undefined, ms: number): void;
   setClock(name: string | undefined, offsetMs: number): void;
+  /** All run again. */
+  recover(): void;
 }
 
 interface Member {
@@ -29,6 +31,9 @@ export function createFleet(world: World): Fleet {
   const members: Member[] = plan.instances.map((_, index) => ({ index, launches: 0 }));
 
   function launch(member: Member): void {
+    if (member.host?.isAlive()) {
+      return;
+    }
     member.launches += 1;
     const name = `b${member.index + 1}.${member.launches}`;
     const { host, bridge } = world.launch(member.index, name);
@@ -95,6 +100,12 @@ export function createFleet(world: World): Fleet {
       if (member?.host) {
         history.note(member.host.name, `its clock is ${offsetMs} ms off now`);
         member.host.setClock(offsetMs);
+      }
+    },
+    recover() {
+      for (const member of members) {
+        member.host?.wake();
+        launch(member);
       }
     },
   };

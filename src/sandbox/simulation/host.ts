@@ -30,6 +30,8 @@ export interface Host {
   deliver(run: () => void): void;
   crash(): void;
   pause(ms: number): void;
+  /** Before its time. */
+  wake(): void;
   setClock(offsetMs: number): void;
   onCrash(run: () => void): void;
   /** Called when it wakes after so many milliseconds. */
@@ -52,6 +54,8 @@ export function createHost(options: HostOptions): Host {
   const { name, scheduler, weather, history, ambush } = options;
   let isAlive = true;
   let frozen: (() => void)[] | undefined;
+  let frozenSince = 0;
+  let naps = 0;
   let offset = 0;
   const mourners: (() => void)[] = [];
   const wakers: ((ms: number) => void)[] = [];
@@ -122,6 +126,27 @@ export function createHost(options: HostOptions): Host {
     });
   }
 
+  function wake(): void {
+    if (frozen === undefined) {
+      return;
+    }
+    const held = frozen;
+    frozen = undefined;
+    if (isAlive) {
+      history.note(name, 'wakes up');
+    }
+    // One after the other: each goes as far as it can before the next comes.
+    for (const run of held) {
+      scheduler.after(0, () => deliver(run));
+    }
+    const ms = scheduler.now() - frozenSince;
+    scheduler.after(0, () => {
+      for (const onWake of isAlive ? wakers : []) {
+        onWake(ms);
+      }
+    });
+  }
+
   const host: Host = {
     name,
     clock: { now: () => scheduler.now() + offset, sleep },
@@ -136,27 +161,19 @@ export function createHost(options: HostOptions): Host {
       }
     },
     pause(ms) {
-      if (frozen || !isAlive) {
-        return;
-      }
-      frozen = [];
-      scheduler.after(ms, () => {
-        const held = frozen ?? [];
-        frozen = undefined;
-        if (isAlive) {
-          history.note(name, 'wakes up');
-        }
-        // One after the other: each goes as far as it can before the next comes.
-        for (const run of held) {
-          scheduler.after(0, () => deliver(run));
-        }
-        scheduler.after(0, () => {
-          for (const wake of isAlive ? wakers : []) {
-            wake(ms);
+      if (frozen === undefined && isAlive) {
+        frozen = [];
+        frozenSince = scheduler.now();
+        naps += 1;
+        const nap = naps;
+        scheduler.after(ms, () => {
+          if (nap === naps) {
+            wake();
           }
         });
-      });
+      }
     },
+    wake,
     setClock(offsetMs) {
       offset = offsetMs;
     },

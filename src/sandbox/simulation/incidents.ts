@@ -51,7 +51,8 @@ const MACHINES: Readonly<Record<MachineIncident, (scene: Scene) => void>> = {
 
 const TASKS: Readonly<Record<TaskIncident, (world: World, taskId: string) => void>> = {
   hidden(world, taskId) {
-    for (const request of someRequest(world, taskId, () => true)) {
+    // Once: what is missing again and again, whenever it is looked for, is missing for longer than the grace.
+    for (const request of someRequest(world, taskId, ({ hiddenUntil }) => hiddenUntil === 0)) {
       request.hiddenUntil = world.scheduler.now() + world.random.int(SECOND, 80 * SECOND);
       world.history.note('buildbot', `#${request.id} is not to be seen for a while`);
     }
@@ -73,7 +74,11 @@ const TASKS: Readonly<Record<TaskIncident, (world: World, taskId: string) => voi
   cancelledAndRerun(world, taskId) {
     const { scheduler, random } = world;
     cancel(world, taskId);
-    scheduler.after(random.int(0, random.chance(0.5) ? 500 : 60 * SECOND), () => rerun(world, taskId));
+    world.errands.open += 1;
+    scheduler.after(random.int(0, random.chance(0.5) ? 500 : 60 * SECOND), () => {
+      world.errands.open -= 1;
+      rerun(world, taskId);
+    });
   },
   takenByOther: takeByOther,
 };
@@ -138,7 +143,9 @@ function takeByOther(world: World, taskId: string): void {
   } catch {
     return;
   }
+  world.errands.open += 1;
   scheduler.after(random.int(SECOND, 10 * MINUTE), () => {
+    world.errands.open -= 1;
     try {
       queue.act(taskId, 'worker', 'report', (task, now) => reportRun(queue.state, task, runId, 'completed', now));
     } catch {

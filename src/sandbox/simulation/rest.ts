@@ -12,13 +12,14 @@ const PROMPT_MS = 20 * MINUTE;
 const CANCELLED_MS = 90 * MINUTE;
 
 /** Whether all is done: every task resolved, every mapping closed, nothing built, nothing on its way. */
-export function isAtRest({ queue, store, master, broker, plan }: World): boolean {
+export function isAtRest({ queue, store, master, broker, plan, errands }: World): boolean {
   return (
     queue.taskIds().length === plan.tasks.length &&
     queue.taskIds().every(queue.isOver) &&
     store.allOpen().length === 0 &&
     !master.requests.some((request) => request.taskId !== null && isOpen(request)) &&
-    broker.size() === 0
+    broker.size() === 0 &&
+    errands.open === 0
   );
 }
 
@@ -39,7 +40,11 @@ export function checkProgress(world: World, since: number): void {
   }
 }
 
-function requestComplaint({ queue }: World, request: SimRequest, age: (at: number) => number): string | undefined {
+function requestComplaint(
+  { queue, master }: World,
+  request: SimRequest,
+  age: (at: number) => number,
+): string | undefined {
   const { taskId, id, isPurged, completedAt } = request;
   const task = taskId === null || isPurged ? undefined : queue.state.tasks.get(taskId);
   if (taskId === null || isPurged) {
@@ -48,21 +53,20 @@ function requestComplaint({ queue }: World, request: SimRequest, age: (at: numbe
   const state = task === undefined ? 'absent' : stateOf(task);
   const since = Math.max(task?.runs.at(-1)?.resolved ?? 0, task?.runs.at(-1)?.scheduled ?? 0);
   const build = runningBuild(request);
+  const isNewest = master.requests.findLast((other) => other.taskId === taskId) === request;
   const isWanted = state === 'pending' || state === 'running';
-  if (build && state === 'pending' && age(Math.max(build.startedAt, since)) > PROMPT_MS && request.cancels === 0) {
+  // Whoever cannot be stopped, or not without others, is followed to the end; a later run waits for that.
+  const isKept = request.isUnstoppable || request.cancels > 0 || (build?.group.length ?? 0) > 1;
+  if (build && isNewest && state === 'pending' && !isKept && age(Math.max(build.startedAt, since)) > PROMPT_MS) {
     return `#${id} of ${shortName(taskId)} has been building for long, and its run is not claimed`;
   }
-  const isShared = build !== undefined && build.group.length > 1;
-  if (isOpen(request) && !isWanted && age(since) > CANCELLED_MS && !request.isUnstoppable && !isShared) {
+  if (isOpen(request) && !isWanted && age(since) > CANCELLED_MS && !isKept) {
     return `#${id} goes on although ${shortName(taskId)} was ${state} long ago`;
   }
   const ended = Math.max(completedAt ?? 0, request.settledAt, since);
-  const isLast = !isOpen(request) && isWanted && age(ended) > PROMPT_MS;
-  const isDone =
-    isLast && request.endedBy !== 'collapse' && request.endedBy !== 'bridge' && request.endedBy !== 'shutdown';
-  return isDone && state === 'running'
-    ? `#${id} ended long ago, and ${shortName(taskId)} is still ${state}`
-    : undefined;
+  const isLate = isNewest && !isOpen(request) && state === 'running' && age(ended) > PROMPT_MS;
+  const isLost = request.endedBy === 'collapse' || request.endedBy === 'shutdown';
+  return isLate && !isLost ? `#${id} ended long ago, and ${shortName(taskId)} is still ${state}` : undefined;
 }
 
 /** At rest: is everything as it ought to be? */

@@ -67,7 +67,8 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       history.complain(`${shortName(taskId)}/${runId} was resolved ${reason} without ${missing.join(', ')}`);
     }
     const properties = queue().contents.get(`${taskId}/${runId}/${PROPERTIES}`);
-    const build = truth().requestOf({ taskId, runId })?.builds.at(-1);
+    const request = truth().requestOf({ taskId, runId });
+    const build = request?.isPurged ? undefined : request?.builds.at(-1);
     const isError = queue().artifacts.get(taskId, runId, PROPERTIES)?.details.storageType === 'error';
     if (build !== undefined && properties !== undefined && !isError && buildIdIn(properties) !== build.id) {
       history.complain(

@@ -4,7 +4,7 @@
  */
 import type { TaskStatus } from '../../domain/task.ts';
 import type { Master } from './master.ts';
-import { isOpen, type SimRequest } from './master-state.ts';
+import type { SimRequest } from './master-state.ts';
 import type { Flavour } from './plan.ts';
 import type { Ending } from './queue-server.ts';
 
@@ -43,12 +43,6 @@ export function createTruth(master: Master, endings: readonly Ending[], zombies:
   }
 
   function expected(request: SimRequest, submissions: number): string | undefined {
-    if (request.isPurged) {
-      return 'internal-error';
-    }
-    if (isOpen(request)) {
-      return undefined;
-    }
     switch (request.endedBy) {
       case 'person':
         return 'canceled';
@@ -57,6 +51,7 @@ export function createTruth(master: Master, endings: readonly Ending[], zombies:
       case 'collapse':
         return submissions >= MOST_SUBMISSIONS ? 'internal-error' : undefined;
       case 'bridge':
+      case undefined:
         return undefined;
       default:
         return BY_RESULTS[request.results ?? ''] ?? 'internal-error';
@@ -90,7 +85,9 @@ export function createTruth(master: Master, endings: readonly Ending[], zombies:
     const candidates = requests.filter(({ externalId }) => externalId === last.externalId);
     const right = candidates.find((request) => {
       const isTold = reason === 'worker-shutdown' && untoldRetries(request, task, runId) > 0;
-      return isTold || expected(request, requests.length) === reason;
+      // What was read before it was purged counts as well as that it is gone.
+      const isGone = request.isPurged && reason === 'internal-error';
+      return isTold || isGone || expected(request, requests.length) === reason;
     });
     if (right === undefined) {
       const seen = candidates.map(

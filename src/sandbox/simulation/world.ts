@@ -45,6 +45,8 @@ export interface World {
   readonly broker: SimBroker;
   readonly rules: Rules;
   readonly watchers: Set<Watcher>;
+  /** What people and other workers have begun and not ended. */
+  readonly errands: { open: number };
   /** A process with the services of the plan's instance of this number. */
   launch(index: number, name: string): { readonly host: Host; readonly bridge: Bridge };
 }
@@ -93,6 +95,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
 
   const world: World = {
     ...{ plan, scheduler, history, random, weather, master, queue, store, broker, rules, watchers },
+    errands: { open: 0 },
     launch(index, name) {
       const instance = plan.instances[index];
       const host = createHost({
