@@ -224,8 +224,11 @@ function decideMapped(facts: Facts, task: TaskStatus, admission: Admission | nul
 /** A run after the mapped one is pending: does the request serve it, or does it get one of its own? */
 function decideNextRun(facts: Facts, task: TaskStatus, run: TaskRun): readonly Action[] {
   const { mapping, request } = facts;
-  const previous = task.runs.find(({ runId }) => runId === mapping.runId);
-  const reason = previous?.reasonResolved ?? previous?.state ?? 'unknown';
+  // All runs from the mapped one on: a person can have ended a retry before it was ever seen.
+  const reasons = task.runs
+    .filter(({ runId }) => runId >= mapping.runId && runId < run.runId)
+    .map(({ reasonResolved, state }) => reasonResolved ?? state);
+  const reason = reasons.find((one) => !RETRY_REASONS.has(one)) ?? reasons.at(-1) ?? 'unknown';
   const isRetry = RETRY_REASONS.has(reason);
   if (mapping.buildRequestId === null) {
     return [follow(facts, run, `run ${run.runId} is pending and nothing was built for run ${mapping.runId} yet`)];
@@ -244,7 +247,7 @@ function decideNextRun(facts: Facts, task: TaskStatus, run: TaskRun): readonly A
       : abandon(facts, `run ${mapping.runId} ended ${reason}; run ${run.runId} gets a build request of its own`);
   }
   // A result that was reported as a retry would only be reported again: the next run gets a build of its own.
-  const isUnreported = reason === 'claim-expired' || retryCount(request.value) > mapping.retriesReported;
+  const isUnreported = reasons.includes('claim-expired') || retryCount(request.value) > mapping.retriesReported;
   if (!isRetry || !isUnreported || isLostToShutdown(request.value)) {
     return abandon(facts, `run ${mapping.runId} ended ${reason}; run ${run.runId} gets a build request of its own`);
   }

@@ -667,6 +667,27 @@ export const CASES: readonly Case[] = [
     todo: [{ do: 'follow', runId: 1, retriesReported: 1 }],
   },
   {
+    name: 'a retry that a person canceled and reran before it was seen, request complete',
+    mapping: running,
+    task: aTask([exception('worker-shutdown'), exception('canceled'), pending()]),
+    request: requestComplete('SUCCESS', aBuild('RETRY'), aBuild('SUCCESS')),
+    todo: ['closeMapping'],
+  },
+  {
+    name: 'a retry that a person canceled and reran before it was seen, request open',
+    mapping: running,
+    task: aTask([exception('worker-shutdown'), exception('canceled'), pending()]),
+    request: requestBuilding(aBuild('RETRY')),
+    todo: ['cancelRequest'],
+  },
+  {
+    name: 'two retries at once',
+    mapping: running,
+    task: aTask([exception('worker-shutdown'), exception('claim-expired'), pending()]),
+    request: requestBuilding(aBuild('RETRY')),
+    todo: [{ do: 'follow', runId: 2 }],
+  },
+  {
     name: 'after a master shutdown',
     mapping: running,
     task: aTask([exception('worker-shutdown'), pending()]),
