@@ -155,6 +155,20 @@ function guarded(
   isLastTry: boolean,
 ): (name: string, upload: () => Promise<void>) => Promise<void> {
   return async (name, upload) => {
+    /** What stands in for an artifact is tried like the artifact itself. */
+    async function standIn(work: () => Promise<void>): Promise<void> {
+      try {
+        await work();
+      } catch (error) {
+        if (!isLastTry && isTransient(error)) {
+          throw error;
+        }
+        log.warn({ taskId, runId, artifact: name, err: error }, 'error artifact not taken');
+      }
+    }
+    /** People find the stored log under the name that they open, whatever stands there. */
+    const linkLog = () => (name === BACKING_LOG ? standIn(() => linkLiveLog(put)) : undefined);
+
     try {
       await upload();
     } catch (error) {
@@ -162,6 +176,7 @@ function guarded(
         // Either the run is resolved by now, which the resolution will find out, or another kind of artifact has the
         // name and stays.
         log.warn({ taskId, runId, artifact: name, err: error }, 'artifact not taken');
+        await linkLog();
         return;
       }
       const isForGood = error instanceof BridgeError && !error.isTransient;
@@ -169,28 +184,9 @@ function guarded(
         throw error;
       }
       log.error({ taskId, runId, artifact: name, err: error }, 'artifact given up');
-      await putErrorArtifacts(put, name, describeError(error), (cause) => {
-        if (!isLastTry && isTransient(cause)) {
-          throw cause;
-        }
-        log.warn({ taskId, runId, artifact: name, err: cause }, 'error artifact not taken');
-      });
+      const message = describeError(error);
+      await standIn(() => put({ kind: 'error', name, reason: 'invalid-resource-on-worker', message }));
+      await linkLog();
     }
   };
-}
-
-async function putErrorArtifacts(
-  put: Put,
-  name: string,
-  message: string,
-  onFailure: (error: unknown) => void,
-): Promise<void> {
-  try {
-    await put({ kind: 'error', name, reason: 'invalid-resource-on-worker', message });
-    if (name === BACKING_LOG) {
-      await linkLiveLog(put);
-    }
-  } catch (error) {
-    onFailure(error);
-  }
 }

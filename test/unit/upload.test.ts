@@ -11,12 +11,16 @@ const forGood = new LegacyCiError('legacy-ci-forbidden', 'logs are not for you')
 const forNow = new QueueError('queue-unavailable', 'no answer', { isTransient: true });
 
 /** Uploads an outcome whose log cannot be read; `refuse` says which artifacts the queue cannot take now. */
-async function upload(refuse: (artifact: Artifact) => boolean, isLastTry: boolean): Promise<readonly string[]> {
+async function upload(
+  refuse: (artifact: Artifact) => boolean,
+  isLastTry: boolean,
+  refusal: QueueError = forNow,
+): Promise<readonly string[]> {
   const taken: string[] = [];
   const queue = aQueue({
     async putArtifact(_taskId, _runId, artifact) {
       if (refuse(artifact)) {
-        throw forNow;
+        throw refusal;
       }
       taken.push(`${artifact.name} ${artifact.kind}`);
     },
@@ -41,6 +45,12 @@ describe('a log that is given up', () => {
 
   it.each(['error', 'link'])('is tried again when its %s artifact cannot be put now', async (kind) => {
     await expect(upload((artifact) => artifact.kind === kind, false)).rejects.toBe(forNow);
+  });
+
+  it('still has its name for people where an earlier try left another kind of artifact', async () => {
+    const conflict = new QueueError('queue-conflict', 'Artifact already exists with different properties');
+    const taken = await upload((artifact) => artifact.name === BACKING_LOG, false, conflict);
+    expect(taken).toContain(`${LIVE_LOG} link`);
   });
 
   it('keeps nothing else from being uploaded at the last try', async () => {

@@ -20,7 +20,8 @@ export interface Ending {
   readonly by: Actor;
   /** The call that did it. */
   readonly method: string;
-  readonly wasRunning: boolean;
+  /** Whether the bridge had claimed it, so that it could have artifacts. */
+  readonly wasOurs: boolean;
   readonly reason: string;
 }
 
@@ -79,7 +80,8 @@ export function createQueueServer({ scheduler, publish, onEnding }: QueueServerO
           const isOver = run.state !== 'pending' && run.state !== 'running';
           if (isOver && (was === undefined || was === 'pending' || was === 'running')) {
             const reason = run.reasonResolved ?? run.state;
-            onEnding({ taskId: task.taskId, runId, by, method, wasRunning: was === 'running', reason });
+            const wasOurs = run.workerId === WORKER.workerId;
+            onEnding({ taskId: task.taskId, runId, by, method, wasOurs, reason });
           }
         });
       }

@@ -10,7 +10,7 @@ import { shortName } from './names.ts';
 import { MAX_SKEW_MS, type Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import type { Scheduler } from './scheduler.ts';
-import { LEASE_MS } from './settings.ts';
+import { LEASE_MS, POLICY } from './settings.ts';
 import type { StoreState } from './store-state.ts';
 import { createTruth, type Truth } from './truth.ts';
 
@@ -58,19 +58,26 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
   };
 
   function checkArtifacts({ taskId, runId, reason }: Ending): void {
+    const isExcused = excused.has(`${taskId}/${runId}`);
     const missing = [STATUS, PROPERTIES, BACKING_LOG, LIVE_LOG].filter((name) => {
       const artifact = queue().artifacts.get(taskId, runId, name);
       const isEmpty = artifact?.details.storageType === 's3' && !queue().contents.has(`${taskId}/${runId}/${name}`);
       return artifact === undefined || isEmpty;
     });
-    if (missing.length > 0 && !excused.has(`${taskId}/${runId}`)) {
+    if (missing.length > 0 && !isExcused) {
       history.complain(`${shortName(taskId)}/${runId} was resolved ${reason} without ${missing.join(', ')}`);
     }
     const properties = queue().contents.get(`${taskId}/${runId}/${PROPERTIES}`);
     const request = truth().requestOf({ taskId, runId });
     const build = request?.isPurged ? undefined : request?.builds.at(-1);
     const isError = queue().artifacts.get(taskId, runId, PROPERTIES)?.details.storageType === 'error';
-    if (build !== undefined && properties !== undefined && !isError && buildIdIn(properties) !== build.id) {
+    if (
+      build !== undefined &&
+      properties !== undefined &&
+      !isError &&
+      !isExcused &&
+      buildIdIn(properties) !== build.id
+    ) {
       history.complain(
         `${shortName(taskId)}/${runId} was resolved ${reason} with properties of another build than ${build.id}`,
       );
@@ -114,7 +121,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
     endings,
     zombies,
     onEnding(ending) {
-      const { taskId, runId, by, method, wasRunning, reason } = ending;
+      const { taskId, runId, by, method, wasOurs, reason } = ending;
       history.note(by, `${method}: ${shortName(taskId)}/${runId} is ${reason}`);
       if (by === 'bridge') {
         const task = queue().view(taskId);
@@ -123,7 +130,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         if (objection !== undefined) {
           history.complain(`${shortName(taskId)}/${runId}: ${objection}`);
         }
-        if (wasRunning) {
+        if (wasOurs) {
           checkArtifacts(ending);
         }
       }
@@ -178,8 +185,10 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
     },
     onFailedCall({ method, taskId, about }) {
       // Only the last resort is left then, which may fail as well: see `guarded` in upload.ts.
-      if (method === 'putArtifact' && about.endsWith(' error')) {
-        excused.add(`${taskId}/${/\/(\d+) /.exec(about)?.[1]}`);
+      const [, runId, kind] = /\/(\d+) \S+ (error|link)$/.exec(about) ?? [];
+      const isLastTry = taskId !== undefined && (store().open(taskId)?.attempts ?? 0) >= POLICY.maxUploadAttempts;
+      if (method === 'putArtifact' && (kind === 'error' || (kind === 'link' && isLastTry))) {
+        excused.add(`${taskId}/${runId}`);
       }
     },
   };

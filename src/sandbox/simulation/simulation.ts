@@ -70,6 +70,8 @@ export async function simulate(seed: number, mutate: Mutate = (parts) => parts):
   if (changes > MAX_CHANGES * plan.tasks.length) {
     history.complain(`${changes} changes of the outside were asked for after the faults were over`);
   }
+  // What was under way for a run that somebody else ended goes on to its own end.
+  await scheduler.run(scheduler.now() + MINUTE, () => false);
   changes = 0;
   await scheduler.run(scheduler.now() + SILENCE_MS, () => false);
   if (changes > 0 && history.complaints.length === 0) {
