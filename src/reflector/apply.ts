@@ -142,7 +142,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
       return resolved(status, resolutionName(action.resolution).reason, pass, context);
     }
     case 'cancelTask':
-      return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
+      return cancelTask(action.runId, pass, context);
     case 'rerunTask':
       await update(pass, context, { reruns: mapping.reruns + 1 });
       pass.knowledge.task = { kind: 'present', value: await context.queue.rerunTask(pass.taskId) };
@@ -383,6 +383,17 @@ async function resolved(status: TaskStatus, resolution: string, pass: Pass, cont
   pass.knowledge.task = { kind: 'present', value: status };
   await update(pass, context, { takenUntil: null, resolution });
   return 'observe';
+}
+
+/** A person may have asked for another run since the task was read, not least while something was uploaded. */
+async function cancelTask(runId: number, pass: Pass, context: ApplyContext): Promise<Next> {
+  const seen = await context.queue.status(pass.taskId);
+  pass.knowledge.task = seen;
+  const run = seen.kind === 'present' ? lastRun(seen.value) : undefined;
+  if (run?.runId !== runId || (run.state !== 'pending' && run.state !== 'running')) {
+    return 'observe';
+  }
+  return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
 }
 
 async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {

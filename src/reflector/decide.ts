@@ -293,7 +293,7 @@ function decidePending(facts: Facts, task: TaskStatus, run: TaskRun, admission: 
         );
       }
       if (value.results === 'CANCELLED') {
-        return [{ do: 'cancelTask', because: 'its build request was cancelled in Buildbot' }];
+        return [{ do: 'cancelTask', runId: run.runId, because: 'its build request was cancelled in Buildbot' }];
       }
       return [claimRun(facts, run, 'its build is over')];
     default:
@@ -408,7 +408,7 @@ function decideOutcome(facts: Facts, run: TaskRun, request: RequestView): readon
   }
   if (request.results === 'CANCELLED') {
     const because = 'its build was cancelled in Buildbot';
-    return [uploadOutcome(facts, run, 'canceled', because), { do: 'cancelTask', because }];
+    return [uploadOutcome(facts, run, 'canceled', because), { do: 'cancelTask', runId: run.runId, because }];
   }
   const results = runResults(request);
   return uploadAndResolve(
