@@ -3,6 +3,7 @@
  * between any two things that it waits for. What a dead process waited for never comes.
  */
 
+import { setMaxListeners } from 'node:events';
 import { LegacyCiError, QueueError, StoreError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import type { History } from './history.ts';
@@ -121,7 +122,10 @@ export function createHost(options: HostOptions): Host {
         signal?.removeEventListener('abort', wake);
         resolve();
       };
-      signal?.addEventListener('abort', wake, { once: true });
+      if (signal) {
+        setMaxListeners(0, signal);
+        signal.addEventListener('abort', wake, { once: true });
+      }
       scheduler.after(ms, () => deliver(wake));
     });
   }

@@ -48,7 +48,7 @@ export function createMaster(options: MasterOptions): Master {
   function submit(wish: Wish): SimRequest {
     const known =
       kind === 'scheduler-db' &&
-      requests.find(({ externalId }) => externalId !== null && externalId === wish.externalId);
+      requests.find(({ externalId, isPurged }) => !isPurged && externalId !== null && externalId === wish.externalId);
     if (known) {
       return known;
     }
