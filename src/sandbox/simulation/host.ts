@@ -45,6 +45,7 @@ export interface HostOptions {
   readonly weather: Weather;
   readonly history: History;
   readonly onCall: (host: Host, call: Call) => void;
+  readonly onEffect: (host: Host, call: Call) => void;
   /** The caller hears of a failure, whatever became of its call. */
   readonly onFailedCall: (call: Call) => void;
   /** Called right before a call takes effect, and right after, while its caller does not know yet. */
@@ -78,12 +79,13 @@ export function createHost(options: HostOptions): Host {
       return never();
     }
     options.onCall(host, what);
-    const fate = weather.fateOf(what.service, what.isChange);
+    const fate = weather.fateOf(what);
     const { service, method, about } = what;
     return new Promise<T>((resolve, reject) => {
       const happen = () => {
         ambush(host, what);
         const result = attempt(effect);
+        options.onEffect(host, what);
         ambush(host, what);
         return result;
       };

@@ -4,7 +4,7 @@ import type { Fleet } from './fleet.ts';
 import { isOpen, runningBuild, type SimRequest } from './master-state.ts';
 import { shortName } from './names.ts';
 import { type IncidentKind, MAX_SKEW_MS, type MachineIncident, type TaskIncident } from './plan.ts';
-import { OTHER_WORKER } from './settings.ts';
+import { LEASE_MS, OTHER_WORKER } from './settings.ts';
 import type { World } from './world.ts';
 
 const SECOND = 1000;
@@ -26,7 +26,13 @@ const MACHINES: Readonly<Record<MachineIncident, (scene: Scene) => void>> = {
     fleet.restart(process);
   },
   pause({ world: { random }, fleet, process }) {
-    fleet.pause(process, random.int(SECOND, random.chance(0.5) ? 20 * SECOND : 10 * MINUTE));
+    const [shortest, longest] = random.pick([
+      [SECOND, 20 * SECOND],
+      // Just long enough for another to take over.
+      [LEASE_MS, 2 * LEASE_MS],
+      [LEASE_MS, 10 * MINUTE],
+    ] as const);
+    fleet.pause(process, random.int(shortest, longest));
   },
   clock({ world: { random }, fleet, process }) {
     fleet.setClock(process, random.int(-MAX_SKEW_MS, MAX_SKEW_MS));

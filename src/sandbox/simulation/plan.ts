@@ -113,7 +113,8 @@ function climateOf(random: Random, severity: number, start: number, chaosMs: num
     drop: random.pick([0, 0.1, 0.5, 1]),
     repeat: random.pick([0, 0.1, 0.5]),
     delay: random.pick([0, 0.1, 0.5]),
-    lostCancel: random.pick([0, 0, 0.3]),
+    unknownSubmission: random.pick([0, 0.1, 0.3]),
+    lostCancel: random.pick([0, 0, 0.5]),
     outages,
   };
 }

@@ -8,8 +8,8 @@ import type { World } from './world.ts';
 const MINUTE = 60_000;
 /** The longest that anything the bridge has to do may take when nothing hinders it. */
 const PROMPT_MS = 20 * MINUTE;
-/** Cancels that came to nothing are repeated with doubling waits. */
-const CANCELLED_MS = 90 * MINUTE;
+/** Cancels that came to nothing are repeated with doubling waits, up to ten minutes. */
+const CANCELLED_MS = 14 * MINUTE;
 
 /** Whether all is done: every task resolved, every mapping closed, nothing built, nothing on its way. */
 export function isAtRest({ queue, store, master, broker, plan, errands }: World): boolean {
@@ -56,7 +56,7 @@ function requestComplaint(
   const isNewest = master.requests.findLast((other) => other.taskId === taskId) === request;
   const isWanted = state === 'pending' || state === 'running';
   // Whoever cannot be stopped, or not without others, is followed to the end; a later run waits for that.
-  const isKept = request.isUnstoppable || request.cancels > 0 || (build?.group.length ?? 0) > 1;
+  const isKept = request.isUnstoppable || (build?.group.length ?? 0) > 1;
   if (build && isNewest && state === 'pending' && !isKept && age(Math.max(build.startedAt, since)) > PROMPT_MS) {
     return `#${id} of ${shortName(taskId)} has been building for long, and its run is not claimed`;
   }

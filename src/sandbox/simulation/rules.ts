@@ -27,6 +27,8 @@ export interface Rules {
   onDelivered(host: Host, message: Message): () => void;
   /** A process is about to make a call. */
   onCall(host: Host, call: Call): void;
+  /** A call of a process has its effect. */
+  onEffect(host: Host, call: Call): void;
   onFailedCall(call: Call): void;
 }
 
@@ -41,14 +43,16 @@ export interface RulesContext {
 
 /** The longest wait between two looks: a cancel's last, and a little. */
 const MAX_WAIT_MS = 11 * 60_000;
-/** A submission has this much left of its lease when it is sent, or its process was frozen in between. */
-const LEAST_LEASE_MS = LEASE_MS * 0.6;
+/** A submission follows the renewal of its lease as fast as that, or its process was frozen in between. */
+const LONGEST_PREPARATION_MS = 30_000;
 
 export function createRules({ plan, scheduler, history, master, queue, store }: RulesContext): Rules {
   const endings: Ending[] = [];
   const zombies = new Set<SimRequest>();
   const seen = new Set<SimRequest>();
   const looks = new Map<string, number>();
+  /** By process and task: when its lease was renewed last. */
+  const renewals = new Map<string, number>();
   const excused = new Set<string>();
   /** By process and task: how many runs there were when it asked for its status, as the last thing that it did. */
   const lastStatus = new Map<string, number>();
@@ -152,9 +156,13 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       }
     },
     isInTime(host, taskId) {
-      const row = store().open(taskId);
-      const isOwn = row?.leaseOwner?.startsWith(`${host.name}#`) ?? false;
-      return isOwn && (row?.leaseUntil ?? 0) - host.clock.now() >= LEAST_LEASE_MS;
+      const renewed = renewals.get(`${host.name} ${taskId}`);
+      return renewed === undefined || scheduler.now() - renewed <= LONGEST_PREPARATION_MS;
+    },
+    onEffect(host, { method, taskId }) {
+      if (method === 'renewLease' && taskId !== undefined) {
+        renewals.set(`${host.name} ${taskId}`, scheduler.now());
+      }
     },
     onSubmitted(host, request, wasSentInTime) {
       if (seen.has(request)) {

@@ -21,6 +21,8 @@ export interface Climate {
   readonly drop: number;
   readonly repeat: number;
   readonly delay: number;
+  /** It is not known of a submission whether it took, or will take, effect. */
+  readonly unknownSubmission: number;
   /** A cancel is answered and nothing comes of it. */
   readonly lostCancel: number;
   readonly outages: readonly { readonly service: Service; readonly from: number; readonly to: number }[];
@@ -42,7 +44,7 @@ export interface Fate {
 }
 
 export interface Weather {
-  fateOf(service: Service, isChange: boolean): Fate;
+  fateOf(call: { readonly service: Service; readonly method: string; readonly isChange: boolean }): Fate;
   /** In how many milliseconds each copy of a message arrives; none if it is lost. */
   copies(): readonly number[];
   isCancelLost(): boolean;
@@ -80,12 +82,15 @@ export function createWeather({ climate, random, scheduler, history, isDown }: W
 
   return {
     isAway,
-    fateOf(service, isChange) {
+    fateOf({ service, method, isChange }) {
       if (isAway(service)) {
         return failed(`${service} away`, 'never');
       }
       if (isCalm) {
         return well(latency(service));
+      }
+      if (method === 'submit' && random.chance(climate.unknownSubmission)) {
+        return failed('submission unknown', random.pick(['never', 'now', 'late', 'late'] as const));
       }
       const draw = random.next();
       const { failBefore, failAfter, late, slow, forbidden } = climate;

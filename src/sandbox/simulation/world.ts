@@ -101,6 +101,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
       const host = createHost({
         ...{ name, scheduler, weather, history },
         onCall: rules.onCall,
+        onEffect: rules.onEffect,
         onFailedCall: rules.onFailedCall,
         ambush: (caller, call) => ambush(world, caller, call),
       });
