@@ -59,27 +59,37 @@ const TASKS: Readonly<Record<TaskIncident, (world: World, taskId: string) => voi
   hidden(world, taskId) {
     // Once: what is missing again and again, whenever it is looked for, is missing for longer than the grace.
     for (const request of someRequest(world, taskId, ({ hiddenUntil }) => hiddenUntil === 0)) {
+      world.history.fault('hidden');
       request.hiddenUntil = world.scheduler.now() + world.random.int(SECOND, 80 * SECOND);
       world.history.note('buildbot', `#${request.id} is not to be seen for a while`);
     }
   },
   purged(world, taskId) {
     for (const request of someRequest(world, taskId, ({ completedAt }) => completedAt !== undefined)) {
+      world.history.fault('purged');
       request.isPurged = true;
       world.history.note('buildbot', `#${request.id} is purged`);
     }
   },
   cancelledInBuildbot(world, taskId) {
     for (const request of someRequest(world, taskId, isOpen)) {
+      world.history.fault('cancelledInBuildbot');
       world.history.note('person', `${runningBuild(request) ? 'stops' : 'cancels'} #${request.id}`);
       world.master.cancel(request, 'person');
     }
   },
-  cancelledInQueue: cancel,
-  rerun,
+  cancelledInQueue(world, taskId) {
+    cancel(world, taskId);
+    world.history.fault('cancelledInQueue');
+  },
+  rerun(world, taskId) {
+    rerun(world, taskId);
+    world.history.fault('rerun');
+  },
   cancelledAndRerun(world, taskId) {
     const { scheduler, random } = world;
     cancel(world, taskId);
+    world.history.fault('cancelledAndRerun');
     world.errands.open += 1;
     scheduler.after(random.int(0, random.chance(0.5) ? 500 : 60 * SECOND), () => {
       world.errands.open -= 1;
@@ -92,8 +102,8 @@ const TASKS: Readonly<Record<TaskIncident, (world: World, taskId: string) => voi
 /** @param taskId whom it befalls, where it befalls a task; some task if it is undefined */
 export function happen(kind: IncidentKind, world: World, fleet: Fleet, taskId?: string, process?: string): void {
   const { random, history, queue } = world;
-  history.fault(kind);
   if (isMachine(kind)) {
+    history.fault(kind);
     MACHINES[kind]({ world, fleet, process, builder: random.pick(Object.keys(world.plan.workers)) });
     return;
   }
@@ -146,6 +156,7 @@ function takeByOther(world: World, taskId: string): void {
   try {
     queue.act(taskId, 'worker', 'claim', (task, now) => void claimRun(queue.state, task, runId, OTHER_WORKER, now));
     history.note('other', `claims ${shortName(taskId)}/${runId}`);
+    history.fault('takenByOther');
   } catch {
     return;
   }
