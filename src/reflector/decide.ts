@@ -51,7 +51,7 @@ import { lastRun } from '../domain/task.ts';
 import type { Resolution, Seen } from '../ports.ts';
 import type { Action } from './actions.ts';
 import type { Admission } from './admission.ts';
-import { type ResultPolicy, resolutionOf, runResults } from './outcome.ts';
+import { type ResultPolicy, resolutionName, resolutionOf, runResults } from './outcome.ts';
 
 /** What was seen. */
 export interface Observation {
@@ -247,7 +247,8 @@ function decideNextRun(facts: Facts, task: TaskStatus, run: TaskRun): readonly A
       : abandon(facts, `run ${mapping.runId} ended ${reason}; run ${run.runId} gets a build request of its own`);
   }
   // A result that was reported as a retry would only be reported again: the next run gets a build of its own.
-  const isUnreported = reasons.includes('claim-expired') || retryCount(request.value) > mapping.retriesReported;
+  const isUnreported =
+    reasons.includes('claim-expired') || (reason === 'worker-shutdown' && wasRetry(facts, request.value));
   if (!isRetry || !isUnreported || isLostToShutdown(request.value)) {
     return abandon(facts, `run ${mapping.runId} ended ${reason}; run ${run.runId} gets a build request of its own`);
   }
@@ -425,7 +426,7 @@ function decideResolved(facts: Facts, task: TaskStatus, run: TaskRun): readonly 
   const isBuiltAgain =
     mapping.state === 'submitted' &&
     request.kind === 'present' &&
-    retryCount(request.value) > mapping.retriesReported &&
+    wasRetry(facts, request.value) &&
     !isLostToShutdown(request.value);
   if (
     isBuiltAgain &&
@@ -498,6 +499,15 @@ function isOurs(run: TaskRun, policy: Policy): boolean {
 function isCollapsed(request: RequestView): boolean {
   const build = lastBuild(request);
   return request.results === 'SKIPPED' && (build === undefined || build.results === 'RETRY');
+}
+
+/** Whether a `worker-shutdown` that was reported was one of the request's RETRY builds, and not its final result. */
+function wasRetry({ mapping, policy }: Facts, request: RequestView): boolean {
+  const isFinal =
+    request.state === 'complete' &&
+    request.results !== 'CANCELLED' &&
+    RETRY_REASONS.has(resolutionName(resolutionOf(request.results, policy.results)).reason);
+  return !isFinal && retryCount(request) > mapping.retriesReported;
 }
 
 /** Complete, but nobody meant it: the master went down. A final RETRY is the same: the build was taken away. */

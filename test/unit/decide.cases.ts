@@ -688,6 +688,20 @@ export const CASES: readonly Case[] = [
     todo: [{ do: 'follow', runId: 2 }],
   },
   {
+    name: 'a RETRY never reported, and the final result reported as one that the queue tries again',
+    mapping: running,
+    task: aTask([exception('intermittent-task'), pending()]),
+    request: requestComplete('EXCEPTION', aBuild('RETRY'), aBuild('EXCEPTION')),
+    todo: ['closeMapping'],
+  },
+  {
+    name: 'a RETRY reported, and the build cancelled by a person since',
+    mapping: running,
+    task: aTask([exception('worker-shutdown'), pending()]),
+    request: requestComplete('CANCELLED', aBuild('RETRY'), aBuild('CANCELLED')),
+    todo: [{ do: 'follow', runId: 1, retriesReported: 1 }],
+  },
+  {
     name: 'after a master shutdown',
     mapping: running,
     task: aTask([exception('worker-shutdown'), pending()]),
