@@ -94,6 +94,8 @@ async function runAll({ from, seeds, processes, mutation }, onTotals) {
   await Promise.all(Array.from({ length: processes }, one));
 }
 
+// Whoever reads the output may go, as `npm run simulate | head` does.
+process.stdout.on('error', () => process.exit(1));
 const print = (...lines) => process.stdout.write(lines.map((line) => `${line}\n`).join(''));
 const indented = (lines) => lines.map((line) => `  ${line}`);
 const counts = (record) =>
@@ -166,6 +168,8 @@ async function main() {
   return failures.length;
 }
 
+// Nobody reads the stacks of the errors that are simulated, and they take time.
+Error.stackTraceLimit = 0;
 if (process.argv[2] === '--worker') {
   await work();
 } else {

@@ -105,6 +105,9 @@ export function createFleet(world: World): Fleet {
     recover() {
       for (const member of members) {
         member.host?.wake();
+        if (plan.instances[member.index]?.isDraining) {
+          member.host?.crash();
+        }
         launch(member);
       }
     },

@@ -211,6 +211,9 @@ function told(result: Result<unknown> | undefined): string {
     return `refused: ${result.error instanceof Error ? (result.error.message.split('\n')[0] ?? '') : ''}`;
   }
   const { value } = result;
+  if (typeof value === 'boolean') {
+    return `-> ${value}`;
+  }
   return typeof value === 'object' && value !== null && 'kind' in value ? `-> ${String(value.kind)}` : 'ok';
 }
 

@@ -3,9 +3,10 @@
 import type { Service as BridgeService } from '../../bridge.ts';
 import type { ResultName } from '../../domain/build.ts';
 import { PRIORITIES, type Priority } from '../../domain/task.ts';
+import type { ResultPolicy } from '../../reflector/outcome.ts';
 import type { Kind } from './master-state.ts';
 import { createRandom, type Random } from './random.ts';
-import { IGNORED_BUILDER } from './settings.ts';
+import { IGNORED_BUILDER, POLICY } from './settings.ts';
 import type { Climate } from './weather.ts';
 import { FOREIGN } from './weather.ts';
 
@@ -23,6 +24,14 @@ export interface TaskPlan {
   readonly deadlineMs: number;
   /** After the deadline. */
   readonly expiresMs: number;
+}
+
+export interface InstancePlan {
+  readonly services: readonly BridgeService[];
+  /** How far its clock is off, in milliseconds. */
+  readonly offset: number;
+  /** An operator has it make no new requests until the calm begins. */
+  readonly isDraining: boolean;
 }
 
 /** What befalls machines and processes. */
@@ -48,9 +57,10 @@ export interface Plan {
   readonly workers: Readonly<Record<string, number>>;
   readonly longestBuildMs: number;
   readonly results: Readonly<Record<ResultName | 'unknown', number>>;
+  readonly policy: ResultPolicy;
   readonly climate: Climate;
   readonly chaosMs: number;
-  readonly instances: readonly { readonly services: readonly BridgeService[]; readonly offset: number }[];
+  readonly instances: readonly InstancePlan[];
   readonly tasks: readonly TaskPlan[];
   readonly incidents: readonly { readonly at: number; readonly kind: IncidentKind }[];
   /** How likely a call meets an incident at the moment of its effect. */
@@ -82,6 +92,7 @@ export function createPlan(seed: number, start: number): Plan {
     workers: Object.fromEntries(builders.map((name) => [name, random.int(1, 3)])),
     longestBuildMs: random.pick([MINUTE, 5 * MINUTE, 20 * MINUTE, 45 * MINUTE]),
     results: resultsOf(random),
+    policy: random.chance(0.7) ? POLICY.results : policyOf(random),
     climate: climateOf(random, severity, start, chaosMs, isLong),
     chaosMs,
     instances: instancesOf(random),
@@ -95,6 +106,13 @@ export function createPlan(seed: number, start: number): Plan {
 function resultsOf(random: Random): Plan['results'] {
   const retry = random.pick([0, 10, 40]);
   return { SUCCESS: 50, WARNINGS: 8, FAILURE: 12, SKIPPED: 4, EXCEPTION: 6, RETRY: retry, CANCELLED: 0, unknown: 3 };
+}
+
+/** Any that an operator may set: some make the queue try again. */
+function policyOf(random: Random): ResultPolicy {
+  const any = () =>
+    random.pick(['completed', 'failed', 'internal-error', 'intermittent-task', 'worker-shutdown'] as const);
+  return { warnings: any(), failure: any(), exception: any(), skipped: any() };
 }
 
 function climateOf(random: Random, severity: number, start: number, chaosMs: number, isLong: boolean): Climate {
@@ -125,6 +143,7 @@ function instancesOf(random: Random): Plan['instances'] {
   return Array.from({ length: Number(count) }, (_, index) => ({
     services: index === 0 || random.chance(0.6) ? ALL : ALL.filter(() => random.chance(0.5)),
     offset: random.int(-MAX_SKEW_MS, MAX_SKEW_MS),
+    isDraining: random.chance(0.07),
   }));
 }
 

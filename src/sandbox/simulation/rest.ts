@@ -56,7 +56,10 @@ function requestComplaint(
   const isNewest = master.requests.findLast((other) => other.taskId === taskId) === request;
   const isWanted = state === 'pending' || state === 'running';
   // Whoever cannot be stopped, or not without others, is followed to the end; a later run waits for that.
-  const isKept = request.isUnstoppable || (build?.group.length ?? 0) > 1;
+  const isShared = request.builds.some(({ group }) =>
+    group.some((other) => other !== request && isWantedLately(world, other, age)),
+  );
+  const isKept = request.isUnstoppable || isShared;
   if (build && isNewest && state === 'pending' && !isKept && age(Math.max(build.startedAt, since)) > PROMPT_MS) {
     return `#${id} of ${shortName(taskId)} has been building for long, and its run is not claimed`;
   }

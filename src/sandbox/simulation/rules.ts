@@ -61,7 +61,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
   const flavours = new Map(plan.tasks.map(({ name, flavour }) => [name, flavour]));
   let lazyTruth: Truth | undefined;
   const truth = () => {
-    lazyTruth ??= createTruth(master(), endings, zombies);
+    lazyTruth ??= createTruth(plan.policy, master(), endings, zombies);
     return lazyTruth;
   };
 

@@ -19,14 +19,26 @@ export function createStorePort(host: Host, state: StoreState): MappingStore {
       .join(' ')}`;
 
   return {
-    insert: (mapping, lease) =>
-      change(
-        'insert',
-        `${shortName(mapping.taskId)}/${mapping.runId} ${mapping.state}`,
-        () => state.insert(mapping, lease),
-        mapping.taskId,
-      ),
-    lease: (taskId, wish) => change('lease', shortName(taskId), () => state.lease(taskId, wish), taskId),
+    // Two statements each, as in the real store: anything may happen in between.
+    async insert(mapping, lease) {
+      const { taskId, runId, state: is } = mapping;
+      const insert = () => state.insert(mapping, lease);
+      const answer = await change('insert', `${shortName(taskId)}/${runId} ${is}`, insert, taskId);
+      const row =
+        answer.kind === 'stored' ? await read('inserted', shortName(taskId), () => state.open(taskId)) : undefined;
+      if (answer.kind !== 'stored') {
+        return answer;
+      }
+      return row?.leaseOwner === lease.owner ? { kind: 'stored', mapping: row } : { kind: 'conflict' };
+    },
+    async lease(taskId, wish) {
+      const isTaken = await change('lease', shortName(taskId), () => state.takeLease(taskId, wish), taskId);
+      const mapping = await read('leased', shortName(taskId), () => state.open(taskId));
+      if (mapping === undefined) {
+        return { kind: 'none' };
+      }
+      return isTaken && mapping.leaseOwner === wish.owner ? { kind: 'leased', mapping } : { kind: 'busy' };
+    },
     leaseDue: (wish) => change('leaseDue', '', () => state.leaseDue(wish)),
     update: (mapping, changes, now) =>
       change('update', told(mapping, changes), () => state.compareAndSet(mapping, changes, {}, now), mapping.taskId),

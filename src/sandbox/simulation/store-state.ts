@@ -1,7 +1,7 @@
 /** The mapping database in memory: each method is one moment, with the semantics of `src/db/mapping-store.ts`. */
 import { toStorable, withChanges } from '../../db/rows.ts';
 import type { Mapping, MappingChanges, NewMapping, TraceEvent } from '../../domain/mapping.ts';
-import type { Leased, Stored } from '../../ports.ts';
+import type { Stored } from '../../ports.ts';
 
 export interface LeaseWish {
   readonly owner: string;
@@ -16,7 +16,8 @@ export interface StoreState {
   /** Those that are not closed. */
   allOpen(): readonly Mapping[];
   insert(mapping: NewMapping, lease: LeaseWish): Stored;
-  lease(taskId: string, wish: LeaseWish): Leased;
+  /** One statement: whether a lease was there to be taken. */
+  takeLease(taskId: string, wish: LeaseWish): boolean;
   leaseDue(wish: LeaseWish & { readonly limit: number }): readonly Mapping[];
   compareAndSet(
     mapping: Mapping,
@@ -74,12 +75,13 @@ export function createStoreState(onWrite: (row: Mapping) => void): StoreState {
       const row = { ...mapping, ...fresh, ...never, ...times, attempts: 0, hasSlot, leaseOwner: lease.owner };
       return { kind: 'stored', mapping: write(row) };
     },
-    lease(taskId, wish) {
+    takeLease(taskId, wish) {
       const row = open(taskId);
-      if (row === undefined) {
-        return { kind: 'none' };
+      const isFree = row !== undefined && row.leaseUntil < wish.now;
+      if (isFree) {
+        leased(row, wish);
       }
-      return row.leaseUntil < wish.now ? { kind: 'leased', mapping: leased(row, wish) } : { kind: 'busy' };
+      return isFree;
     },
     leaseDue(wish) {
       const last = Number.POSITIVE_INFINITY;

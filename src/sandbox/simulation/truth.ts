@@ -3,6 +3,7 @@
  * rules and nothing of the bridge's own decisions: it is what those are judged by.
  */
 import type { TaskStatus } from '../../domain/task.ts';
+import type { ResultPolicy } from '../../reflector/outcome.ts';
 import type { Master } from './master.ts';
 import type { SimRequest } from './master-state.ts';
 import type { Flavour } from './plan.ts';
@@ -17,18 +18,14 @@ export interface Truth {
 
 /** After these the queue makes the next run by itself, for the same request. */
 const RETRIED = new Set(['worker-shutdown', 'claim-expired', 'intermittent-task']);
-/** The default result policy, in words of its own. */
-const BY_RESULTS: Readonly<Record<string, string>> = {
-  SUCCESS: 'completed',
-  WARNINGS: 'failed',
-  FAILURE: 'failed',
-  EXCEPTION: 'internal-error',
-  RETRY: 'worker-shutdown',
-};
 const MOST_SUBMISSIONS = 5;
 
-/** @param reportedBefore of how many RETRY builds of these requests earlier runs were told */
-export function createTruth(master: Master, endings: readonly Ending[], zombies: ReadonlySet<SimRequest>): Truth {
+export function createTruth(
+  policy: ResultPolicy,
+  master: Master,
+  endings: readonly Ending[],
+  zombies: ReadonlySet<SimRequest>,
+): Truth {
   const used = new Map<SimRequest, number>();
 
   /** Requests that serve this run: made for it, or for one before it from which only retries lead here. */
@@ -54,8 +51,21 @@ export function createTruth(master: Master, endings: readonly Ending[], zombies:
       case undefined:
         return undefined;
       default:
-        return BY_RESULTS[request.results ?? ''] ?? 'internal-error';
+        return byResults(request);
     }
+  }
+
+  /** What the operator's policy makes of what the build came to. */
+  function byResults({ results, builds }: SimRequest): string {
+    const table: Readonly<Record<string, string>> = {
+      SUCCESS: 'completed',
+      WARNINGS: policy.warnings,
+      FAILURE: policy.failure,
+      EXCEPTION: policy.exception,
+      SKIPPED: builds.length > 0 ? policy.skipped : 'internal-error',
+      RETRY: 'worker-shutdown',
+    };
+    return table[results ?? ''] ?? 'internal-error';
   }
 
   /** RETRY builds of a request of which no run has told yet. */

@@ -118,14 +118,14 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
         store: createStorePort(host, store),
         broker: broker.portFor(host),
         timing: TIMING,
-        policy: POLICY,
+        policy: { ...POLICY, results: plan.policy },
       });
       const bridge = createBridge({
         ...parts,
         clock: host.clock,
         log: SILENT,
         rules: RULES,
-        mode: 'normal',
+        mode: instance?.isDraining && !weather.isCalm() ? 'drain' : 'normal',
         services: instance?.services ?? [],
         instance: name,
         version: 'simulated',
