@@ -40,11 +40,14 @@ export function checkProgress(world: World, since: number): void {
   }
 }
 
-function requestComplaint(
-  { queue, master }: World,
-  request: SimRequest,
-  age: (at: number) => number,
-): string | undefined {
+/** Whether somebody wants it, or did so until not long ago. */
+function isWantedLately({ queue }: World, { taskId }: SimRequest, age: (at: number) => number): boolean {
+  const run = taskId === null ? undefined : queue.state.tasks.get(taskId)?.runs.at(-1);
+  return taskId === null || (run !== undefined && (run.resolved === undefined || age(run.resolved) < PROMPT_MS));
+}
+
+function requestComplaint(world: World, request: SimRequest, age: (at: number) => number): string | undefined {
+  const { queue, master } = world;
   const { taskId, id, isPurged, completedAt } = request;
   const task = taskId === null || isPurged ? undefined : queue.state.tasks.get(taskId);
   if (taskId === null || isPurged) {
