@@ -16,6 +16,7 @@
  *  intended    pending | running, ours       not looked for: new      submit
  *  intended    any                           present                  adopt
  *  intended    pending | running, ours       absent                   submit, once a late answer is out of the question
+ *  intended    pending n+1                   not looked for: new      closeMapping: run n+1 gets an intent of its own
  *  any         pending n+1, after a retry    any                      follow: the same request serves run n+1
  *  submitted   pending n+1, run n canceled   open                     cancelRequest: run n+1 gets a request of its own
  *  submitted   pending n+1, run n reported   complete                 closeMapping: run n+1 gets a request of its own
@@ -230,6 +231,10 @@ function decideNextRun(facts: Facts, task: TaskStatus, run: TaskRun): readonly A
     .map(({ reasonResolved, state }) => reasonResolved ?? state);
   const reason = reasons.find((one) => !RETRY_REASONS.has(one)) ?? reasons.at(-1) ?? 'unknown';
   const isRetry = RETRY_REASONS.has(reason);
+  if (mapping.state === 'intended' && request.kind === 'none') {
+    // Its external id names the older run, and may be that of a request which an earlier mapping of it has had.
+    return abandon(facts, `run ${run.runId} is pending and nothing was submitted for run ${mapping.runId}`);
+  }
   if (mapping.buildRequestId === null) {
     return [follow(facts, run, `run ${run.runId} is pending and nothing was built for run ${mapping.runId} yet`)];
   }

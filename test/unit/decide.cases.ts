@@ -702,6 +702,14 @@ export const CASES: readonly Case[] = [
     todo: [{ do: 'follow', runId: 1, retriesReported: 1 }],
   },
   {
+    name: 'an intent of an older run under which nothing was ever submitted',
+    mapping: intended,
+    task: aTask([exception('claim-expired'), pending()]),
+    request: 'none',
+    admission: ADMITTED,
+    todo: ['closeMapping'],
+  },
+  {
     name: 'after a master shutdown',
     mapping: running,
     task: aTask([exception('worker-shutdown'), pending()]),
