@@ -472,6 +472,22 @@ async function update(pass: Pass, { store, clock }: ApplyContext, changes: Mappi
   accept(pass, await store.update(mappingOf(pass), changes, clock.now()));
 }
 
+/**
+ * Whoever slept past the end of its lease acts on what is old, and perhaps beside another pass.
+ * @returns whether the lease was over; it is taken again, and what was read is forgotten
+ * @throws MappingMoved if another pass took over
+ */
+export async function renewIfOver(pass: Pass, context: ApplyContext): Promise<boolean> {
+  const { knowledge } = pass;
+  if (knowledge.mapping === null || context.clock.now() < knowledge.mapping.leaseUntil) {
+    return false;
+  }
+  await renew(pass, context);
+  knowledge.task = undefined;
+  knowledge.request = undefined;
+  return true;
+}
+
 async function renew(pass: Pass, { store, clock, timing }: ApplyContext): Promise<void> {
   const now = clock.now();
   accept(pass, await store.renewLease(mappingOf(pass), now + timing.leaseMs, now));

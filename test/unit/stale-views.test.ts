@@ -5,7 +5,18 @@ import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { TaskStatus } from '../../src/domain/task.ts';
 import type { MappingStore, Seen } from '../../src/ports.ts';
-import { aRequest, aTask, exception, NOW, pending, requestComplete, TASK_ID } from '../support/builders.ts';
+import {
+  aRequest,
+  aTask,
+  exception,
+  MINUTE,
+  NOW,
+  ours,
+  pending,
+  requestBuilding,
+  requestComplete,
+  TASK_ID,
+} from '../support/builders.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
 import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
@@ -74,5 +85,29 @@ describe('a build request that a person cancelled', () => {
     const rerun = aTask([exception('canceled'), pending()]);
     expect(await pass([aTask([pending()]), rerun], cancelled)).toEqual([`submit ${TASK_ID}/1/1`]);
     expect(await store.openMapping(TASK_ID)).toMatchObject({ runId: 1, state: 'submitted' });
+  });
+});
+
+describe('a pass that slept until its lease was over', () => {
+  it('reads again before it believes that a request is gone', async () => {
+    await pass([aTask([pending()])]);
+    const clock = createManualClock(NOW + 1);
+    const task = aTask([ours()]);
+    const answers: Seen<RequestView>[] = [{ kind: 'absent' }, { kind: 'absent' }];
+    const queue = aQueue({ status: async () => ({ kind: 'present', value: task }) });
+    const ci = aLegacyCi({
+      async readMany(ids) {
+        const answer = answers.shift() ?? { kind: 'present', value: requestBuilding() };
+        if (answers.length === 0 && answer.kind === 'absent') {
+          clock.advance(5 * MINUTE);
+        }
+        return new Map(ids.map((id) => [id, answer]));
+      },
+    });
+    const { reconcile } = aReconciler({ queue, ci, store, clock });
+    expect(await reconcile(TASK_ID)).toEqual({ kind: 'done' });
+    expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', absentSince: expect.any(Number) });
+    expect(await reconcile(TASK_ID)).toEqual({ kind: 'done' });
+    expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', absentSince: null });
   });
 });
