@@ -1,4 +1,4 @@
-/** Unit tests need nothing but Node; adapters and scenarios talk to real servers that `scripts/test.mjs` starts. */
+/** Unit tests and the simulation need nothing but Node; adapters and scenarios talk to real servers that `scripts/test.mjs` starts. */
 const shared = {
   // Not in the temporary folder, which goes with the services.
   cacheDirectory: '<rootDir>/node_modules/.cache/jest',
@@ -13,7 +13,7 @@ const shared = {
 };
 
 export default {
-  projects: ['unit', 'adapters', 'scenarios', 'chaos'].map((name) => ({
+  projects: ['unit', 'simulation', 'adapters', 'scenarios', 'chaos'].map((name) => ({
     ...shared,
     displayName: name,
     testMatch: [`<rootDir>/test/${name}/**/*.test.ts`],

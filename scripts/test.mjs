@@ -1,5 +1,6 @@
 /**
- * Runs tests, doing all of its own set-up: `node scripts/test.mjs [unit] [adapters] [scenarios] [chaos] [jest's arguments]`.
+ * Runs tests, doing all of its own set-up: `node scripts/test.mjs [unit] [simulation] [adapters] [scenarios] [chaos]
+ * [jest's arguments]`.
  * Without a name, all of them; the last line says how many passed and failed.
  */
 import { readFileSync, rmSync } from 'node:fs';
@@ -13,10 +14,15 @@ import { startServices } from './services.mjs';
 /** For one test, and for all of a project: a run that hangs has failed, and says so. Milliseconds. */
 const LIMITS = {
   unit: { test: 10_000, project: 5 * 60_000 },
+  simulation: { test: 180_000, project: 10 * 60_000 },
   adapters: { test: 120_000, project: 15 * 60_000 },
   scenarios: { test: 120_000, project: 25 * 60_000 },
   chaos: { test: 600_000, project: 25 * 60_000 },
 };
+
+/** These talk to nothing but themselves. */
+const ALONE = new Set(['unit', 'simulation']);
+const SHARING = new Set(['adapters', 'chaos']);
 
 const given = process.argv.slice(2);
 const firstOther = given.findIndex((argument) => !Object.hasOwn(LIMITS, argument));
@@ -51,7 +57,7 @@ async function runProject(name, env) {
     path.join(ROOT, 'node_modules/jest/bin/jest.js'),
     ...['--selectProjects', name],
     // Tests that stop and kill the servers that they share come one after the other.
-    ...(name === 'adapters' ? ['--runInBand'] : ['--maxWorkers=2']),
+    ...(SHARING.has(name) ? ['--runInBand'] : ['--maxWorkers=2']),
     ...[`--testTimeout=${LIMITS[name].test}`, '--json', `--outputFile=${output}`],
     ...(jestArguments.length > 0 ? ['--passWithNoTests', ...jestArguments] : []),
   ];
@@ -99,7 +105,7 @@ async function runJest(args, env, limitMs) {
 async function main() {
   await ensureNodeModules();
   let env = process.env;
-  if (projects.some((name) => name !== 'unit')) {
+  if (projects.some((name) => !ALONE.has(name))) {
     await ensureDebianPackages();
     await ensureBuild();
     say('starting RabbitMQ, MariaDB, PostgreSQL; preparing Buildbot');

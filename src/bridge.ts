@@ -8,8 +8,9 @@ import type { BuilderRules } from './reflector/admission.ts';
 import type { Timing } from './reflector/apply.ts';
 import type { Policy } from './reflector/decide.ts';
 import { createForeignTasks } from './reflector/foreign-tasks.ts';
+import type { Spool } from './reflector/log-spool.ts';
 import { createReconciler, type PassResult, type Reconciler } from './reflector/reconcile.ts';
-import { createReflector, type Reflector } from './reflector/reflector.ts';
+import { createReflector, type Reflector, type Timer } from './reflector/reflector.ts';
 import { sweep } from './reflector/sweep.ts';
 import { createWorkQueue, type WorkQueue } from './reflector/work-queue.ts';
 
@@ -46,6 +47,9 @@ export interface BridgeOptions {
   readonly maxLogSize: number;
   /** Uniform in [0, 1). */
   readonly random: () => number;
+  /** In place of the machine's time and disk, for the simulation. */
+  readonly timer?: Timer;
+  readonly spool?: Spool;
 }
 
 export interface Bridge {
@@ -75,7 +79,7 @@ export function createBridge(options: BridgeOptions): Bridge {
     rules: options.rules,
     reclaimThresholdMs: policy.reclaimThresholdMs,
     maxCancels: policy.maxCancels,
-    upload: { queue, ci, log, tempDir: options.tempDir, maxLogSize: options.maxLogSize },
+    upload: { queue, ci, log, tempDir: options.tempDir, maxLogSize: options.maxLogSize, spool: options.spool },
   });
 
   async function pass(taskId: string): Promise<PassResult> {
@@ -108,6 +112,7 @@ export function createBridge(options: BridgeOptions): Bridge {
     hint: poke,
     isKnownForeign: foreign.has,
     heartbeat,
+    timer: options.timer,
   });
 
   const started = clock.now();

@@ -42,7 +42,8 @@ export type Action = {
       readonly about: 'refused' | 'request-gone' | 'collapsed';
     }
   | { readonly do: 'resolveRun'; readonly runId: number; readonly resolution: Resolution }
-  | { readonly do: 'cancelTask' }
+  /** Only while this run is the last one: what the queue cancels is the task. */
+  | { readonly do: 'cancelTask'; readonly runId: number }
   | { readonly do: 'rerunTask' }
   /** Cancels the pending request or stops its build. `isLoud`: a person should know. */
   | { readonly do: 'cancelRequest'; readonly isLoud: boolean }

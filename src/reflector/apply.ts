@@ -148,7 +148,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
       return resolved(status, resolutionName(action.resolution).reason, pass, context);
     }
     case 'cancelTask':
-      return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
+      return cancelTask(action.runId, pass, context);
     case 'rerunTask':
       await update(pass, context, { reruns: mapping.reruns + 1 });
       pass.knowledge.task = { kind: 'present', value: await context.queue.rerunTask(pass.taskId) };
@@ -206,6 +206,8 @@ async function recordIntent(
     throw new MappingMoved(taskId);
   }
   knowledge.mapping = stored.mapping;
+  // It was read before the lease was taken: meanwhile another instance may have brought the task to its end.
+  knowledge.task = undefined;
   // A run that is claimed already had a mapping once, and perhaps a request: that one is looked for.
   knowledge.request = run?.state === 'running' ? undefined : { kind: 'none' };
   return 'observe';
@@ -398,6 +400,17 @@ async function resolved(status: TaskStatus, resolution: string, pass: Pass, cont
   return 'observe';
 }
 
+/** A person may have asked for another run since the task was read, not least while something was uploaded. */
+async function cancelTask(runId: number, pass: Pass, context: ApplyContext): Promise<Next> {
+  const seen = await context.queue.status(pass.taskId);
+  pass.knowledge.task = seen;
+  const run = seen.kind === 'present' ? lastRun(seen.value) : undefined;
+  if (run?.runId !== runId || (run.state !== 'pending' && run.state !== 'running')) {
+    return 'observe';
+  }
+  return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
+}
+
 async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
   const request = requestOf(pass);
   const mapping = mappingOf(pass);
@@ -472,6 +485,22 @@ async function closeMapping(mapping: Mapping, pass: Pass, { store, clock }: Appl
 
 async function update(pass: Pass, { store, clock }: ApplyContext, changes: MappingChanges): Promise<void> {
   accept(pass, await store.update(mappingOf(pass), changes, clock.now()));
+}
+
+/**
+ * Whoever slept past the end of its lease acts on what is old, and perhaps beside another pass.
+ * @returns whether the lease was over; it is taken again, and what was read is forgotten
+ * @throws MappingMoved if another pass took over
+ */
+export async function renewIfOver(pass: Pass, context: ApplyContext): Promise<boolean> {
+  const { knowledge } = pass;
+  if (knowledge.mapping === null || context.clock.now() < knowledge.mapping.leaseUntil) {
+    return false;
+  }
+  await renew(pass, context);
+  knowledge.task = undefined;
+  knowledge.request = undefined;
+  return true;
 }
 
 async function renew(pass: Pass, { store, clock, timing }: ApplyContext): Promise<void> {

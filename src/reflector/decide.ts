@@ -18,6 +18,7 @@
  *  intended    any                           present                  adopt
  *  intended    pending | running, ours       absent                   submit, once a late answer is out of the question;
  *                                                                     resubmit, if another bridge's was looked for
+ *  intended    pending n+1                   not looked for: new      closeMapping: run n+1 gets an intent of its own
  *  any         pending n+1, after a retry    any                      follow: the same request serves run n+1
  *  submitted   pending n+1, run n canceled   open                     cancelRequest: run n+1 gets a request of its own
  *  submitted   pending n+1, run n reported   complete                 closeMapping: run n+1 gets a request of its own
@@ -54,7 +55,7 @@ import type { Resolution, Seen } from '../ports.ts';
 import type { Action } from './actions.ts';
 import type { Admission } from './admission.ts';
 import { reclaimDue } from './claims.ts';
-import { type ResultPolicy, resolutionOf, runResults } from './outcome.ts';
+import { type ResultPolicy, resolutionName, resolutionOf, runResults } from './outcome.ts';
 
 /** What was seen. */
 export interface Observation {
@@ -232,9 +233,16 @@ function decideMapped(facts: Facts, task: TaskStatus, admission: Admission | nul
 /** A run after the mapped one is pending: does the request serve it, or does it get one of its own? */
 function decideNextRun(facts: Facts, task: TaskStatus, run: TaskRun): readonly Action[] {
   const { mapping, request } = facts;
-  const previous = task.runs.find(({ runId }) => runId === mapping.runId);
-  const reason = previous?.reasonResolved ?? previous?.state ?? 'unknown';
+  // All runs from the mapped one on: a person can have ended a retry before it was ever seen.
+  const reasons = task.runs
+    .filter(({ runId }) => runId >= mapping.runId && runId < run.runId)
+    .map(({ reasonResolved, state }) => reasonResolved ?? state);
+  const reason = reasons.find((one) => !RETRY_REASONS.has(one)) ?? reasons.at(-1) ?? 'unknown';
   const isRetry = RETRY_REASONS.has(reason);
+  if (mapping.state === 'intended' && request.kind === 'none') {
+    // Its external id names the older run, and may be that of a request which an earlier mapping of it has had.
+    return abandon(facts, `run ${run.runId} is pending and nothing was submitted for run ${mapping.runId}`);
+  }
   if (mapping.buildRequestId === null) {
     return [follow(facts, run, `run ${run.runId} is pending and nothing was built for run ${mapping.runId} yet`)];
   }
@@ -252,7 +260,8 @@ function decideNextRun(facts: Facts, task: TaskStatus, run: TaskRun): readonly A
       : abandon(facts, `run ${mapping.runId} ended ${reason}; run ${run.runId} gets a build request of its own`);
   }
   // A result that was reported as a retry would only be reported again: the next run gets a build of its own.
-  const isUnreported = reason === 'claim-expired' || retryCount(request.value) > mapping.retriesReported;
+  const isUnreported =
+    reasons.includes('claim-expired') || (reason === 'worker-shutdown' && wasRetry(facts, request.value));
   if (!isRetry || !isUnreported || isLostToShutdown(request.value)) {
     return abandon(facts, `run ${mapping.runId} ended ${reason}; run ${run.runId} gets a build request of its own`);
   }
@@ -298,7 +307,7 @@ function decidePending(facts: Facts, task: TaskStatus, run: TaskRun, admission: 
         );
       }
       if (value.results === 'CANCELLED') {
-        return [{ do: 'cancelTask', because: 'its build request was cancelled in Buildbot' }];
+        return [{ do: 'cancelTask', runId: run.runId, because: 'its build request was cancelled in Buildbot' }];
       }
       return [claimRun(facts, run, 'its build is over')];
     default:
@@ -417,7 +426,7 @@ function decideOutcome(facts: Facts, run: TaskRun, request: RequestView): readon
   }
   if (request.results === 'CANCELLED') {
     const because = 'its build was cancelled in Buildbot';
-    return [uploadOutcome(facts, run, 'canceled', because), { do: 'cancelTask', because }];
+    return [uploadOutcome(facts, run, 'canceled', because), { do: 'cancelTask', runId: run.runId, because }];
   }
   const results = runResults(request);
   return uploadAndResolve(
@@ -434,7 +443,7 @@ function decideResolved(facts: Facts, task: TaskStatus, run: TaskRun): readonly 
   const isBuiltAgain =
     mapping.state === 'submitted' &&
     request.kind === 'present' &&
-    retryCount(request.value) > mapping.retriesReported &&
+    wasRetry(facts, request.value) &&
     !isLostToShutdown(request.value);
   if (
     isBuiltAgain &&
@@ -521,6 +530,15 @@ function isOurs(run: TaskRun, policy: Policy): boolean {
 function isCollapsed(request: RequestView): boolean {
   const build = lastBuild(request);
   return request.results === 'SKIPPED' && (build === undefined || build.results === 'RETRY');
+}
+
+/** Whether a `worker-shutdown` that was reported was one of the request's RETRY builds, and not its final result. */
+function wasRetry({ mapping, policy }: Facts, request: RequestView): boolean {
+  const isFinal =
+    request.state === 'complete' &&
+    request.results !== 'CANCELLED' &&
+    RETRY_REASONS.has(resolutionName(resolutionOf(request.results, policy.results)).reason);
+  return !isFinal && retryCount(request) > mapping.retriesReported;
 }
 
 /** Complete, but nobody meant it: the master went down. A final RETRY is the same: the build was taken away. */

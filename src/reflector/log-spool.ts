@@ -12,15 +12,24 @@ export interface SpooledLog {
   readonly isCut: boolean;
 }
 
+export interface SpoolOptions {
+  readonly tempDir: string;
+  /** Bytes; a longer log is cut there, and its last line says so. */
+  readonly maxSize: number;
+  /** Where the whole log is, for that line. */
+  readonly hint: string;
+}
+
+/** Lends a log as a file to `use`, for as long as that takes. */
+export type Spool = (source: Readable, options: SpoolOptions, use: (log: SpooledLog) => Promise<void>) => Promise<void>;
+
 /**
  * Streams a log into a temporary file, lends the file to `use` and removes it, whatever happens.
- * @param maxSize bytes; a longer log is cut there, and its last line says so
- * @param hint where the whole log is, for that line
  * @throws what the stream, the disk or `use` throw
  */
 export async function withSpooledLog<T>(
   source: Readable,
-  { tempDir, maxSize, hint }: { tempDir: string; maxSize: number; hint: string },
+  { tempDir, maxSize, hint }: SpoolOptions,
   use: (log: SpooledLog) => Promise<T>,
 ): Promise<T> {
   const folder = await mkdtemp(path.join(tempDir, 'bbb-log-'));

@@ -6,7 +6,7 @@ import type { Mapping } from '../domain/mapping.ts';
 import { BridgeError, describeError, QueueError, StoreError } from '../errors.ts';
 import { type Action, applyMode, type Mode } from './actions.ts';
 import type { BuilderRules } from './admission.ts';
-import { type ApplyContext, MappingMoved, type Pass, perform, SubmissionUnknown } from './apply.ts';
+import { type ApplyContext, MappingMoved, type Pass, perform, renewIfOver, SubmissionUnknown } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readError } from './observe.ts';
 
@@ -128,6 +128,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   /** @returns when to look again if the pass is over, undefined if there is more to see */
   async function performAll(actions: readonly Action[], pass: Pass): Promise<number | undefined> {
     for (const action of actions) {
+      if (await renewIfOver(pass, context)) {
+        return undefined;
+      }
       const next = await perform(action, pass, context);
       if (next === 'observe') {
         return undefined;

@@ -2,11 +2,16 @@
  * The timer: keeps claims alive, notices what no event tells, finds tasks whose message never came, and cleans up. Alone,
  * without any listener, it brings every task to its end.
  */
-import { type ScheduledTask, schedule } from 'node-cron';
+import { schedule } from 'node-cron';
 import type { Logger } from 'pino';
 import { lastRun } from '../domain/task.ts';
 import type { Clock, MappingStore, TaskQueue } from '../ports.ts';
 import type { SweepReport } from './sweep.ts';
+
+/** Calls `tick` by a cron expression, seconds first, until it is destroyed. */
+export type Timer = (expression: string, tick: () => Promise<void>) => { destroy(): void | Promise<void> };
+
+const cronTimer: Timer = (expression, tick) => schedule(expression, tick, { name: 'reflector' });
 
 export interface ReflectorOptions {
   readonly store: MappingStore;
@@ -25,6 +30,8 @@ export interface ReflectorOptions {
   /** Whether a pending task was found to be none of ours a moment ago. */
   readonly isKnownForeign: (taskId: string) => boolean;
   readonly heartbeat: () => Promise<void>;
+  /** The machine's time unless given, as where time is simulated. */
+  readonly timer?: Timer | undefined;
 }
 
 export interface Reflector {
@@ -45,7 +52,7 @@ const PRUNE_BATCH = 500;
 export function createReflector(options: ReflectorOptions): Reflector {
   const { store, queue, clock, log } = options;
   const stopping = new AbortController();
-  let timer: ScheduledTask | undefined;
+  let timer: ReturnType<Timer> | undefined;
   let round: Promise<void> | undefined;
   let isWantedAgain = false;
   let lastRound = clock.now();
@@ -129,7 +136,7 @@ export function createReflector(options: ReflectorOptions): Reflector {
 
   return {
     start() {
-      timer = schedule(options.schedule, tick, { name: 'reflector' });
+      timer = (options.timer ?? cronTimer)(options.schedule, tick);
       poke();
     },
     poke,

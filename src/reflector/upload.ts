@@ -2,9 +2,9 @@
 import type { Logger } from 'pino';
 import type { RequestView } from '../domain/build.ts';
 import { lastBuild } from '../domain/build.ts';
-import { BridgeError, describeError } from '../errors.ts';
+import { BridgeError, describeError, isTransient } from '../errors.ts';
 import type { Artifact, LegacyCi, Outcome, Resolution, TaskQueue } from '../ports.ts';
-import { withSpooledLog } from './log-spool.ts';
+import { type Spool, withSpooledLog } from './log-spool.ts';
 import { runResults, statusJson } from './outcome.ts';
 
 export const LIVE_LOG = 'public/logs/live.log';
@@ -22,6 +22,8 @@ export interface UploadContext {
   readonly tempDir: string;
   /** Bytes. */
   readonly maxLogSize: number;
+  /** To disk unless given. */
+  readonly spool?: Spool | undefined;
 }
 
 export interface UploadTarget {
@@ -101,7 +103,8 @@ async function putLog(context: UploadContext, request: RequestView, outcome: Out
     case 'stream': {
       const hint = `The whole log: ${lastBuild(request)?.url ?? 'in Buildbot'}`;
       const options = { tempDir: context.tempDir, maxSize: context.maxLogSize, hint };
-      await withSpooledLog(await log.open(), options, (spooled) =>
+      const spool = context.spool ?? withSpooledLog;
+      await spool(await log.open(), options, (spooled) =>
         put({ kind: 'file', name: BACKING_LOG, contentType: LOG_TYPE, ...fileOf(spooled) }),
       );
       return linkLiveLog(put);
@@ -157,6 +160,20 @@ function guarded(
   isLastTry: boolean,
 ): (name: string, upload: () => Promise<void>) => Promise<void> {
   return async (name, upload) => {
+    /** What stands in for an artifact is tried like the artifact itself. */
+    async function standIn(work: () => Promise<void>): Promise<void> {
+      try {
+        await work();
+      } catch (error) {
+        if (!isLastTry && isTransient(error)) {
+          throw error;
+        }
+        log.warn({ taskId, runId, artifact: name, err: error }, 'error artifact not taken');
+      }
+    }
+    /** People find the stored log under the name that they open, whatever stands there. */
+    const linkLog = () => (name === BACKING_LOG ? standIn(() => linkLiveLog(put)) : undefined);
+
     try {
       await upload();
     } catch (error) {
@@ -164,6 +181,7 @@ function guarded(
         // Either the run is resolved by now, which the resolution will find out, or another kind of artifact has the
         // name and stays.
         log.warn({ taskId, runId, artifact: name, err: error }, 'artifact not taken');
+        await linkLog();
         return;
       }
       const isForGood = error instanceof BridgeError && !error.isTransient;
@@ -171,25 +189,9 @@ function guarded(
         throw error;
       }
       log.error({ taskId, runId, artifact: name, err: error }, 'artifact given up');
-      await putErrorArtifacts(put, name, describeError(error), (cause) =>
-        log.warn({ taskId, runId, artifact: name, err: cause }, 'error artifact not taken'),
-      );
+      const message = describeError(error);
+      await standIn(() => put({ kind: 'error', name, reason: 'invalid-resource-on-worker', message }));
+      await linkLog();
     }
   };
-}
-
-async function putErrorArtifacts(
-  put: Put,
-  name: string,
-  message: string,
-  onFailure: (error: unknown) => void,
-): Promise<void> {
-  try {
-    await put({ kind: 'error', name, reason: 'invalid-resource-on-worker', message });
-    if (name === BACKING_LOG) {
-      await linkLiveLog(put);
-    }
-  } catch (error) {
-    onFailure(error);
-  }
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { decide } from '../../src/reflector/decide.ts';
-import { NOW, POLICY } from '../support/builders.ts';
+import { aBuild, aTask, exception, NOW, POLICY, pending, requestComplete } from '../support/builders.ts';
 import { CASES, observationOf } from './decide.cases.ts';
 
 describe('decide, row by row', () => {
@@ -17,6 +17,16 @@ describe('decide, row by row', () => {
     for (const { because } of actions) {
       expect(because).not.toBe('');
     }
+  });
+
+  it('does not take a result that the operator wants tried again for a RETRY that goes on', () => {
+    const policy = { ...POLICY, results: { ...POLICY.results, exception: 'worker-shutdown' as const } };
+    const request = requestComplete('EXCEPTION', aBuild('RETRY'), aBuild('EXCEPTION'));
+    const row = { name: '', mapping: { takenUntil: NOW }, request, todo: [] };
+    const todo = (...runs: Parameters<typeof aTask>[0]) =>
+      decide(observationOf({ ...row, task: aTask(runs) }), policy, NOW).map((action) => action.do);
+    expect(todo(exception('worker-shutdown'), pending())).toEqual(['closeMapping']);
+    expect(todo(exception('worker-shutdown'))).toEqual(['closeMapping']);
   });
 
   it('has a row of its own for every name', () => {

@@ -1,0 +1,234 @@
+/**
+ * Bridges that are broken on purpose, to see that the simulation sees it. Each puts something else in place of a part;
+ * nothing of production code knows of them.
+ */
+import type { RequestView } from '../../domain/build.ts';
+import type { Mapping } from '../../domain/mapping.ts';
+import type { TaskStatus } from '../../domain/task.ts';
+import type { Leased, MappingStore, Seen, Stored, TaskQueue } from '../../ports.ts';
+import type { Mutate, Parts } from './world.ts';
+
+export interface Mutation {
+  readonly name: string;
+  /** What a bridge like this does wrong. */
+  readonly wrong: string;
+  readonly mutate: Mutate;
+}
+
+type Change = (parts: Parts) => Partial<Parts>;
+
+function mutation(name: string, wrong: string, change: Change): Mutation {
+  return { name, wrong, mutate: (parts) => ({ ...parts, ...change(parts) }) };
+}
+
+const onQueue =
+  (change: (queue: TaskQueue) => Partial<TaskQueue>): Change =>
+  (parts) => ({
+    queue: { ...parts.queue, ...change(parts.queue) },
+  });
+const onStore =
+  (change: (store: MappingStore) => Partial<MappingStore>): Change =>
+  (parts) => ({
+    store: { ...parts.store, ...change(parts.store) },
+  });
+
+/** The store, with every mapping that comes out of it changed. */
+function withMappings(store: MappingStore, change: (mapping: Mapping) => Mapping): Partial<MappingStore> {
+  const stored = async (answer: Promise<Stored>): Promise<Stored> => {
+    const seen = await answer;
+    return seen.kind === 'stored' ? { kind: 'stored', mapping: change(seen.mapping) } : seen;
+  };
+  return {
+    async lease(taskId, lease): Promise<Leased> {
+      const seen = await store.lease(taskId, lease);
+      return seen.kind === 'leased' ? { kind: 'leased', mapping: change(seen.mapping) } : seen;
+    },
+    leaseDue: async (lease) => (await store.leaseDue(lease)).map(change),
+    update: (mapping, changes, now) => stored(store.update(mapping, changes, now)),
+    renewLease: (mapping, leaseUntil, now) => stored(store.renewLease(mapping, leaseUntil, now)),
+  };
+}
+
+/** The same change for one status and for many. */
+function withStatuses(queue: TaskQueue, change: (seen: Seen<TaskStatus>) => Seen<TaskStatus>): Partial<TaskQueue> {
+  return {
+    status: async (taskId) => change(await queue.status(taskId)),
+    statuses: async (ids) => new Map([...(await queue.statuses(ids))].map(([id, seen]) => [id, change(seen)])),
+  };
+}
+
+const absentIfUnreadable = <T>(seen: Seen<T>): Seen<T> => (seen.kind === 'unreadable' ? { kind: 'absent' } : seen);
+
+function settled(seen: Seen<RequestView>): Seen<RequestView> {
+  if (seen.kind !== 'present') {
+    return seen;
+  }
+  const { isSettling: _isSettling, ...value } = seen.value;
+  return { kind: 'present', value };
+}
+
+export const MUTATIONS: readonly Mutation[] = [
+  mutation(
+    'no-lease',
+    'looks at a task while another pass does',
+    onStore((store) => ({
+      async lease(taskId, lease) {
+        const seen = await store.lease(taskId, lease);
+        const mapping = seen.kind === 'busy' ? await store.openMapping(taskId) : undefined;
+        return mapping ? { kind: 'leased', mapping } : seen;
+      },
+    })),
+  ),
+  mutation('no-look-up', 'submits without a look for an earlier submission', (parts) => ({
+    ci: { ...parts.ci, findByExternalId: async () => ({ kind: 'absent' }) },
+  })),
+  mutation('early-acknowledge', 'acknowledges a message before it has looked at the task', (parts) => ({
+    broker: {
+      ...parts.broker,
+      subscribe: (options) =>
+        parts.broker.subscribe({
+          ...options,
+          async onMessage(message) {
+            options.onMessage(message).catch(() => undefined);
+          },
+        }),
+    },
+  })),
+  mutation('unreadable-request-is-absent', 'believes a request gone that it could not read', (parts) => ({
+    ci: {
+      ...parts.ci,
+      readMany: async (ids) =>
+        new Map([...(await parts.ci.readMany(ids))].map(([id, seen]) => [id, absentIfUnreadable(seen)])),
+      findByExternalId: async (spec) => absentIfUnreadable(await parts.ci.findByExternalId(spec)),
+    },
+    policy: { ...parts.policy, absentGraceMs: 0 },
+  })),
+  mutation(
+    'unreadable-task-is-absent',
+    'believes a task gone that it could not read',
+    onQueue((queue) => withStatuses(queue, absentIfUnreadable)),
+  ),
+  mutation('last-run', "takes the last run for the mapping's own", ({ queue, store }) => ({
+    store: {
+      ...store,
+      async lease(taskId, lease): Promise<Leased> {
+        const seen = await store.lease(taskId, lease);
+        const status = seen.kind === 'leased' ? await queue.status(taskId) : undefined;
+        if (seen.kind !== 'leased' || status?.kind !== 'present') {
+          return seen;
+        }
+        return { kind: 'leased', mapping: { ...seen.mapping, runId: status.value.runs.length - 1 } };
+      },
+    },
+  })),
+  mutation('resolve-before-upload', 'resolves a run and uploads its artifacts afterwards', ({ queue }) => ({
+    queue: {
+      ...queue,
+      async putArtifact(taskId, runId, artifact) {
+        if (artifact.kind !== 'redirect') {
+          queue
+            .status(taskId)
+            .then(() => queue.status(taskId))
+            .then(() => queue.putArtifact(taskId, runId, artifact))
+            .catch(() => undefined);
+          return;
+        }
+        await queue.putArtifact(taskId, runId, artifact);
+      },
+    },
+  })),
+  mutation(
+    'no-reclaim',
+    'does not keep its claims alive',
+    onQueue((queue) => ({
+      reclaim: async (taskId) => {
+        const seen = await queue.status(taskId);
+        return { takenUntil: (seen.kind === 'present' ? (seen.value.runs.at(-1)?.takenUntil ?? 0) : 0) + 1_200_000 };
+      },
+    })),
+  ),
+  mutation(
+    'no-compare-and-set',
+    'writes over what another pass has written',
+    onStore((store) => {
+      const fresh = async (mapping: Mapping) => {
+        const now = await store.openMapping(mapping.taskId);
+        return now?.id === mapping.id ? { ...mapping, version: now.version } : mapping;
+      };
+      return {
+        update: async (mapping, changes, now) => store.update(await fresh(mapping), changes, now),
+        release: async (mapping, changes, now) => store.release(await fresh(mapping), changes, now),
+        renewLease: async (mapping, until, now) => store.renewLease(await fresh(mapping), until, now),
+      };
+    }),
+  ),
+  mutation('no-grace', 'submits again at once after a submission without an answer', ({ timing }) => ({
+    timing: { ...timing, submitGraceMs: 0 },
+  })),
+  mutation(
+    'follow-after-cancel',
+    'gives the run after a cancel the request that was given up',
+    onQueue((queue) =>
+      withStatuses(queue, (seen) => {
+        if (seen.kind !== 'present') {
+          return seen;
+        }
+        const last = seen.value.runs.length - 1;
+        const runs = seen.value.runs.map((run) =>
+          run.runId < last && run.reasonResolved === 'canceled' ? { ...run, reasonResolved: 'claim-expired' } : run,
+        );
+        return { kind: 'present', value: { ...seen.value, runs } };
+      }),
+    ),
+  ),
+  mutation('cancel-once', 'asks for a cancel once, whatever comes of it', ({ policy }) => ({
+    policy: { ...policy, maxCancels: 1 },
+  })),
+  mutation(
+    'no-list-pending',
+    'does not look for tasks whose message never came',
+    onQueue(() => ({
+      async *listPending() {
+        // Nothing is pending.
+      },
+    })),
+  ),
+  mutation(
+    'forgets-retries',
+    'tells of the same RETRY again and again',
+    onStore((store) => withMappings(store, (mapping) => ({ ...mapping, retriesReported: 0 }))),
+  ),
+  mutation('no-collapse-guard', 'lets its own requests collapse one another', ({ ci }) => ({
+    ci: { ...ci, collapseKey: () => null },
+  })),
+  mutation('believes-at-once', 'believes at once that what it does not see is gone', ({ policy }) => ({
+    policy: { ...policy, absentGraceMs: 0 },
+  })),
+  mutation(
+    'stops-shared-builds',
+    'stops a build that others want',
+    onStore(() => ({ unwantedAmong: async (ids) => new Set(ids) })),
+  ),
+  mutation('does-not-settle', 'reads what a build leaves behind before it is there', ({ ci }) => ({
+    ci: {
+      ...ci,
+      async readMany(ids) {
+        const all = await ci.readMany(ids);
+        return new Map([...all].map(([id, seen]) => [id, settled(seen)]));
+      },
+    },
+  })),
+  mutation(
+    'keeps-its-leases',
+    'does not let go of what it has looked at',
+    onStore((store) => ({
+      release: async (mapping, changes, now) =>
+        changes.state === 'closed'
+          ? store.release(mapping, changes, now)
+          : store.renewLease(mapping, now + 3_600_000, now),
+    })),
+  ),
+  mutation('never-cancels', 'leaves a build alone that no run wants', ({ ci }) => ({
+    ci: { ...ci, cancel: async () => ({ kind: 'asked' }) },
+  })),
+];

@@ -1,0 +1,184 @@
+/** Everything that a seed decides beforehand: the two systems, the bridge's instances, the tasks, and what goes wrong. */
+
+import type { Service as BridgeService } from '../../bridge.ts';
+import type { ResultName } from '../../domain/build.ts';
+import { PRIORITIES, type Priority } from '../../domain/task.ts';
+import type { ResultPolicy } from '../../reflector/outcome.ts';
+import type { Kind } from './master-state.ts';
+import { createRandom, type Random } from './random.ts';
+import { IGNORED_BUILDER, POLICY } from './settings.ts';
+import type { Climate } from './weather.ts';
+import { FOREIGN } from './weather.ts';
+
+/** What a task is like. Of these only `good` ones are ever built. */
+export type Flavour = 'good' | 'undeclared' | 'rejected' | 'unknown-builder' | 'bad-payload' | 'ignored';
+
+export interface TaskPlan {
+  readonly name: string;
+  readonly at: number;
+  readonly flavour: Flavour;
+  readonly builder: string;
+  readonly branch: string;
+  readonly priority: Priority;
+  readonly retries: number;
+  readonly deadlineMs: number;
+  /** After the deadline. */
+  readonly expiresMs: number;
+}
+
+export interface InstancePlan {
+  readonly services: readonly BridgeService[];
+  /** How far its clock is off, in milliseconds. */
+  readonly offset: number;
+  /** An operator has it make no new requests until the calm begins. */
+  readonly isDraining: boolean;
+}
+
+/** What befalls machines and processes. */
+export const MACHINE_INCIDENTS = [
+  ...(['crash', 'pause', 'clock', 'restart', 'disconnect'] as const),
+  ...(['workerLost', 'masterStopped', 'masterKilled', 'foreignRequest'] as const),
+] as const;
+/** What befalls a task. */
+export const TASK_INCIDENTS = [
+  ...(['cancelledInQueue', 'rerun', 'cancelledAndRerun', 'cancelledInBuildbot', 'takenByOther'] as const),
+  ...(['hidden', 'purged'] as const),
+] as const;
+export type MachineIncident = (typeof MACHINE_INCIDENTS)[number];
+export type TaskIncident = (typeof TASK_INCIDENTS)[number];
+export const INCIDENTS = [...MACHINE_INCIDENTS, ...TASK_INCIDENTS] as const;
+export type IncidentKind = MachineIncident | TaskIncident;
+
+export interface Plan {
+  readonly kind: Kind;
+  readonly isCollapsing: boolean;
+  readonly isGuarded: boolean;
+  readonly unstoppable: 'nothing' | 'builds' | 'everything';
+  readonly workers: Readonly<Record<string, number>>;
+  readonly longestBuildMs: number;
+  readonly results: Readonly<Record<ResultName | 'unknown', number>>;
+  readonly policy: ResultPolicy;
+  readonly climate: Climate;
+  readonly chaosMs: number;
+  readonly instances: readonly InstancePlan[];
+  readonly tasks: readonly TaskPlan[];
+  readonly incidents: readonly { readonly at: number; readonly kind: IncidentKind }[];
+  /** How likely a call meets an incident at the moment of its effect. */
+  readonly ambush: number;
+  readonly ambushes: Readonly<Partial<Record<IncidentKind, number>>>;
+}
+
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+/** Two clocks differ by twice as much at most; leases and graces of the bridge have room for it. */
+export const MAX_SKEW_MS = 5 * SECOND;
+const ALL: readonly BridgeService[] = ['tc-listener', 'legacy-listener', 'reflector'];
+
+/** @param start when the simulation begins, UTC milliseconds */
+export function createPlan(seed: number, start: number): Plan {
+  const random = createRandom(seed, 'plan');
+  const kind = random.pick(['data-api', 'scheduler-db'] as const);
+  const isCollapsing = kind === 'data-api' && random.chance(0.8);
+  const isLong = random.chance(0.06);
+  const chaosMs = isLong ? random.int(2 * HOUR, 4 * HOUR) : random.int(5 * MINUTE, 50 * MINUTE);
+  const severity = random.pick([0, 0.01, 0.03, 0.08, 0.2]);
+  const builders = ['linux', 'mac'].slice(0, random.int(1, 2));
+  return {
+    kind,
+    isCollapsing,
+    isGuarded: kind === 'data-api' && (isCollapsing || random.chance(0.5)),
+    unstoppable: kind === 'data-api' ? 'nothing' : random.weighted({ nothing: 6, builds: 2, everything: 2 }),
+    workers: Object.fromEntries(builders.map((name) => [name, random.int(1, 3)])),
+    longestBuildMs: random.pick([MINUTE, 5 * MINUTE, 20 * MINUTE, 45 * MINUTE]),
+    results: resultsOf(random),
+    policy: random.chance(0.7) ? POLICY.results : policyOf(random),
+    climate: climateOf(random, severity, start, chaosMs, isLong),
+    chaosMs,
+    instances: instancesOf(random),
+    tasks: tasksOf(random, builders, start, chaosMs),
+    incidents: incidentsOf(random, start, chaosMs),
+    ambush: random.pick([0, 0, 0.005, 0.02, 0.05]),
+    ambushes: someOf(random),
+  };
+}
+
+function resultsOf(random: Random): Plan['results'] {
+  const retry = random.pick([0, 10, 40]);
+  return { SUCCESS: 50, WARNINGS: 8, FAILURE: 12, SKIPPED: 4, EXCEPTION: 6, RETRY: retry, CANCELLED: 0, unknown: 3 };
+}
+
+/** Any that an operator may set: some make the queue try again. */
+function policyOf(random: Random): ResultPolicy {
+  const any = () =>
+    random.pick(['completed', 'failed', 'internal-error', 'intermittent-task', 'worker-shutdown'] as const);
+  return { warnings: any(), failure: any(), exception: any(), skipped: any() };
+}
+
+function climateOf(random: Random, severity: number, start: number, chaosMs: number, isLong: boolean): Climate {
+  const share = () => severity * random.next();
+  const outages = Array.from({ length: random.int(0, 3) }, () => {
+    const from = start + random.int(0, chaosMs);
+    const longest = isLong ? 2 * HOUR : 10 * MINUTE;
+    return { service: random.pick(FOREIGN), from, to: from + random.int(SECOND, longest) };
+  });
+  return {
+    failBefore: share(),
+    failAfter: share(),
+    late: share(),
+    slow: share(),
+    forbidden: share() / 20,
+    drop: random.pick([0, 0.1, 0.5, 1]),
+    repeat: random.pick([0, 0.1, 0.5]),
+    delay: random.pick([0, 0.1, 0.5]),
+    unknownSubmission: random.pick([0, 0.1, 0.3]),
+    lostCancel: random.pick([0, 0, 0.5]),
+    outages,
+  };
+}
+
+/** At least one reflector and one TC listener, wherever they are. */
+function instancesOf(random: Random): Plan['instances'] {
+  const count = random.weighted({ 1: 4, 2: 4, 3: 2, 4: 1 });
+  return Array.from({ length: Number(count) }, (_, index) => ({
+    services: index === 0 || random.chance(0.6) ? ALL : ALL.filter(() => random.chance(0.5)),
+    offset: random.int(-MAX_SKEW_MS, MAX_SKEW_MS),
+    isDraining: random.chance(0.07),
+  }));
+}
+
+function tasksOf(random: Random, builders: readonly string[], start: number, chaosMs: number): readonly TaskPlan[] {
+  const branches = ['main', 'release'].slice(0, random.int(1, 2));
+  return Array.from({ length: random.int(1, 6) }, (_, index) => {
+    const flavours = { good: 40, undeclared: 1, rejected: 1, 'unknown-builder': 1, 'bad-payload': 1, ignored: 1 };
+    const flavour = random.weighted(flavours);
+    const isShort = flavour === 'ignored' || random.chance(0.1);
+    return {
+      name: `t${index + 1}`,
+      at: start + random.int(0, chaosMs / 2),
+      flavour,
+      builder: flavour === 'ignored' ? IGNORED_BUILDER : flavour === 'unknown-builder' ? 'nope' : random.pick(builders),
+      branch: random.pick(branches),
+      priority: random.pick(PRIORITIES),
+      retries: random.int(0, 5),
+      deadlineMs: isShort ? random.int(MINUTE, 40 * MINUTE) : 48 * HOUR,
+      expiresMs: random.chance(0.3) ? random.int(61 * SECOND, 10 * MINUTE) : 240 * HOUR,
+    };
+  });
+}
+
+function incidentsOf(random: Random, start: number, chaosMs: number): Plan['incidents'] {
+  const weights = someOf(random);
+  return Array.from({ length: random.int(0, 16) }, () => ({
+    at: start + random.int(0, chaosMs),
+    kind: random.weighted<IncidentKind>({ ...NONE, ...weights }),
+  }));
+}
+
+const NONE = Object.fromEntries(INCIDENTS.map((kind) => [kind, 0])) as Record<IncidentKind, number>;
+
+/** Some kinds of incidents only, so that each is seen alone and in all sorts of company. */
+function someOf(random: Random): Plan['ambushes'] {
+  const chosen = INCIDENTS.filter((kind) => random.chance(kind === 'purged' ? 0.1 : 0.5));
+  return Object.fromEntries((chosen.length > 0 ? chosen : (['crash'] as const)).map((kind) => [kind, 1]));
+}

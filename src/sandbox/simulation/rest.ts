@@ -1,0 +1,127 @@
+/** What must hold when all faults are over: everything comes to its end in reasonable time, and then nothing moves. */
+
+import { stateOf } from '../queue/state.ts';
+import { isOpen, runningBuild, type SimRequest } from './master-state.ts';
+import { shortName } from './names.ts';
+import type { World } from './world.ts';
+
+const MINUTE = 60_000;
+/** The longest that anything the bridge has to do may take when nothing hinders it. */
+const PROMPT_MS = 20 * MINUTE;
+/** Cancels that came to nothing are repeated with doubling waits, up to ten minutes. */
+const CANCELLED_MS = 14 * MINUTE;
+
+/** Whether all is done: every task resolved, every mapping closed, nothing built, nothing on its way. */
+export function isAtRest({ queue, store, master, broker, plan, errands }: World): boolean {
+  return (
+    queue.taskIds().length === plan.tasks.length &&
+    queue.taskIds().every(queue.isOver) &&
+    store.allOpen().length === 0 &&
+    !master.requests.some((request) => request.taskId !== null && isOpen(request)) &&
+    broker.size() === 0 &&
+    errands.open === 0
+  );
+}
+
+/** In the calm: does anything take longer than it may? @param since when the calm began */
+export function checkProgress(world: World, since: number): void {
+  const { scheduler, master, store, history } = world;
+  const age = (at: number) => scheduler.now() - Math.max(at, since);
+  for (const request of master.requests) {
+    const complaint = requestComplaint(world, request, age);
+    if (complaint !== undefined) {
+      history.complain(complaint);
+    }
+  }
+  for (const row of store.allOpen()) {
+    if (age(row.nextCheckAt) > 5 * MINUTE && age(row.leaseUntil) > 5 * MINUTE) {
+      history.complain(`${shortName(row.taskId)} has been due for ${Math.round(age(row.nextCheckAt) / 1000)} s`);
+    }
+  }
+}
+
+/** Whether somebody wants it, or did so until not long ago. */
+function isWantedLately({ queue }: World, { taskId }: SimRequest, age: (at: number) => number): boolean {
+  const run = taskId === null ? undefined : queue.state.tasks.get(taskId)?.runs.at(-1);
+  return taskId === null || (run !== undefined && (run.resolved === undefined || age(run.resolved) < PROMPT_MS));
+}
+
+function requestComplaint(world: World, request: SimRequest, age: (at: number) => number): string | undefined {
+  const { queue, master } = world;
+  const { taskId, id, isPurged, completedAt } = request;
+  const task = taskId === null || isPurged ? undefined : queue.state.tasks.get(taskId);
+  if (taskId === null || isPurged) {
+    return undefined;
+  }
+  const state = task === undefined ? 'absent' : stateOf(task);
+  const since = Math.max(task?.runs.at(-1)?.resolved ?? 0, task?.runs.at(-1)?.scheduled ?? 0);
+  const build = runningBuild(request);
+  const isNewest = master.requests.findLast((other) => other.taskId === taskId) === request;
+  const isWanted = state === 'pending' || state === 'running';
+  // Whoever cannot be stopped, or not without others, is followed to the end; a later run waits for that.
+  const isShared = request.builds.some(({ group }) =>
+    group.some((other) => other !== request && isWantedLately(world, other, age)),
+  );
+  const isKept = request.isUnstoppable || isShared;
+  if (build && isNewest && state === 'pending' && !isKept && age(Math.max(build.startedAt, since)) > PROMPT_MS) {
+    return `#${id} of ${shortName(taskId)} has been building for long, and its run is not claimed`;
+  }
+  if (isOpen(request) && !isWanted && age(since) > CANCELLED_MS && !isKept) {
+    return `#${id} goes on although ${shortName(taskId)} was ${state} long ago`;
+  }
+  const ended = Math.max(completedAt ?? 0, request.settledAt, since);
+  const isLate = isNewest && !isOpen(request) && state === 'running' && age(ended) > PROMPT_MS;
+  const isLost = request.endedBy === 'collapse' || request.endedBy === 'shutdown';
+  return isLate && !isLost ? `#${id} ended long ago, and ${shortName(taskId)} is still ${state}` : undefined;
+}
+
+/** At rest: is everything as it ought to be? */
+export function checkRest(world: World, calmSince: number): void {
+  const { queue, store, master, history, plan, rules, scheduler } = world;
+  for (const { name } of plan.tasks) {
+    if (!queue.taskIds().some((taskId) => shortName(taskId) === name)) {
+      history.complain(`${name} was never made`);
+    }
+  }
+  for (const taskId of queue.taskIds().filter((id) => !queue.isOver(id))) {
+    const task = queue.state.tasks.get(taskId);
+    history.complain(`${shortName(taskId)} is ${task ? stateOf(task) : 'absent'}, and nothing happens any more`);
+  }
+  for (const row of store.allOpen()) {
+    history.complain(`the mapping of ${shortName(row.taskId)} is ${row.state}, and stays so`);
+  }
+  for (const request of master.requests.filter(
+    (one) => one.taskId !== null && isOpen(one) && !rules.zombies.has(one),
+  )) {
+    history.complain(`#${request.id} of ${shortName(request.taskId ?? '')} is open, and stays so`);
+  }
+  for (const { taskId, runId, reason, by } of rules.endings) {
+    const run = queue.state.tasks.get(taskId)?.runs[runId];
+    if (by === 'queue' && reason === 'claim-expired' && (run?.resolved ?? 0) > calmSince + PROMPT_MS) {
+      history.complain(`${shortName(taskId)}/${runId}: its claim ran out although nothing hindered the bridge`);
+    }
+    const deadline = Date.parse(queue.state.tasks.get(taskId)?.definition.deadline ?? '');
+    if (reason === 'deadline-exceeded' && deadline > scheduler.now()) {
+      history.complain(`${shortName(taskId)}/${runId} is ${reason} before its deadline`);
+    }
+  }
+  checkTrace(world);
+}
+
+/** What the bridge says it did is what happened. */
+function checkTrace({ store, queue, rules, history }: World): void {
+  for (const { taskId, runId, what } of store.events) {
+    const run = queue.state.tasks.get(taskId)?.runs[runId ?? -1];
+    if (run === undefined) {
+      continue;
+    }
+    const name = `${shortName(taskId)}/${runId}`;
+    if (what === 'claimRun' && run.workerId !== 'buildbot-bridge') {
+      history.complain(`the trace says that ${name} was claimed, and it was not`);
+    }
+    const isOwn = rules.endings.some((end) => end.taskId === taskId && end.runId === runId && end.by === 'bridge');
+    if (what === 'resolveRun' && !isOwn) {
+      history.complain(`the trace says that ${name} was resolved, and the bridge did not do it`);
+    }
+  }
+}

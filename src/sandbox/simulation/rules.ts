@@ -1,0 +1,231 @@
+/** What must hold at every step, whatever goes wrong. Each rule hears of what happened and complains. */
+import type { Mapping } from '../../domain/mapping.ts';
+import type { Message } from '../../ports.ts';
+import { BACKING_LOG, LIVE_LOG, PROPERTIES, STATUS } from '../../reflector/upload.ts';
+import type { History } from './history.ts';
+import type { Call, Host } from './host.ts';
+import type { Master } from './master.ts';
+import { isOpen, type SimRequest } from './master-state.ts';
+import { shortName } from './names.ts';
+import { MAX_SKEW_MS, type Plan } from './plan.ts';
+import type { Ending, QueueServer } from './queue-server.ts';
+import type { Scheduler } from './scheduler.ts';
+import { LEASE_MS, POLICY } from './settings.ts';
+import type { StoreState } from './store-state.ts';
+import { createTruth, type Truth } from './truth.ts';
+
+export interface Rules {
+  readonly truth: Truth;
+  readonly endings: Ending[];
+  /** Requests made by a process that had been frozen until its lease was another's. */
+  readonly zombies: Set<SimRequest>;
+  onEnding(ending: Ending): void;
+  onWrite(row: Mapping): void;
+  onSubmitted(host: Host, request: SimRequest, wasSentInTime: boolean): void;
+  isInTime(host: Host, taskId: string): boolean;
+  /** Answers what to do when the message is acknowledged. */
+  onDelivered(host: Host, message: Message): () => void;
+  /** A process is about to make a call. */
+  onCall(host: Host, call: Call): void;
+  /** A call of a process has its effect. */
+  onEffect(host: Host, call: Call): void;
+  onFailedCall(call: Call): void;
+}
+
+export interface RulesContext {
+  readonly plan: Plan;
+  readonly scheduler: Scheduler;
+  readonly history: History;
+  readonly master: () => Master;
+  readonly queue: () => QueueServer;
+  readonly store: () => StoreState;
+}
+
+/** The longest wait between two looks: a cancel's last, and a little. */
+const MAX_WAIT_MS = 11 * 60_000;
+/** A submission follows the renewal of its lease as fast as that, or its process was frozen in between. */
+const LONGEST_PREPARATION_MS = 30_000;
+
+export function createRules({ plan, scheduler, history, master, queue, store }: RulesContext): Rules {
+  const endings: Ending[] = [];
+  const zombies = new Set<SimRequest>();
+  const seen = new Set<SimRequest>();
+  const looks = new Map<string, number>();
+  /** By process and task: when its lease was renewed last. */
+  const renewals = new Map<string, number>();
+  const excused = new Set<string>();
+  /** By process and task: how many runs there were when it asked for its status, as the last thing that it did. */
+  const lastStatus = new Map<string, number>();
+  /** By task: how many runs were seen right before it was cancelled. */
+  const runsSeen = new Map<string, number>();
+  const flavours = new Map(plan.tasks.map(({ name, flavour }) => [name, flavour]));
+  let lazyTruth: Truth | undefined;
+  const truth = () => {
+    lazyTruth ??= createTruth(plan.policy, master(), endings, zombies);
+    return lazyTruth;
+  };
+
+  function checkArtifacts({ taskId, runId, reason }: Ending): void {
+    const isExcused = excused.has(`${taskId}/${runId}`);
+    const missing = [STATUS, PROPERTIES, BACKING_LOG, LIVE_LOG].filter((name) => {
+      const artifact = queue().artifacts.get(taskId, runId, name);
+      const isEmpty = artifact?.details.storageType === 's3' && !queue().contents.has(`${taskId}/${runId}/${name}`);
+      return artifact === undefined || isEmpty;
+    });
+    if (missing.length > 0 && !isExcused) {
+      history.complain(`${shortName(taskId)}/${runId} was resolved ${reason} without ${missing.join(', ')}`);
+    }
+    const properties = queue().contents.get(`${taskId}/${runId}/${PROPERTIES}`);
+    const request = truth().requestOf({ taskId, runId });
+    const build = request?.isPurged ? undefined : request?.builds.at(-1);
+    const isError = queue().artifacts.get(taskId, runId, PROPERTIES)?.details.storageType === 'error';
+    if (
+      build !== undefined &&
+      properties !== undefined &&
+      !isError &&
+      !isExcused &&
+      buildIdIn(properties) !== build.id
+    ) {
+      history.complain(
+        `${shortName(taskId)}/${runId} was resolved ${reason} with properties of another build than ${build.id}`,
+      );
+    }
+  }
+
+  function checkSecond(request: SimRequest): void {
+    for (const older of master().requests) {
+      if (older === request || older.taskId !== request.taskId || older.isPurged || zombies.has(older)) {
+        continue;
+      }
+      const what = `#${request.id} was made for ${shortName(request.taskId ?? '')}/${request.runId}`;
+      if (isOpen(older)) {
+        history.complain(`${what} while #${older.id} of run ${older.runId} is open`);
+      } else if (
+        older.runId === request.runId &&
+        ['build', 'person'].includes(older.endedBy ?? '') &&
+        older.results !== 'RETRY'
+      ) {
+        history.complain(`${what}, which #${older.id} was made for and ended: ${older.results ?? 'unknown'}`);
+      }
+    }
+  }
+
+  function checkCollapse(by: SimRequest): void {
+    for (const older of plan.isGuarded ? master().requests : []) {
+      const isJustNow =
+        older.completedAt === scheduler.now() && older.endedBy === 'collapse' && older.builds.length === 0;
+      const mapping = older.taskId === null || older.taskId === by.taskId ? undefined : store().open(older.taskId);
+      const isWanted = mapping?.state === 'submitted' && mapping.buildRequestId === older.id;
+      if (isJustNow && older.stamp === by.stamp && older.builder === by.builder && isWanted) {
+        history.complain(`#${by.id} collapsed #${older.id} of the bridge's own`);
+      }
+    }
+  }
+
+  return {
+    get truth() {
+      return truth();
+    },
+    endings,
+    zombies,
+    onEnding(ending) {
+      const { taskId, runId, by, method, wasOurs, reason } = ending;
+      history.note(by, `${method}: ${shortName(taskId)}/${runId} is ${reason}`);
+      if (by === 'bridge') {
+        const task = queue().view(taskId);
+        const flavour = flavours.get(shortName(taskId)) ?? 'good';
+        const objection = task && truth().objection(ending, task, flavour);
+        // The queue cancels whatever run is the last: nobody can do better than to look right before.
+        const isRace = method === 'cancelTask' && runId >= (runsSeen.get(taskId) ?? Number.POSITIVE_INFINITY);
+        if (objection !== undefined && !isRace) {
+          history.complain(`${shortName(taskId)}/${runId}: ${objection}`);
+        }
+        if (wasOurs) {
+          checkArtifacts(ending);
+        }
+      }
+      endings.push(ending);
+    },
+    onWrite(row) {
+      const now = scheduler.now() + 2 * MAX_SKEW_MS;
+      if (row.state !== 'closed' && row.nextCheckAt > now + MAX_WAIT_MS) {
+        history.complain(`${shortName(row.taskId)} is to be looked at in ${row.nextCheckAt - scheduler.now()} ms only`);
+      }
+      if (row.leaseUntil > now + LEASE_MS) {
+        history.complain(`${shortName(row.taskId)} is leased for ${row.leaseUntil - scheduler.now()} ms`);
+      }
+    },
+    isInTime(host, taskId) {
+      const renewed = renewals.get(`${host.name} ${taskId}`);
+      return renewed === undefined || scheduler.now() - renewed <= LONGEST_PREPARATION_MS;
+    },
+    onEffect(host, { method, taskId }) {
+      if (method === 'renewLease' && taskId !== undefined) {
+        renewals.set(`${host.name} ${taskId}`, scheduler.now());
+      }
+    },
+    onSubmitted(host, request, wasSentInTime) {
+      if (seen.has(request)) {
+        return;
+      }
+      seen.add(request);
+      if (!wasSentInTime) {
+        history.note(host.name, `made #${request.id} although its lease was over`);
+        history.fault('submission by a zombie');
+        zombies.add(request);
+        return;
+      }
+      checkSecond(request);
+      checkCollapse(request);
+    },
+    onDelivered(host, message) {
+      const parsed: unknown = JSON.parse(message.body.toString());
+      const taskId = taskIdOf(parsed);
+      const key = `${host.name} ${taskId}`;
+      const before = looks.get(key) ?? 0;
+      return () => {
+        if ((looks.get(key) ?? 0) === before) {
+          history.complain(
+            `a message about ${shortName(taskId)} was acknowledged by ${host.name} without a look at it`,
+          );
+        }
+      };
+    },
+    onCall(host, { method, taskId, service }) {
+      if (service === 'queue' && taskId !== undefined) {
+        const key = `${host.name} ${taskId}`;
+        if (method === 'cancelTask') {
+          runsSeen.set(taskId, lastStatus.get(key) ?? Number.POSITIVE_INFINITY);
+        }
+        lastStatus.delete(key);
+        if (method === 'status') {
+          lastStatus.set(key, queue().view(taskId)?.runs.length ?? 0);
+        }
+      }
+      if (method === 'lease' && taskId !== undefined) {
+        const key = `${host.name} ${taskId}`;
+        looks.set(key, (looks.get(key) ?? 0) + 1);
+      }
+    },
+    onFailedCall({ method, taskId, about }) {
+      // Only the last resort is left then, which may fail as well: see `guarded` in upload.ts.
+      const [, runId, kind] = /\/(\d+) \S+ (error|link)$/.exec(about) ?? [];
+      const isLastTry = taskId !== undefined && (store().open(taskId)?.attempts ?? 0) >= POLICY.maxUploadAttempts;
+      if (method === 'putArtifact' && (kind === 'error' || (kind === 'link' && isLastTry))) {
+        excused.add(`${taskId}/${runId}`);
+      }
+    },
+  };
+}
+
+function taskIdOf(payload: unknown): string {
+  const status = typeof payload === 'object' && payload !== null && 'status' in payload ? payload.status : undefined;
+  const taskId = typeof status === 'object' && status !== null && 'taskId' in status ? status.taskId : undefined;
+  return String(taskId);
+}
+
+function buildIdIn(properties: string): unknown {
+  const parsed: unknown = JSON.parse(properties);
+  const pair = typeof parsed === 'object' && parsed !== null && 'buildid' in parsed ? parsed.buildid : undefined;
+  return Array.isArray(pair) ? pair[0] : undefined;
+}

@@ -1,0 +1,144 @@
+/** The mapping database in memory: each method is one moment, with the semantics of `src/db/mapping-store.ts`. */
+import { toStorable, withChanges } from '../../db/rows.ts';
+import type { Mapping, MappingChanges, NewMapping, TraceEvent } from '../../domain/mapping.ts';
+import type { Stored } from '../../ports.ts';
+
+export interface LeaseWish {
+  readonly owner: string;
+  readonly leaseUntil: number;
+  readonly now: number;
+}
+
+export interface StoreState {
+  readonly rows: Map<number, Mapping>;
+  readonly events: TraceEvent[];
+  open(taskId: string): Mapping | undefined;
+  /** Those that are not closed. */
+  allOpen(): readonly Mapping[];
+  insert(mapping: NewMapping, lease: LeaseWish): Stored;
+  /** One statement: whether a lease was there to be taken. */
+  takeLease(taskId: string, wish: LeaseWish): boolean;
+  leaseDue(wish: LeaseWish & { readonly limit: number }): readonly Mapping[];
+  compareAndSet(
+    mapping: Mapping,
+    changes: MappingChanges,
+    lease: Partial<Pick<Mapping, 'leaseOwner' | 'leaseUntil'>>,
+    now: number,
+  ): Stored;
+  releaseMany(mappings: readonly Mapping[], nextCheckAt: number, now: number): void;
+  makeAllDue(now: number): number;
+  hasUnclaimed(collapseKey: string, exceptId: number | null): boolean;
+  nextHeld(collapseKey: string): string | undefined;
+  prune(before: number, limit: number): number;
+}
+
+/** @param onWrite called with every row that was written */
+export function createStoreState(onWrite: (row: Mapping) => void): StoreState {
+  const rows = new Map<number, Mapping>();
+  const events: TraceEvent[] = [];
+  let lastId = 0;
+
+  const allOpen = () => [...rows.values()].filter((row) => row.state !== 'closed');
+  const open = (taskId: string) => allOpen().find((row) => row.taskId === taskId);
+
+  function write(row: Mapping): Mapping {
+    rows.set(row.id, row);
+    onWrite(row);
+    return row;
+  }
+
+  function isSlotTaken(collapseKey: string | null, exceptId: number): boolean {
+    return allOpen().some((row) => row.hasSlot && row.collapseKey === collapseKey && row.id !== exceptId);
+  }
+
+  function leased(row: Mapping, { owner, leaseUntil }: LeaseWish): Mapping {
+    return write({ ...row, leaseOwner: owner, leaseUntil, version: row.version + 1 });
+  }
+
+  return {
+    rows,
+    events,
+    open,
+    allOpen,
+    insert(mapping, lease) {
+      if (open(mapping.taskId)) {
+        return { kind: 'conflict' };
+      }
+      const hasSlot = mapping.hasSlot && mapping.collapseKey !== null;
+      if (hasSlot && isSlotTaken(mapping.collapseKey, 0)) {
+        return { kind: 'slot-taken' };
+      }
+      lastId += 1;
+      const fresh = { id: lastId, version: 1, buildRequestId: null, retriesReported: 0, reruns: 0, cancels: 0 };
+      const never = { reclaimAt: null, absentSince: null, lastError: null, resolved: null, resolution: null };
+      const times = { nextCheckAt: lease.now, created: lease.now, updated: lease.now, leaseUntil: lease.leaseUntil };
+      const row = { ...mapping, ...fresh, ...never, ...times, attempts: 0, hasSlot, leaseOwner: lease.owner };
+      return { kind: 'stored', mapping: write(row) };
+    },
+    takeLease(taskId, wish) {
+      const row = open(taskId);
+      const isFree = row !== undefined && row.leaseUntil < wish.now;
+      if (isFree) {
+        leased(row, wish);
+      }
+      return isFree;
+    },
+    leaseDue(wish) {
+      const last = Number.POSITIVE_INFINITY;
+      return allOpen()
+        .filter((row) => row.nextCheckAt <= wish.now && row.leaseUntil < wish.now)
+        .sort((a, b) => (a.takenUntil ?? last) - (b.takenUntil ?? last) || a.nextCheckAt - b.nextCheckAt || a.id - b.id)
+        .slice(0, wish.limit)
+        .map((row) => leased(row, wish));
+    },
+    compareAndSet(mapping, given, lease, now) {
+      const row = rows.get(mapping.id);
+      if (row === undefined || row.version !== mapping.version) {
+        return { kind: 'conflict' };
+      }
+      const changes = toStorable(mapping, given);
+      if (changes.hasSlot && isSlotTaken(mapping.collapseKey, mapping.id)) {
+        return { kind: 'slot-taken' };
+      }
+      return { kind: 'stored', mapping: write({ ...withChanges(mapping, changes, now), ...lease }) };
+    },
+    releaseMany(mappings, nextCheckAt, now) {
+      const owners = new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []));
+      for (const { id } of mappings) {
+        const row = rows.get(id);
+        if (row?.leaseOwner && owners.has(row.leaseOwner)) {
+          const changes = { nextCheckAt: Math.round(nextCheckAt), attempts: 0, lastError: null };
+          write({ ...withChanges(row, changes, now), leaseOwner: null, leaseUntil: 0 });
+        }
+      }
+    },
+    makeAllDue(now) {
+      const waiting = allOpen().filter(
+        ({ state, nextCheckAt }) => state !== 'intended' && state !== 'cancelling' && nextCheckAt > now,
+      );
+      for (const row of waiting) {
+        write({ ...row, nextCheckAt: now });
+      }
+      return waiting.length;
+    },
+    hasUnclaimed: (collapseKey, exceptId) =>
+      allOpen().some(
+        (row) =>
+          row.collapseKey === collapseKey &&
+          row.id !== exceptId &&
+          (row.state === 'intended' || (row.state === 'submitted' && row.takenUntil === null)),
+      ),
+    nextHeld(collapseKey) {
+      return allOpen()
+        .filter((row) => row.collapseKey === collapseKey && row.state === 'held')
+        .sort((a, b) => b.priority - a.priority || a.created - b.created || a.id - b.id)[0]?.taskId;
+    },
+    prune(before, limit) {
+      const old = [...rows.values()].filter((row) => row.resolved !== null && row.resolved < before).slice(0, limit);
+      for (const { id } of old) {
+        rows.delete(id);
+      }
+      return old.length;
+    },
+  };
+}

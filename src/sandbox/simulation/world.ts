@@ -1,0 +1,169 @@
+/** One simulated world, put together from a plan: both systems, the broker, the database, and the bridge's processes. */
+import { type Logger, pino } from 'pino';
+import { type Bridge, createBridge } from '../../bridge.ts';
+import type { Broker, LegacyCi, MappingStore, TaskQueue } from '../../ports.ts';
+import type { Timing } from '../../reflector/apply.ts';
+import type { Policy } from '../../reflector/decide.ts';
+import type { Timer } from '../../reflector/reflector.ts';
+import { createBroker, type SimBroker } from './broker.ts';
+import { createHistory, type History } from './history.ts';
+import { type Call, createHost, type Host } from './host.ts';
+import { createMaster, type Master } from './master.ts';
+import { createMasterPort, type Watcher } from './master-port.ts';
+import type { SimRequest } from './master-state.ts';
+import type { Plan } from './plan.ts';
+import { createQueuePort } from './queue-port.ts';
+import { createQueueServer, type QueueServer } from './queue-server.ts';
+import { createRandom, type Random } from './random.ts';
+import { createRules, type Rules } from './rules.ts';
+import { createScheduler, type Scheduler } from './scheduler.ts';
+import { POLICY, ROUND_MS, RULES, TIMING } from './settings.ts';
+import { createStorePort } from './store-port.ts';
+import { createStoreState, type StoreState } from './store-state.ts';
+import { createWeather, type Weather } from './weather.ts';
+
+/** What one process of the bridge is made of; a mutation puts something else in its place. */
+export interface Parts {
+  readonly queue: TaskQueue;
+  readonly ci: LegacyCi;
+  readonly store: MappingStore;
+  readonly broker: Broker;
+  readonly timing: Timing;
+  readonly policy: Policy;
+}
+export type Mutate = (parts: Parts) => Parts;
+
+export interface World {
+  readonly plan: Plan;
+  readonly scheduler: Scheduler;
+  readonly history: History;
+  readonly random: Random;
+  readonly weather: Weather;
+  readonly master: Master;
+  readonly queue: QueueServer;
+  readonly store: StoreState;
+  readonly broker: SimBroker;
+  readonly rules: Rules;
+  readonly watchers: Set<Watcher>;
+  /** What people and other workers have begun and not ended. */
+  readonly errands: { open: number };
+  /** A process with the services of the plan's instance of this number. */
+  launch(index: number, name: string): { readonly host: Host; readonly bridge: Bridge };
+}
+
+export interface WorldOptions {
+  readonly seed: number;
+  readonly start: number;
+  readonly plan: Plan;
+  readonly mutate: Mutate;
+  readonly ambush: (world: World, host: Host, call: Call) => void;
+}
+
+const SILENT: Logger = pino({ level: 'silent' });
+
+export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions): World {
+  const scheduler = createScheduler(start);
+  const history = createHistory(start, scheduler.now);
+  const random = createRandom(seed, 'world');
+  const weather = createWeather({
+    climate: plan.climate,
+    random: createRandom(seed, 'weather'),
+    ...{ scheduler, history },
+    isDown: (service) => service === 'ci' && plan.kind === 'data-api' && !master.isUp(),
+  });
+  const watchers = new Set<Watcher>();
+  const rules = createRules({
+    ...{ plan, scheduler, history },
+    master: () => master,
+    queue: () => queue,
+    store: () => store,
+  });
+  const store = createStoreState(rules.onWrite);
+  const broker = createBroker({ scheduler, random, weather, history, onDelivered: rules.onDelivered });
+  const queue = createQueueServer({ scheduler, publish: broker.publish, onEnding: rules.onEnding });
+  const master = createMaster({ ...plan, scheduler, random, history, onEvent });
+  const builders = new Set(Object.keys(plan.workers));
+
+  /** Nothing is queued for who does not listen: what is lost is lost. */
+  function onEvent(request: SimRequest): void {
+    for (const watcher of watchers) {
+      for (const ms of weather.isAway('ci') ? [] : weather.copies()) {
+        scheduler.after(ms, () => watcher.host.deliver(() => watcher.onHint(request.id)));
+      }
+    }
+  }
+
+  const world: World = {
+    ...{ plan, scheduler, history, random, weather, master, queue, store, broker, rules, watchers },
+    errands: { open: 0 },
+    launch(index, name) {
+      const instance = plan.instances[index];
+      const host = createHost({
+        ...{ name, scheduler, weather, history },
+        onCall: rules.onCall,
+        onEffect: rules.onEffect,
+        onFailedCall: rules.onFailedCall,
+        ambush: (caller, call) => ambush(world, caller, call),
+      });
+      host.setClock(instance?.offset ?? 0);
+      const parts = mutate({
+        queue: createQueuePort(host, queue),
+        ci: createMasterPort({
+          ...{ host, master, weather, builders, watchers },
+          ...{ kind: plan.kind, isGuarded: plan.isGuarded, unstoppable: plan.unstoppable },
+          now: scheduler.now,
+          onSubmitted: rules.onSubmitted,
+          isInTime: rules.isInTime,
+        }),
+        store: createStorePort(host, store),
+        broker: broker.portFor(host),
+        timing: TIMING,
+        policy: { ...POLICY, results: plan.policy },
+      });
+      const bridge = createBridge({
+        ...parts,
+        clock: host.clock,
+        log: SILENT,
+        rules: RULES,
+        mode: instance?.isDraining && !weather.isCalm() ? 'drain' : 'normal',
+        services: instance?.services ?? [],
+        instance: name,
+        version: 'simulated',
+        schedule: '',
+        retentionMs: 30 * 24 * 3_600_000,
+        batchSize: 3,
+        concurrency: 4,
+        jitterMs: 2000,
+        tempDir: '',
+        maxLogSize: 1,
+        random: random.next,
+        timer: timerOf(host, scheduler),
+        spool: (_source, _options, use) => use({ path: '', size: 0, isCut: false }),
+      });
+      return { host, bridge };
+    },
+  };
+  return world;
+}
+
+/** Round after round at whole minutes, as cron has it. */
+function timerOf(host: Host, scheduler: Scheduler): Timer {
+  return (_expression, tick) => {
+    let isOver = false;
+    const next = () => {
+      if (isOver || !host.isAlive()) {
+        return;
+      }
+      scheduler.after(ROUND_MS - (scheduler.now() % ROUND_MS), () => {
+        host.deliver(() => void (isOver ? undefined : tick()));
+        next();
+      });
+    };
+    next();
+    return {
+      destroy() {
+        isOver = true;
+      },
+    };
+  };
+}

@@ -1,0 +1,34 @@
+/** One seed is one history, and the bridge lives through many. */
+import { describe, expect, it } from '@jest/globals';
+import { simulateMany } from '../../src/sandbox/simulation/batch.ts';
+import { createPlan } from '../../src/sandbox/simulation/plan.ts';
+import { simulate } from '../../src/sandbox/simulation/simulation.ts';
+
+describe('the simulation', () => {
+  it.each([1, 2, 8, 41])('tells the same history of seed %i twice, to the byte', async (seed) => {
+    const [first, second] = [await simulate(seed), await simulate(seed)];
+    expect(second.trace()).toEqual(first.trace());
+    expect(second.digest()).toBe(first.digest());
+    expect(first.steps).toBeGreaterThan(100);
+  });
+
+  it('tells another history of another seed', async () => {
+    expect((await simulate(1)).digest()).not.toBe((await simulate(2)).digest());
+  });
+
+  it('plans every kind of world', () => {
+    const plans = Array.from({ length: 300 }, (_, seed) => createPlan(seed + 1, 0));
+    expect(new Set(plans.map(({ kind }) => kind))).toEqual(new Set(['data-api', 'scheduler-db']));
+    expect(new Set(plans.map(({ instances }) => instances.length))).toEqual(new Set([1, 2, 3, 4]));
+    expect(new Set(plans.map(({ unstoppable }) => unstoppable))).toEqual(new Set(['nothing', 'builds', 'everything']));
+    expect(plans.every(({ instances }) => instances.some(({ services }) => services.includes('reflector')))).toBe(true);
+  });
+
+  it('finds nothing wrong with the bridge', async () => {
+    const { failures, resolutions, faults } = await simulateMany(1, 150);
+    expect(failures).toEqual([]);
+    const expected = ['completed', 'failed', 'internal-error', 'worker-shutdown', 'malformed-payload', 'canceled'];
+    expect(Object.keys(resolutions)).toEqual(expect.arrayContaining(expected));
+    expect(Object.keys(faults).length).toBeGreaterThan(20);
+  });
+});

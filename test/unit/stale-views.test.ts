@@ -1,0 +1,113 @@
+/** What was read before and is old by now, on the real mapping store. */
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { connect, migrate } from '../../src/db/connection.ts';
+import { createMappingStore } from '../../src/db/mapping-store.ts';
+import type { RequestView } from '../../src/domain/build.ts';
+import type { TaskStatus } from '../../src/domain/task.ts';
+import type { MappingStore, Seen } from '../../src/ports.ts';
+import {
+  aRequest,
+  aTask,
+  exception,
+  MINUTE,
+  NOW,
+  ours,
+  pending,
+  requestBuilding,
+  requestComplete,
+  TASK_ID,
+} from '../support/builders.ts';
+import { createManualClock } from '../support/queue-emulator.ts';
+import { aReconciler } from '../support/reconciler.ts';
+import { aLegacyCi, aQueue } from '../support/stubs.ts';
+
+let store: MappingStore;
+beforeEach(async () => {
+  const db = connect('sqlite::memory:');
+  await migrate(db);
+  store = createMappingStore(db);
+});
+afterEach(() => store.close());
+
+/** A pass that sees these statuses, one after the other, and this request; answers what it did. */
+async function pass(statuses: readonly TaskStatus[], request: RequestView = aRequest()): Promise<readonly string[]> {
+  const done: string[] = [];
+  const left = [...statuses];
+  const read = (): TaskStatus => (left.length > 1 ? left.shift() : left[0]) ?? aTask([]);
+  const queue = aQueue({
+    status: async (): Promise<Seen<TaskStatus>> => ({ kind: 'present', value: read() }),
+    task: async () => ({
+      kind: 'present',
+      value: { ...aTask([]), scopes: [], payload: { buildername: 'linux64-build' } },
+    }),
+    async cancelTask() {
+      done.push('cancelTask');
+      return aTask([exception('canceled')]);
+    },
+  });
+  const ci = aLegacyCi({
+    builders: async () => new Set(['linux64-build']),
+    problems: async () => [],
+    collapseKey: () => null,
+    async submit({ externalId }) {
+      done.push(`submit ${externalId}`);
+      return 17;
+    },
+    readMany: async (ids) => new Map(ids.map((id) => [id, { kind: 'present', value: request }])),
+  });
+  await aReconciler({ queue, ci, store, clock: createManualClock(NOW) }).reconcile(TASK_ID);
+  return done;
+}
+
+describe('an intent', () => {
+  it('of a pending task leads to a build request', async () => {
+    expect(await pass([aTask([pending()])])).toEqual([`submit ${TASK_ID}/0/1`]);
+    expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', buildRequestId: 17 });
+  });
+
+  it('from an old view of a task that another instance has brought to its end leads to none', async () => {
+    const ended = { state: 'completed', reasonResolved: 'completed' } as const;
+    expect(await pass([aTask([pending()]), aTask([ended])])).toEqual([]);
+    expect(await store.openMapping(TASK_ID)).toBeUndefined();
+  });
+});
+
+describe('a build request that a person cancelled', () => {
+  const cancelled = requestComplete('CANCELLED');
+
+  it('cancels its task', async () => {
+    await pass([aTask([pending()])]);
+    expect(await pass([aTask([pending()])], cancelled)).toEqual(['cancelTask']);
+  });
+
+  it('does not cancel the run that a person has asked for since', async () => {
+    await pass([aTask([pending()])]);
+    const rerun = aTask([exception('canceled'), pending()]);
+    expect(await pass([aTask([pending()]), rerun], cancelled)).toEqual([`submit ${TASK_ID}/1/1`]);
+    expect(await store.openMapping(TASK_ID)).toMatchObject({ runId: 1, state: 'submitted' });
+  });
+});
+
+describe('a pass that slept until its lease was over', () => {
+  it('reads again before it believes that a request is gone', async () => {
+    await pass([aTask([pending()])]);
+    const clock = createManualClock(NOW + 1);
+    const task = aTask([ours()]);
+    const answers: Seen<RequestView>[] = [{ kind: 'absent' }, { kind: 'absent' }];
+    const queue = aQueue({ status: async () => ({ kind: 'present', value: task }) });
+    const ci = aLegacyCi({
+      async readMany(ids) {
+        const answer = answers.shift() ?? { kind: 'present', value: requestBuilding() };
+        if (answers.length === 0 && answer.kind === 'absent') {
+          clock.advance(5 * MINUTE);
+        }
+        return new Map(ids.map((id) => [id, answer]));
+      },
+    });
+    const { reconcile } = aReconciler({ queue, ci, store, clock });
+    expect(await reconcile(TASK_ID)).toEqual({ kind: 'done' });
+    expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', absentSince: expect.any(Number) });
+    expect(await reconcile(TASK_ID)).toEqual({ kind: 'done' });
+    expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', absentSince: null });
+  });
+});
