@@ -95,7 +95,8 @@ function completeOf(input: ViewInput, last: BuildRow): Omit<RequestView, 'buildR
     { ...toBuild(last, input), completedAt: (last.finishTime ?? request.completeAt ?? now) * 1000 },
     results,
   );
-  const isSettling = !extra.isFinal && now < (request.completeAt ?? now) + outcomeWait;
+  // Where nothing more comes, not even a master whose clock is ahead is waited for.
+  const isSettling = outcomeWait > 0 && !extra.isFinal && now < (request.completeAt ?? now) + outcomeWait;
   return {
     state: 'complete',
     builds: [...lostAndRetried(builds.slice(0, -1), input), ended],
@@ -132,10 +133,10 @@ function wasCancelledWaiting({ claimedAt, completeAt, results }: RequestRow, las
   );
 }
 
-/** Builds that were not the last: each ended RETRY, or was lost with its master, which comes to the same. */
+/** Builds that do not count any more, the first of all: each ended RETRY, or was lost with its master, which comes to the same. */
 function lostAndRetried(builds: readonly BuildRow[], input: ViewInput): readonly Build[] {
   return builds.map((row, index) => {
-    const end = row.finishTime ?? builds[index + 1]?.startTime ?? row.startTime;
+    const end = row.finishTime ?? input.builds[index + 1]?.startTime ?? row.startTime;
     return finished({ ...toBuild(row, input), completedAt: end * 1000 }, 'RETRY');
   });
 }
