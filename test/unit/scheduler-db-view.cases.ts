@@ -56,12 +56,28 @@ export const CASES: readonly ViewCase[] = [
     is: 'pending: RETRY',
   },
   {
-    name: 'its build did not start, and left a row',
+    name: 'its build did not start, and left an open row',
     request: aRow(),
     builds: [built(1, T + 10)],
-    now: T + 4000,
-    // The next build, or the claim, tells; nobody can tell such a row from a build that is about to end.
-    is: 'building: running',
+    is: 'pending',
+  },
+  {
+    name: 'it is built again after a build that did not start',
+    request: claimed(T + 30),
+    builds: [built(1, T + 10), built(2, T + 30)],
+    is: 'building: RETRY, running',
+  },
+  {
+    name: 'its build did not start, and it was cancelled (A)',
+    request: complete(2, T + 60),
+    builds: [built(1, T + 10)],
+    is: 'complete CANCELLED by person: RETRY',
+  },
+  {
+    name: 'its build did not start, and it was cancelled (B)',
+    request: complete(2, T + 60, { claimedAt: T + 60 }),
+    builds: [built(1, T + 10)],
+    is: 'complete CANCELLED by person: RETRY',
   },
   {
     name: 'it is built again after a RETRY',
@@ -146,6 +162,13 @@ export const CASES: readonly ViewCase[] = [
     request: complete(2, T + 10, { claimedAt: T + 10 }),
     builds: [built(1, T + 10)],
     now: T + 600,
+    is: 'building: running',
+  },
+  {
+    name: 'the same, some minutes later',
+    request: complete(2, T + 10, { claimedAt: T + 610 }),
+    builds: [built(1, T + 11)],
+    now: T + 700,
     is: 'building: running',
   },
   {

@@ -167,7 +167,8 @@ describe('of any rows', () => {
     fc.assert(
       fc.property(input, (given) => {
         const view = toView(given);
-        expect(view.builds).toHaveLength(given.builds.length);
+        const isLeftOut = view.state === 'pending' && given.builds.at(-1)?.finishTime === null;
+        expect(view.builds).toHaveLength(given.builds.length - (isLeftOut ? 1 : 0));
         expect(view.builds.filter(({ isComplete }) => !isComplete)).toHaveLength(view.state === 'building' ? 1 : 0);
         expect(view.builds.slice(0, -1).every(({ results }) => results === 'RETRY')).toBe(true);
         if (view.state !== 'complete') {
