@@ -321,7 +321,12 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
       look: (taskId) => bridge.reconciler.reconcile(taskId),
       async sweep() {
         await bridge.reflector.runOnce();
-        await eventually(() => bridge.workQueue.size() === 0, { what: 'the work queue to be empty', intervalMs: 5 });
+        const isDone = async () => {
+          // Whoever waits for another try has it soon.
+          clock.forward(bridge.workQueue.size() > 0 ? 500 : 0);
+          return bridge.workQueue.size() === 0;
+        };
+        await eventually(isDone, { what: 'the work queue to be empty' });
       },
     };
     instances.push({
@@ -364,12 +369,16 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
     async submitted(wish) {
       const taskId = await bench.createTask(wish);
       await one.look(taskId);
-      return { taskId, brid: (await bench.mapping(taskId))?.buildRequestId ?? 0 };
+      // A listener's pass may have been the first.
+      const what = `the request of ${taskId}`;
+      const brid = await eventually(async () => (await bench.mapping(taskId))?.buildRequestId ?? undefined, { what });
+      return { taskId, brid };
     },
     async building(wish) {
       const made = await bench.submitted(wish);
       await buildbot.poll();
       await one.look(made.taskId);
+      await eventually(() => bench.runs(made.taskId).at(-1) === 'running', { what: `the claim of ${made.taskId}` });
       return made;
     },
     runs: (taskId) =>
