@@ -13,7 +13,7 @@ import type { Masters } from './masters.ts';
 import { databaseNow, readRows } from './rows.ts';
 import type { Schema } from './schema.ts';
 import { type SelfServe, shortBranch } from './self-serve.ts';
-import type { RequestRow } from './view.ts';
+import type { BuildRow, RequestRow } from './view.ts';
 
 export interface CancellerOptions {
   readonly database: SchedulerDb;
@@ -38,7 +38,8 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
     const schema = await options.schema();
     const rows = await readRows(database, schema, [view.buildRequestId]);
     const request = rows.requests.get(view.buildRequestId);
-    const open = (rows.builds.get(view.buildRequestId) ?? []).filter(({ finishTime }) => finishTime === null).at(-1);
+    // What nobody has is not being built: an open row is of a build that did not start then.
+    const open = request?.claimedAt == null ? undefined : openBuild(rows.builds.get(view.buildRequestId));
     if (request === undefined || (request.isComplete && open === undefined)) {
       return ASKED;
     }
@@ -144,6 +145,11 @@ async function claim(trx: Knex.Transaction, brid: number, now: number): Promise<
     }
     throw error;
   }
+}
+
+/** The newest that has not ended. */
+function openBuild(builds: readonly BuildRow[] = []): BuildRow | undefined {
+  return builds.filter(({ finishTime }) => finishTime === null).at(-1);
 }
 
 function cannotStop({ claimedBy }: RequestRow, masters: Masters): string {

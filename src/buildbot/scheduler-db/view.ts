@@ -68,6 +68,10 @@ export function toView(input: ViewInput): RequestView {
       ? { ...base, state: 'complete', builds: [], results: 'CANCELLED', cancelledBy: 'person' }
       : { ...base, state: 'pending', builds: [] };
   }
+  if (request.isComplete && wasCancelledWaiting(request, last)) {
+    const cancelled = { results: 'CANCELLED', cancelledBy: 'person' } as const;
+    return { ...base, state: 'complete', builds: lostAndRetried(builds, input), ...cancelled };
+  }
   if (isBuilding(request, last, input.now)) {
     const running = { ...toBuild(last, input), isComplete: false, stateText: 'building' };
     return {
@@ -78,11 +82,9 @@ export function toView(input: ViewInput): RequestView {
     };
   }
   if (!request.isComplete) {
-    return { ...base, state: 'pending', builds: lostAndRetried(builds, input) };
-  }
-  if (wasCancelledWaiting(request, last)) {
-    const cancelled = { results: 'CANCELLED', cancelledBy: 'person' } as const;
-    return { ...base, state: 'complete', builds: lostAndRetried(builds, input), ...cancelled };
+    // An open row of a request that nobody has is of a build that did not start, or is newer than the request's row.
+    const over = last.finishTime === null ? builds.slice(0, -1) : builds;
+    return { ...base, state: 'pending', builds: lostAndRetried(over, input) };
   }
   return { ...base, ...completeOf(input, last) };
 }
@@ -95,7 +97,8 @@ function completeOf(input: ViewInput, last: BuildRow): Omit<RequestView, 'buildR
     { ...toBuild(last, input), completedAt: (last.finishTime ?? request.completeAt ?? now) * 1000 },
     results,
   );
-  const isSettling = !extra.isFinal && now < (request.completeAt ?? now) + outcomeWait;
+  // Where nothing more comes, not even a master whose clock is ahead is waited for.
+  const isSettling = outcomeWait > 0 && !extra.isFinal && now < (request.completeAt ?? now) + outcomeWait;
   return {
     state: 'complete',
     builds: [...lostAndRetried(builds.slice(0, -1), input), ended],
@@ -112,30 +115,30 @@ function completeOf(input: ViewInput, last: BuildRow): Omit<RequestView, 'buildR
  */
 function isBuilding({ isComplete, claimedAt }: RequestRow, last: BuildRow, now: number): boolean {
   if (last.finishTime === null) {
-    return !isComplete || (claimedAt !== null && now - claimedAt < STALE_CLAIM_S);
+    return claimedAt !== null && (!isComplete || now - claimedAt < STALE_CLAIM_S);
   }
   return !isComplete && claimedAt !== null && claimedAt <= last.finishTime;
 }
 
 /**
- * Whether it was cancelled while it waited for another build after a RETRY. On the old schema nobody has it then; on the
- * new one whoever cancels claims it first, later than the last build ended.
+ * Whether it was cancelled while it waited for another build: after a RETRY, or after one that did not start and left an
+ * open row. On the old schema nobody has it then; on the new one whoever cancels claims it first, later than the last
+ * build ended, and completes it at once. A build that is under way was claimed before its row was written.
  */
 function wasCancelledWaiting({ claimedAt, completeAt, results }: RequestRow, last: BuildRow): boolean {
-  if (results !== CANCELLED_WAITING || last.finishTime === null) {
-    return false;
+  if (results !== CANCELLED_WAITING || claimedAt === null) {
+    return results === CANCELLED_WAITING;
   }
-  return (
-    claimedAt === null ||
-    claimedAt > last.finishTime ||
-    (claimedAt === last.finishTime && (completeAt ?? 0) > claimedAt)
-  );
+  if (last.finishTime === null) {
+    return claimedAt > last.startTime && claimedAt <= (completeAt ?? 0);
+  }
+  return claimedAt > last.finishTime || (claimedAt === last.finishTime && (completeAt ?? 0) > claimedAt);
 }
 
 /** Builds that were not the last: each ended RETRY, or was lost with its master, which comes to the same. */
 function lostAndRetried(builds: readonly BuildRow[], input: ViewInput): readonly Build[] {
   return builds.map((row, index) => {
-    const end = row.finishTime ?? builds[index + 1]?.startTime ?? row.startTime;
+    const end = row.finishTime ?? input.builds[index + 1]?.startTime ?? row.startTime;
     return finished({ ...toBuild(row, input), completedAt: end * 1000 }, 'RETRY');
   });
 }
