@@ -110,9 +110,12 @@ export const CRASHES: readonly Crash[] = [
       await world.until('the claim', () => world.runs(taskId)[0] === 'running');
       await world.daemon.kill();
       world.legacy.cut();
-      await world.startDaemon();
-      await keptAlive(world, taskId);
-      world.legacy.release();
+      try {
+        await world.startDaemon();
+        await keptAlive(world, taskId);
+      } finally {
+        world.legacy.release();
+      }
       await world.legacy.finish(taskId);
       await world.resolved(taskId, 'completed');
       await oneBuildOnly(world, taskId);

@@ -24,8 +24,6 @@ export interface CancellerOptions {
 }
 
 const ASKED: CancelAnswer = { kind: 'asked' };
-/** Self-serve was seen not to find a request for some time after it was made. */
-const NEW_REQUEST_S = 300;
 /** What masters write for a request that is cancelled while it waits. */
 const FAILURE = 2;
 /** The bridge, among the masters that claim requests. */
@@ -44,7 +42,7 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
       return ASKED;
     }
     if (selfServe) {
-      return cancelThroughSelfServe(selfServe, request, rows.now);
+      return cancelThroughSelfServe(selfServe, request);
     }
     const master = masters.of(request.claimedBy);
     if (open !== undefined) {
@@ -68,11 +66,7 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
     return ASKED;
   };
 
-  async function cancelThroughSelfServe(
-    selfServeClient: SelfServe,
-    request: RequestRow,
-    now: number,
-  ): Promise<CancelAnswer> {
+  async function cancelThroughSelfServe(selfServeClient: SelfServe, request: RequestRow): Promise<CancelAnswer> {
     const branch = await branchOf(request.id);
     if (branch === null) {
       return impossible('Self-serve finds requests by their branch, and this one has none');
@@ -83,10 +77,12 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
         log?.info({ buildRequestId: request.id, selfServeJob: answer.jobId }, 'cancel asked of Self-serve');
         return ASKED;
       case 'not-found':
-        if (now - request.submittedAt < NEW_REQUEST_S) {
-          throw unavailable('Self-serve does not find the build request, which is new');
-        }
-        return impossible(`Self-serve does not find build request ${request.id} on branch ${shortBranch(branch)}`);
+        // It was seen not to find requests that were made a moment before: asked again, with growing waits, a while long.
+        log?.warn(
+          { buildRequestId: request.id, branch: shortBranch(branch) },
+          'Self-serve does not find a build request',
+        );
+        return ASKED;
       case 'unknown-branch':
         return impossible(`Self-serve does not know the branch "${shortBranch(branch)}"`);
       default:

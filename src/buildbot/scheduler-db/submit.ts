@@ -51,24 +51,20 @@ export async function findRequest(
   externalId: string,
   since: number,
 ): Promise<number | undefined> {
-  const isFirstBridges = externalId === externalIdString(taskId);
-  const property = db('buildset_properties as p')
-    .whereRaw('p.buildsetid = s.id')
-    .andWhere('p.property_name', EXTERNAL_ID)
-    .modify((query) => {
-      if (!isFirstBridges) {
-        query.andWhere('p.property_value', encoded(externalId));
-      }
-    })
-    .select(db.raw('1'));
-  const row: { id: number } | undefined = await db('buildsets as s')
+  const rows: { id: number; external_idstring: string; property_value: string | null }[] = await db('buildsets as s')
     .join('buildrequests as r', 'r.buildsetid', 's.id')
+    .leftJoin('buildset_properties as p', (on) =>
+      on.on('p.buildsetid', 's.id').andOn('p.property_name', db.raw('?', [EXTERNAL_ID])),
+    )
     .where('s.submitted_at', '>=', since)
     .andWhere({ 's.external_idstring': externalIdString(taskId), 's.reason': reasonOf(taskId) })
-    .andWhere((query) => void (isFirstBridges ? query.whereNotExists(property) : query.whereExists(property)))
     .orderBy('r.id')
-    .first('r.id as id');
-  return row?.id;
+    .select('r.id as id', 's.external_idstring', 'p.property_value');
+  // The database compares without regard to case; taskIds do not.
+  const wanted = externalId === externalIdString(taskId) ? null : encoded(externalId);
+  return rows.find(
+    (row) => row.external_idstring === externalIdString(taskId) && (row.property_value ?? null) === wanted,
+  )?.id;
 }
 
 async function insert(trx: Knex.Transaction, { kind }: Schema, spec: BuildSpec): Promise<number> {
