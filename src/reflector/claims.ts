@@ -6,13 +6,13 @@ const LEAST_WAIT_MS = 1000;
 
 /**
  * When a claim that was just made or renewed is to be renewed: when no more than the threshold is left of it, but not
- * before half of it is over. How long claims last is the queue's setting: where it is no longer than the threshold, the
- * claim is near its end from the beginning.
+ * before a quarter of it is over. How long claims last is the queue's setting: where it is no longer than the threshold,
+ * the claim is near its end from the beginning. The rest is for an interval of the reflector and slow answers.
  */
 export function reclaimTime(takenUntil: number, thresholdMs: number, now: number): number {
   // By a clock that is far ahead of the queue's it is over already.
-  const half = Math.max(LEAST_WAIT_MS, (takenUntil - now) / 2);
-  return Math.round(Math.max(takenUntil - thresholdMs, now + half));
+  const least = Math.max(LEAST_WAIT_MS, (takenUntil - now) / 4);
+  return Math.round(Math.max(takenUntil - thresholdMs, now + least));
 }
 
 /**

@@ -76,7 +76,7 @@ export interface Policy {
   readonly workerGroup: string;
   readonly workerId: string;
   readonly results: ResultPolicy;
-  /** Reclaim when `takenUntil` is nearer than this, and half of the claim is over. */
+  /** Reclaim when `takenUntil` is nearer than this, and a quarter of the claim is over. */
   readonly reclaimThresholdMs: number;
   /** How long a mapping with nothing to do may go unseen. */
   readonly recheckMs: number;
@@ -108,7 +108,8 @@ export function decide(observation: Observation, policy: Policy, now: number): r
   if (mapping === null) {
     return decideUnmapped(observation, policy, now);
   }
-  const facts: Facts = { mapping, request: observation.request, policy, now };
+  const takenUntil = claimEnd(mapping, task, policy);
+  const facts: Facts = { mapping, request: observation.request, policy, now, takenUntil };
   if (task.kind === 'unreadable') {
     return unreadable(facts, 'the task could not be read');
   }
@@ -130,6 +131,17 @@ interface Facts {
   readonly request: Observation['request'];
   readonly policy: Policy;
   readonly now: number;
+  /** Until when the mapped run is claimed by this bridge; null: it is not. */
+  readonly takenUntil: number | null;
+}
+
+/** Without a fresh reading of the task the mapping's own knowledge has to do. */
+function claimEnd(mapping: Mapping, task: Seen<TaskStatus>, policy: Policy): number | null {
+  if (task.kind !== 'present') {
+    return mapping.takenUntil;
+  }
+  const run = lastRun(task.value);
+  return run?.runId === mapping.runId && isOurs(run, policy) ? (run.takenUntil ?? mapping.takenUntil) : null;
 }
 
 function decideUnmapped({ task, admission }: Observation, policy: Policy, now: number): readonly Action[] {
@@ -156,10 +168,8 @@ function decideUnmapped({ task, admission }: Observation, policy: Policy, now: n
 }
 
 /** Notes when a task or request is first found missing and when it is back; waits out the grace in between. */
-function decideAbsence(
-  { mapping, request, policy, now }: Facts,
-  task: Seen<TaskStatus>,
-): readonly Action[] | undefined {
+function decideAbsence(facts: Facts, task: Seen<TaskStatus>): readonly Action[] | undefined {
+  const { mapping, request, policy, now } = facts;
   const missing =
     task.kind === 'absent'
       ? 'the task'
@@ -179,11 +189,8 @@ function decideAbsence(
     return undefined;
   }
   return [
-    ...reclaimIfNear({ mapping, request, policy, now }),
-    lookAgain(
-      Math.min(believed, nextLook({ mapping, request, policy, now })),
-      `${missing} has been missing for less than the grace period`,
-    ),
+    ...reclaimIfNear(facts),
+    lookAgain(Math.min(believed, nextLook(facts)), `${missing} has been missing for less than the grace period`),
   ];
 }
 
@@ -350,7 +357,7 @@ function decideRunning(facts: Facts, run: TaskRun, admission: Admission | null):
   if (mapping.takenUntil === null) {
     return [follow(facts, run, 'the run was claimed, but the claim was not recorded')];
   }
-  const near = reclaimIfNear(facts, run.takenUntil);
+  const near = reclaimIfNear(facts);
   switch (mapping.state) {
     case 'refusing':
       return [
@@ -394,15 +401,15 @@ function decideBuilding(facts: Facts, run: TaskRun, request: RequestView): reado
       'its build ended RETRY and Buildbot builds the same request again',
     );
   }
-  const near = reclaimIfNear(facts, run.takenUntil);
-  return near.length > 0 ? near : [lookAgain(nextLook(facts, run.takenUntil), `the build request is ${request.state}`)];
+  const near = reclaimIfNear(facts);
+  return near.length > 0 ? near : [lookAgain(nextLook(facts), `the build request is ${request.state}`)];
 }
 
 /** Our run is running and its request is complete. */
 function decideOutcome(facts: Facts, run: TaskRun, request: RequestView): readonly Action[] {
   const { policy } = facts;
   if (request.isSettling) {
-    return [lookAgain(nextLook(facts, run.takenUntil), 'its build is over; properties and log are on their way')];
+    return [lookAgain(nextLook(facts), 'its build is over; properties and log are on their way')];
   }
   if (isCollapsed(request)) {
     return (
@@ -503,8 +510,8 @@ function unreadable(facts: Facts, because: string): readonly Action[] {
   return [...reclaimIfNear(facts), lookAgain(facts.now + facts.policy.recheckMs, because)];
 }
 
-/** Reclaims when the claim is near its end. Without a fresh reading the mapping's own `takenUntil` has to do. */
-function reclaimIfNear({ mapping, policy, now }: Facts, takenUntil = mapping.takenUntil): readonly Action[] {
+/** Reclaims when the claim is near its end. */
+function reclaimIfNear({ mapping, policy, now, takenUntil }: Facts): readonly Action[] {
   if (takenUntil === null || now >= mapping.deadline) {
     return [];
   }
@@ -515,7 +522,7 @@ function reclaimIfNear({ mapping, policy, now }: Facts, takenUntil = mapping.tak
 }
 
 /** When to look again if nothing happens: after the usual interval, or when a reclaim is due. */
-function nextLook({ mapping, policy, now }: Facts, takenUntil = mapping.takenUntil): number {
+function nextLook({ mapping, policy, now, takenUntil }: Facts): number {
   const usual = now + policy.recheckMs;
   return takenUntil === null || now >= mapping.deadline
     ? usual

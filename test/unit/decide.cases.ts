@@ -132,6 +132,19 @@ export const CASES: readonly Case[] = [
     todo: ['lookAgain'],
   },
   {
+    name: 'the request is unreadable, and the claim has expired',
+    mapping: { takenUntil: NOW - MINUTE },
+    task: aTask([exception('claim-expired'), pending()]),
+    request: 'unreadable',
+    todo: ['lookAgain'],
+  },
+  {
+    name: 'the request is unreadable, and a claim near its end was not recorded',
+    task: aTask([ours(NOW + 9 * MINUTE)]),
+    request: 'unreadable',
+    todo: ['reclaimRun', 'lookAgain'],
+  },
+  {
     name: 'the request is unreadable and the claim near its end',
     mapping: { takenUntil: NOW + 9 * MINUTE },
     task: aTask([ours(NOW + 9 * MINUTE)]),
