@@ -70,14 +70,8 @@ function settled(seen: Seen<RequestView>): Seen<RequestView> {
 export const MUTATIONS: readonly Mutation[] = [
   mutation(
     'no-lease',
-    'looks at a task while another pass does',
-    onStore((store) => ({
-      async lease(taskId, lease) {
-        const seen = await store.lease(taskId, lease);
-        const mapping = seen.kind === 'busy' ? await store.openMapping(taskId) : undefined;
-        return mapping ? { kind: 'leased', mapping } : seen;
-      },
-    })),
+    'takes a task from under another pass',
+    onStore((store) => ({ lease: (taskId, lease) => store.lease(taskId, { ...lease, now: Number.MAX_SAFE_INTEGER }) })),
   ),
   mutation('no-look-up', 'submits without a look for an earlier submission', (parts) => ({
     ci: { ...parts.ci, findByExternalId: async () => ({ kind: 'absent' }) },
@@ -149,13 +143,14 @@ export const MUTATIONS: readonly Mutation[] = [
   ),
   mutation(
     'no-compare-and-set',
-    'writes over what another pass has written',
+    'takes a task from under another pass and writes over what that has written',
     onStore((store) => {
       const fresh = async (mapping: Mapping) => {
         const now = await store.openMapping(mapping.taskId);
         return now?.id === mapping.id ? { ...mapping, version: now.version } : mapping;
       };
       return {
+        lease: (taskId, lease) => store.lease(taskId, { ...lease, now: Number.MAX_SAFE_INTEGER }),
         update: async (mapping, changes, now) => store.update(await fresh(mapping), changes, now),
         release: async (mapping, changes, now) => store.release(await fresh(mapping), changes, now),
         renewLease: async (mapping, until, now) => store.renewLease(await fresh(mapping), until, now),

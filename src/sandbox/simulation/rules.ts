@@ -54,6 +54,9 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
   /** By process and task: when its lease was renewed last. */
   const renewals = new Map<string, number>();
   const excused = new Set<string>();
+  /** By mapping. */
+  const runs = new Map<number, number>();
+  const carried = new Set<string>();
   /** By process and task: how many runs there were when it asked for its status, as the last thing that it did. */
   const lastStatus = new Map<string, number>();
   /** By task: how many runs were seen right before it was cancelled. */
@@ -61,7 +64,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
   const flavours = new Map(plan.tasks.map(({ name, flavour }) => [name, flavour]));
   let lazyTruth: Truth | undefined;
   const truth = () => {
-    lazyTruth ??= createTruth(plan.policy, master(), endings, zombies);
+    lazyTruth ??= createTruth(plan.policy, master(), endings, zombies, carried);
     return lazyTruth;
   };
 
@@ -147,6 +150,10 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       endings.push(ending);
     },
     onWrite(row) {
+      if (row.state === 'intended' && (runs.get(row.id) ?? row.runId) !== row.runId) {
+        carried.add(row.externalId);
+      }
+      runs.set(row.id, row.runId);
       const now = scheduler.now() + 2 * MAX_SKEW_MS;
       if (row.state !== 'closed' && row.nextCheckAt > now + MAX_WAIT_MS) {
         history.complain(`${shortName(row.taskId)} is to be looked at in ${row.nextCheckAt - scheduler.now()} ms only`);

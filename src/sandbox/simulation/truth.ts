@@ -20,11 +20,13 @@ export interface Truth {
 const RETRIED = new Set(['worker-shutdown', 'claim-expired', 'intermittent-task']);
 const MOST_SUBMISSIONS = 5;
 
+/** @param carried external ids of submissions that nobody knew the end of when their run ended: the next run took them over */
 export function createTruth(
   policy: ResultPolicy,
   master: Master,
   endings: readonly Ending[],
   zombies: ReadonlySet<SimRequest>,
+  carried: ReadonlySet<string>,
 ): Truth {
   const used = new Map<SimRequest, number>();
 
@@ -35,7 +37,10 @@ export function createTruth(
       first -= 1;
     }
     return master.requests.filter(
-      (request) => request.taskId === taskId && request.runId <= runId && request.runId >= first,
+      (request) =>
+        request.taskId === taskId &&
+        request.runId <= runId &&
+        (request.runId >= first || carried.has(request.externalId ?? '')),
     );
   }
 
