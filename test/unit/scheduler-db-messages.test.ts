@@ -62,6 +62,7 @@ describe('an event', () => {
     ['with an offset', '2017-06-01T12:02:11+0200', Date.UTC(2017, 5, 1, 10, 2, 11)],
     ['in ISO form', '2017-06-01T10:02:11Z', Date.UTC(2017, 5, 1, 10, 2, 11)],
     ['in seconds', 1_496_311_331.5, 1_496_311_331_500],
+    ['beyond all time', 1e300, 0],
     ['unreadable', 'yesterday', 0],
     ['missing', undefined, 0],
   ])('whose start is %s', (_what, start, startedAt) => {
@@ -75,7 +76,7 @@ describe('an event', () => {
     ['missing', undefined, []],
     ['none', [], []],
     ['no list', 'none', []],
-    ['partly nonsense', [17, -1, 0, '18', 1.5, null, 2 ** 60, 19], [17, 19]],
+    ['partly nonsense', [17, -1, 0, '18', 1.5, null, 2 ** 60, 2 ** 31, 2 ** 31 - 1], [17, 2 ** 31 - 1]],
     ['very many', Array.from({ length: 2000 }, (_, at) => at + 1), Array.from({ length: 1000 }, (_, at) => at + 1)],
   ])('whose request ids are %s', (_what, request_ids, expected) => {
     expect(event('started', { build: BUILD, request_ids })).toMatchObject({ buildRequestIds: expected });
@@ -133,6 +134,11 @@ describe('nonsense', () => {
     ['null', Buffer.from('null'), 'expected object'],
     ['no build', Buffer.from('{"payload":{}}'), 'payload.build'],
     ['a build without number', Buffer.from('{"payload":{"build":{}}}'), 'payload.build.number'],
+    [
+      'a build of no possible number',
+      Buffer.from('{"payload":{"build":{"number":2147483648}}}'),
+      'payload.build.number',
+    ],
     ['too much', Buffer.alloc(4_000_001, ' '), 'too many'],
   ])('%s is malformed', (_what, content, reason) => {
     expect(parseEvent('build.a.1.started', content)).toEqual({
@@ -180,7 +186,7 @@ describe('nonsense', () => {
           return;
         }
         expect(parsed.buildRequestIds.length).toBeLessThanOrEqual(1000);
-        expect(parsed.buildRequestIds.every((id) => Number.isSafeInteger(id) && id > 0)).toBe(true);
+        expect(parsed.buildRequestIds.every((id) => Number.isInteger(id) && id > 0 && id < 2 ** 31)).toBe(true);
         if (parsed.build) {
           const { startedAt, master, worker, logUrl } = parsed.build;
           expect(Number.isSafeInteger(startedAt)).toBe(true);
