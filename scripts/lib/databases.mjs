@@ -43,7 +43,7 @@ export async function startMariadb(facts, env) {
   await waitForDaemon(facts.folder, 'mariadb', () => mariadb(facts, 'SELECT 1').then(() => true));
   await mariadb(
     facts,
-    "CREATE USER IF NOT EXISTS 'bbb'@'127.0.0.1' IDENTIFIED BY 'bbb-pass'; GRANT ALL ON *.* TO 'bbb'@'127.0.0.1'; CREATE USER IF NOT EXISTS 'bbb'@'localhost' IDENTIFIED BY 'bbb-pass'; GRANT ALL ON *.* TO 'bbb'@'localhost'",
+    "CREATE USER IF NOT EXISTS 'bbb'@'127.0.0.1' IDENTIFIED BY 'bbb-pass'; GRANT ALL ON *.* TO 'bbb'@'127.0.0.1' WITH GRANT OPTION; CREATE USER IF NOT EXISTS 'bbb'@'localhost' IDENTIFIED BY 'bbb-pass'; GRANT ALL ON *.* TO 'bbb'@'localhost' WITH GRANT OPTION",
   );
 }
 

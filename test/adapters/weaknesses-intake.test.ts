@@ -115,13 +115,11 @@ it('W6: the queue has no definition of a task, or does not answer: intake goes o
   bench = await startBench();
   bench.mail.hold = /task-pending/;
   const [gone, slow, fine] = [await bench.createTask(), await bench.createTask(), await bench.createTask()];
-  const path = (taskId: string, more = '') => new RegExp(`/task/${taskId}${more}$`);
-  const missing = { takesEffect: false, outcome: { kind: 'status', status: 404 } } as const;
-  bench.faults.http.push(
-    { ...missing, path: path(gone) },
-    { ...missing, path: path(gone, '/status') },
-    { method: 'GET', path: path(slow), takesEffect: false, outcome: { kind: 'status', status: 500 }, times: 1 },
-  );
+  bench.forget(gone);
+  bench.faults.http.push({
+    ...{ method: 'GET', path: new RegExp(`/task/${slow}$`), takesEffect: false, times: 1 },
+    outcome: { kind: 'status', status: 500 },
+  });
   await bench.one.listen();
   bench.mail.deliver(/task-pending/);
   await eventually(async () => (await bench.requests(fine)).length === 1, { what: 'the request of the other task' });

@@ -14,6 +14,7 @@ import { connect, migrate } from '../../src/db/connection.ts';
 import { createKeptBuilds } from '../../src/db/kept-builds.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { Mapping } from '../../src/domain/mapping.ts';
+import { QueueError } from '../../src/errors.ts';
 import { createLog } from '../../src/log.ts';
 import type { Broker, Clock, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
 import type { BuilderRules } from '../../src/reflector/admission.ts';
@@ -107,6 +108,8 @@ export interface Instance {
   die(): void;
   /** How often a port was called so far. */
   count(call: Call): number;
+  /** What it was called with first, such as the ids of tasks, in order. */
+  asked(call: Call): readonly unknown[];
   look(taskId: string): Promise<PassResult>;
   /** A round of the reflector, and what it asked for. */
   sweep(): Promise<void>;
@@ -154,6 +157,8 @@ export interface Bench {
   forward(ms: number): Promise<void>;
   createTask(wish?: TaskWish): Promise<string>;
   look(taskId: string): Promise<PassResult>;
+  /** The queue knows the task no longer, as after its expiry. */
+  forget(taskId: string): void;
   /** Makes a task, and its build request; answers both ids. */
   submitted(wish?: TaskWish): Promise<{ taskId: string; brid: number }>;
   /** The same, and its build has started and the run is claimed. */
@@ -182,6 +187,8 @@ export interface Mail {
 export interface InstanceOptions {
   readonly ci: Partial<SchedulerDbOptions>;
   readonly rules: Partial<BuilderRules>;
+  readonly batchSize: number;
+  readonly concurrency: number;
 }
 
 export interface BenchOptions {
@@ -221,12 +228,13 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
   const person = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT_CLIENT, retries: 0 });
   const lines: Readonly<Record<string, unknown>>[] = [];
   const log = createLog({ level: 'debug', destination: { write: (line) => void lines.push(JSON.parse(line)) } });
+  const forgotten = new Set<string>();
   const instances: { readonly instance: Instance; close(): Promise<void> }[] = [];
 
   function another(more: Partial<InstanceOptions> = {}): Instance {
     const name = `instance-${instances.length + 1}`;
     const rules: Rule[] = [];
-    const counts = new Map<string, number>();
+    const calls = new Map<string, unknown[]>();
     const died = new AbortController();
 
     async function step(call: string, when: Rule['when']): Promise<void> {
@@ -249,7 +257,7 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
           }
           const call = `${port}.${key}`;
           return async (...args: unknown[]) => {
-            counts.set(call, (counts.get(call) ?? 0) + 1);
+            calls.set(call, [...(calls.get(call) ?? []), args[0]]);
             await step(call, 'before');
             const answer: unknown = await value.apply(real, args);
             await step(call, 'after');
@@ -279,12 +287,18 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
     const ci = faulty('ci', bare);
     const make = (services: readonly Service[]) =>
       createBridge({
-        queue: faulty('queue', clientOf(queue.rootUrl, { clock, retries: 0, timeoutMs: 5000 })),
+        queue: faulty('queue', forgetful(clientOf(queue.rootUrl, { clock, retries: 0, timeoutMs: 5000 }), forgotten)),
         ...{ ci, store: own, broker: ownBroker, clock, log, policy: POLICY, mode: 'normal', services },
         rules: { isIgnored: () => false, isRestricted: () => false, ...options.rules, ...more.rules },
         timing: { leaseMs: LEASE_MS, submitGraceMs: LEASE_MS / 3, cancelRetryMs: 15_000 },
-        ...{ instance: name, version: 'test', schedule: '0 0 0 1 1 *', retentionMs: 7 * DAY_MS, batchSize: 100 },
-        ...{ concurrency: 8, jitterMs: 0, tempDir: tmpdir(), maxLogSize: 1e6, random: () => 0.5 },
+        ...{ instance: name, version: 'test', schedule: '0 0 0 1 1 *', retentionMs: 7 * DAY_MS, jitterMs: 0 },
+        ...{
+          batchSize: more.batchSize ?? 100,
+          concurrency: more.concurrency ?? 8,
+          tempDir: tmpdir(),
+          maxLogSize: 1e6,
+          random: () => 0.5,
+        },
       });
     let bridge = make([]);
     const running: Bridge[] = [];
@@ -317,7 +331,8 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
         rules.push({ call, when, times: 1, act });
       },
       die,
-      count: (call) => counts.get(call) ?? 0,
+      count: (call) => calls.get(call)?.length ?? 0,
+      asked: (call) => calls.get(call) ?? [],
       look: (taskId) => bridge.reconciler.reconcile(taskId),
       async sweep() {
         await bridge.reflector.runOnce();
@@ -366,6 +381,7 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
       return taskId;
     },
     look: one.look,
+    forget: (taskId) => void forgotten.add(taskId),
     async submitted(wish) {
       const taskId = await bench.createTask(wish);
       await one.look(taskId);
@@ -413,6 +429,24 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
     },
   };
   return bench;
+}
+
+/** A queue from which some tasks are gone. */
+function forgetful(queue: TaskQueue, forgotten: ReadonlySet<string>): TaskQueue {
+  const absent = { kind: 'absent' } as const;
+  return {
+    ...queue,
+    status: async (taskId) => (forgotten.has(taskId) ? absent : queue.status(taskId)),
+    task: async (taskId) => (forgotten.has(taskId) ? absent : queue.task(taskId)),
+    statuses: async (taskIds) =>
+      new Map([...(await queue.statuses(taskIds))].map(([id, seen]) => [id, forgotten.has(id) ? absent : seen])),
+    async reclaim(taskId, runId) {
+      if (forgotten.has(taskId)) {
+        throw new QueueError('queue-not-found', 'no such task');
+      }
+      return queue.reclaim(taskId, runId);
+    },
+  };
 }
 
 /** Ends its subscriptions when the process dies; what was under way is delivered to others, as a broker does. */

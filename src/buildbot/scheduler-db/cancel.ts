@@ -53,10 +53,8 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
       await master.stopBuild(request.builder, open.number, why);
       return ASKED;
     }
-    const [any] = masters.all;
-    if (request.claimedAt === null && any !== undefined) {
-      await any.cancelRequest(request.builder, request.id);
-      return ASKED;
+    if (request.claimedAt === null && masters.all.length > 0) {
+      return cancelOnPages(request, masters);
     }
     if (request.claimedAt !== null) {
       // A master is about to build it: its build can be stopped in a moment, or there will be none.
@@ -141,6 +139,19 @@ async function claim(trx: Knex.Transaction, brid: number, now: number): Promise<
     }
     throw error;
   }
+}
+
+/** A request that waits is no master's: all are asked, of which those that have its builder can cancel it. */
+async function cancelOnPages({ id, builder }: RequestRow, { all }: Masters): Promise<CancelAnswer> {
+  const answers = await Promise.allSettled(all.map((master) => master.cancelRequest(builder, id)));
+  if (answers.some((answer) => answer.status === 'fulfilled' && answer.value)) {
+    return ASKED;
+  }
+  const failed = answers.find((answer) => answer.status === 'rejected');
+  if (failed !== undefined) {
+    throw failed.reason;
+  }
+  return impossible(`no master in legacyCi.schedulerDb.webStatus has the builder "${builder}"`);
 }
 
 /** The newest that has not ended. */

@@ -28,6 +28,8 @@ const MAX_BYTES = 4_000_000;
 const MAX_PROPERTIES = 1_000_000;
 const MAX_PROPERTY = 100_000;
 const MAX_URL = 2000;
+/** Buildbot's ids and numbers go no further: what does is nobody's. */
+const MAX_INT = 2 ** 31 - 1;
 
 const triples = z.array(z.unknown()).transform((given) =>
   given.flatMap((triple): [string, unknown, string][] => {
@@ -38,7 +40,7 @@ const triples = z.array(z.unknown()).transform((given) =>
 const body = z.object({
   payload: z.object({
     build: z.object({
-      number: z.int(),
+      number: z.int().min(0).max(MAX_INT),
       slave: z.string().nullish(),
       times: z.array(z.unknown()).default([]),
       properties: triples.default([]),
@@ -98,13 +100,16 @@ function keptOf(
 }
 
 function idsOf(given: unknown): readonly number[] {
-  return Array.isArray(given) ? given.filter((id) => Number.isSafeInteger(id) && id > 0).slice(0, 1000) : [];
+  return Array.isArray(given)
+    ? given.filter((id) => Number.isInteger(id) && id > 0 && id <= MAX_INT).slice(0, 1000)
+    : [];
 }
 
 /** `2017-06-01T10:02:11+0000`, which JavaScript does not read; or Unix seconds, as older masters wrote. */
 function timeOf(given: unknown): number | undefined {
-  if (typeof given === 'number' && Number.isFinite(given)) {
-    return Math.round(given * 1000);
+  if (typeof given === 'number') {
+    const time = Math.round(given * 1000);
+    return Number.isSafeInteger(time) ? time : undefined;
   }
   const time = typeof given === 'string' ? Date.parse(given.replace(/([+-]\d\d)(\d\d)$/, '$1:$2')) : Number.NaN;
   return Number.isNaN(time) ? undefined : time;

@@ -45,8 +45,8 @@ export interface WebStatus {
   logText(url: string): AsyncGenerator<Buffer>;
   /** @throws LegacyCiError */
   stopBuild(builder: string, number: number, comments: string): Promise<void>;
-  /** @throws LegacyCiError */
-  cancelRequest(builder: string, buildRequestId: number): Promise<void>;
+  /** @returns whether the master has that builder @throws LegacyCiError */
+  cancelRequest(builder: string, buildRequestId: number): Promise<boolean>;
   /** @throws LegacyCiError `legacy-ci-forbidden` if user and password are wrong */
   signIn(): Promise<void>;
   close(): void;
@@ -84,8 +84,8 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
     return parsed.data;
   }
 
-  /** Form-encoded; never repeated by itself. */
-  async function post(path: string, form: Record<string, string>): Promise<void> {
+  /** Form-encoded; never repeated by itself. @returns whether what it is about is there */
+  async function post(path: string, form: Record<string, string>): Promise<boolean> {
     // Each time: a session dies with its master, and a form that is not allowed answers like one that is.
     const cookie = await session();
     try {
@@ -94,10 +94,11 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
       if (/authz?fail/.test(answered.location ?? '')) {
         throw new LegacyCiError('legacy-ci-forbidden', `the master does not allow POST ${path}`, { isTransient: true });
       }
+      return true;
     } catch (error) {
       if (error instanceof HTTPError && error.response.statusCode === 404) {
         // It is gone, or it belongs to another incarnation of the master: the database will tell.
-        return;
+        return false;
       }
       throw error instanceof LegacyCiError ? error : noAnswer(`POST ${path}`, error);
     }
@@ -165,8 +166,9 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
         source.destroy();
       }
     },
-    stopBuild: (builder, number, comments) =>
-      post(`/builders/${encodeURIComponent(builder)}/builds/${number}/stop`, { comments }),
+    async stopBuild(builder, number, comments) {
+      await post(`/builders/${encodeURIComponent(builder)}/builds/${number}/stop`, { comments });
+    },
     cancelRequest: (builder, id) => post(`/builders/${encodeURIComponent(builder)}/cancelbuild`, { id: String(id) }),
     async signIn() {
       await session();

@@ -1,0 +1,167 @@
+/** Cancelling and stopping by all the ways that a site may have: Self-serve, web pages of one or several masters, none. */
+import { afterEach, expect, it, jest } from '@jest/globals';
+import { systemClock } from '../../src/clock.ts';
+import type { RequestView } from '../../src/domain/build.ts';
+import { ConfigError } from '../../src/errors.ts';
+import { createClassicBuildbot } from '../../src/sandbox/classic/emulator.ts';
+import { createFaults } from '../../src/sandbox/faults.ts';
+import { Secret } from '../../src/secret.ts';
+import { aBuilder, type Bench, MASTER, startBench } from '../support/classic-bench.ts';
+import { eventually } from '../support/eventually.ts';
+import { inject } from './sandbox-classic-support.ts';
+
+jest.setTimeout(60_000);
+
+let bench: Bench;
+const ends: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) {
+    await end();
+  }
+  await bench?.stop();
+});
+
+async function viewOf(brid: number): Promise<RequestView> {
+  const seen = (await bench.one.ci.readMany([brid])).get(brid);
+  if (seen?.kind !== 'present') {
+    throw new Error(`build request ${brid} is ${seen?.kind}`);
+  }
+  return seen.value;
+}
+
+it('Self-serve: a request that it does not find is new, or never found', async () => {
+  bench = await startBench();
+  const { brid } = await bench.submitted();
+  bench.buildbot.selfServe.missNext = 2;
+  await expect(bench.one.ci.cancel(await viewOf(brid), 'why')).rejects.toMatchObject({
+    ...{ code: 'legacy-ci-unavailable', isTransient: true },
+  });
+  await bench.db('buildrequests').where({ id: brid }).decrement('submitted_at', 301);
+  expect(await bench.one.ci.cancel(await viewOf(brid), 'why')).toMatchObject({ kind: 'impossible' });
+  expect(await bench.one.ci.cancel(await viewOf(brid), 'why')).toEqual({ kind: 'asked' });
+  await eventually(async () => (await viewOf(brid)).state === 'complete', { what: 'the cancel' });
+  // Cancelling what is over is fine.
+  expect(await bench.one.ci.cancel(await viewOf(brid), 'why')).toEqual({ kind: 'asked' });
+});
+
+it('Self-serve: a branch that it learns of later is found', async () => {
+  const branches: Record<string, unknown> = {};
+  bench = await startBench({ buildbot: { branches } });
+  const { brid } = await bench.submitted();
+  expect(await bench.one.ci.cancel(await viewOf(brid), 'why')).toMatchObject({
+    ...{ kind: 'impossible', why: 'Self-serve does not know the branch "main"' },
+  });
+  branches.main = {};
+  expect(await bench.one.ci.cancel(await viewOf(brid), 'why')).toEqual({ kind: 'asked' });
+});
+
+const AUTH = { username: 'bridge', password: 'right' };
+const signedIn = (url: string, password = AUTH.password) => ({
+  ...{ url, username: AUTH.username, password: new Secret(password) },
+});
+
+it('web pages with a sign-in: a wrong password is told at the start, and stops nothing', async () => {
+  bench = await startBench({ site: 'stock', buildbot: { auth: AUTH } });
+  const { brid } = await bench.building();
+  const wrong = bench.another({ ci: { webStatus: signedIn(bench.buildbot.webStatusUrl, 'wrong') } }).ci;
+  await expect(wrong.check()).rejects.toThrow(ConfigError);
+  await expect(wrong.check()).rejects.toThrow(/webStatus/);
+  await expect(wrong.cancel(await viewOf(brid), 'why')).rejects.toMatchObject({ code: 'legacy-ci-forbidden' });
+  const nobody = bench.another({ ci: { webStatus: { url: bench.buildbot.webStatusUrl } } }).ci;
+  await expect(nobody.cancel(await viewOf(brid), 'why')).rejects.toMatchObject({ code: 'legacy-ci-forbidden' });
+  expect((await viewOf(brid)).state).toBe('building');
+  const right = bench.another({ ci: { webStatus: signedIn(bench.buildbot.webStatusUrl) } }).ci;
+  await right.check();
+  expect(await right.cancel(await viewOf(brid), 'why')).toEqual({ kind: 'asked' });
+  await eventually(async () => (await viewOf(brid)).results === 'CANCELLED', { what: 'the stop' });
+});
+
+it('web pages with a sign-in: a session that died with its master is not used again', async () => {
+  bench = await startBench({ site: 'stock', buildbot: { auth: AUTH } });
+  const ci = bench.another({ ci: { webStatus: signedIn(bench.buildbot.webStatusUrl) } }).ci;
+  const [first, second] = [
+    await bench.submitted({ builder: 'noworker' }),
+    await bench.submitted({ builder: 'noworker' }),
+  ];
+  await ci.cancel(await viewOf(first.brid), 'why');
+  expect((await viewOf(first.brid)).state).toBe('complete');
+  await bench.buildbot.stopMaster();
+  await expect(ci.cancel(await viewOf(second.brid), 'why')).rejects.toMatchObject({
+    ...{ code: 'legacy-ci-unavailable', isTransient: true },
+  });
+  // A master that is away is no reason not to start.
+  await ci.check();
+  await bench.buildbot.startMaster();
+  await ci.cancel(await viewOf(second.brid), 'why');
+  expect((await viewOf(second.brid)).state).toBe('complete');
+});
+
+it('several masters on one database: each is asked about its own builds', async () => {
+  const SECOND = 'bm2.example.com:/builds/buildbot/master';
+  bench = await startBench({ site: 'stock', buildbot: { builders: [aBuilder('build')] } });
+  const other = createClassicBuildbot({
+    ...{ clock: systemClock, faults: createFaults(), databaseUrl: bench.databaseUrl, schema: 'B', flavour: 'stock' },
+    ...{ masterName: SECOND, pollIntervalMs: 3_600_000, builders: [aBuilder('theirs'), aBuilder('idle')] },
+  });
+  await other.start();
+  ends.push(() => other.stop());
+  const [one, two] = [{ url: bench.buildbot.webStatusUrl }, { url: other.webStatusUrl }];
+  const both = bench.another({ ci: { webStatus: { [MASTER]: one, [SECOND]: two } } }).ci;
+  const firstOnly = bench.another({ ci: { webStatus: { [MASTER]: one } } }).ci;
+  expect([...(await both.builders('build'))].sort()).toEqual(['build', 'idle', 'theirs']);
+
+  const submit = (builder: string, taskId: string) =>
+    both.submit({
+      ...{ taskId, runId: 0, externalId: `${taskId}/0/1`, scheduled: Date.now(), priority: 'low', builder },
+      ...{ branch: null, revision: taskId, repository: null, project: null, properties: { product: 'w' } },
+    });
+  const [ours, theirs, waiting] = [
+    await submit('build', 'RwycG7IhT6CSdg6WvVhkGw'),
+    await submit('theirs', 'BaB2_cO5SCyarhnpEAkKaw'),
+    await submit('theirs', 'dSlITZ4yQgmvxxAi4A8fHQ'),
+  ];
+  await bench.buildbot.poll();
+  await other.poll();
+  const read = async (brid: number) => {
+    const seen = (await both.readMany([brid])).get(brid);
+    return seen?.kind === 'present' ? seen.value : undefined;
+  };
+  expect((await read(ours))?.builds[0]?.url).toBe(`${one.url}/builders/build/builds/0`);
+  expect((await read(theirs))?.builds[0]?.url).toBe(`${two.url}/builders/theirs/builds/0`);
+
+  expect(await firstOnly.cancel(await viewOf(theirs), 'why')).toEqual({
+    ...{ kind: 'impossible', why: expect.stringContaining(`no master "${SECOND}"`) },
+  });
+  // A request that waits is no master's: the one that has its builder cancels it.
+  await both.cancel(await viewOf(waiting), 'why');
+  await eventually(async () => (await read(waiting))?.state === 'complete', { what: 'the cancel' });
+  await both.cancel(await viewOf(theirs), 'why');
+  await eventually(async () => (await read(theirs))?.results === 'CANCELLED', { what: 'the stop' });
+  expect((await read(ours))?.state).toBe('building');
+});
+
+it.each(['mozilla', 'stock'] as const)(
+  'nothing that can stop (%s): what waits is cancelled in the database, what builds is not',
+  async (site) => {
+    bench = await startBench({ site, ci: { selfServeUrl: undefined, webStatus: undefined } });
+    for (const builder of ['build', 'noworker']) {
+      // Builders are those that were ever asked for.
+      const id = await inject(bench.db, site === 'mozilla' ? 'A' : 'B', { builder, task: 'earlier' });
+      await bench.db('buildrequests').where({ id }).update({ complete: 1 });
+    }
+    await bench.one.ci.check();
+    expect(bench.logged(/nothing can stop a running build/)).toHaveLength(1);
+    const { brid } = await bench.building();
+    const waiting = await bench.submitted({ builder: 'noworker' });
+    expect(await bench.one.ci.cancel(await viewOf(brid), 'why')).toMatchObject({
+      ...{ kind: 'impossible', why: expect.stringContaining('neither selfServeUrl nor webStatus') },
+    });
+    expect(await bench.one.ci.cancel(await viewOf(waiting.brid), 'why')).toEqual({ kind: 'asked' });
+    expect(await viewOf(waiting.brid)).toMatchObject({ state: 'complete', results: 'CANCELLED', builds: [] });
+    expect(await bench.db('buildsets').where({ complete: 1, results: 2 })).toHaveLength(1);
+    // No master builds it any more, and the one that builds goes on.
+    await bench.buildbot.poll();
+    expect(await bench.buildbot.builds()).toHaveLength(1);
+    expect((await viewOf(brid)).state).toBe('building');
+  },
+);
