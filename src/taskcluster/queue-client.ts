@@ -5,6 +5,7 @@ import pLimit from 'p-limit';
 import taskcluster from 'taskcluster-client';
 import type { z } from 'zod';
 import type { TaskStatus } from '../domain/task.ts';
+import { QueueError } from '../errors.ts';
 import type { Clock, Resolution, Seen, TaskQueue } from '../ports.ts';
 import {
   parse,
@@ -39,6 +40,8 @@ export interface QueueClientOptions {
 const BATCH = 500;
 /** Tasks of a list come with their definitions, which may be large. */
 const LIST_PAGE = 200;
+/** More than any list has: tokens that lead from one to the other and back would go on for ever. */
+const MAX_PAGES = 5000;
 /** A deployment without the batch call is asked for it again after this long: perhaps only its proxy was at fault. */
 const WITHOUT_BATCH_MS = 10 * 60_000;
 /** Expanded scopes are believed for this long. */
@@ -120,7 +123,9 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     // Tasks that the queue does not know are left out of its answer.
     const found = new Map<string, Seen<TaskStatus>>(taskIds.map((taskId) => [taskId, { kind: 'absent' }]));
     let continuationToken: string | undefined;
+    let pageCount = 0;
     do {
+      pageCount += 1;
       const page = continuationToken === undefined ? { limit: BATCH } : { limit: BATCH, continuationToken };
       const answer = parse(
         statusesAnswer,
@@ -130,7 +135,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       for (const entry of answer.statuses) {
         found.set(entry.taskId, await seen(async () => parseStatus(entry.status)));
       }
-      continuationToken = nextToken(answer.continuationToken, continuationToken);
+      continuationToken = nextToken(answer.continuationToken, continuationToken, pageCount);
     } while (continuationToken !== undefined);
     return found;
   }
@@ -141,7 +146,9 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     isWanted: (task: z.infer<typeof taskPageAnswer>['tasks'][number]) => boolean,
   ): AsyncGenerator<readonly string[]> {
     let continuationToken: string | undefined;
+    let pageCount = 0;
     do {
+      pageCount += 1;
       const page = continuationToken === undefined ? { limit: LIST_PAGE } : { limit: LIST_PAGE, continuationToken };
       const answer = await call(
         what,
@@ -150,7 +157,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
         (a) => parse(taskPageAnswer, a, 'a list of tasks'),
       );
       yield answer.tasks.filter(isWanted).map(({ taskId }) => taskId);
-      continuationToken = nextToken(answer.continuationToken, continuationToken);
+      continuationToken = nextToken(answer.continuationToken, continuationToken, pageCount);
     } while (continuationToken !== undefined);
   }
 
@@ -234,6 +241,9 @@ async function seen<T>(read: () => Promise<T>): Promise<Seen<T>> {
 }
 
 /** The queue answers the first page to a token that it does not know: one that comes again would go on for ever. */
-function nextToken(answered: string | undefined, asked: string | undefined): string | undefined {
+function nextToken(answered: string | undefined, asked: string | undefined, pageCount: number): string | undefined {
+  if (pageCount >= MAX_PAGES) {
+    throw new QueueError('queue-unavailable', `a list of the queue's does not end`, { isTransient: true });
+  }
   return answered === asked ? undefined : answered;
 }
