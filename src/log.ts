@@ -31,9 +31,17 @@ export function createLog({ level, base = {}, destination }: LogOptions): Logger
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
     serializers: { err: serializeError },
+    hooks: { streamWrite: plain },
     redact: { paths: REDACTED.flatMap((key) => [key, `*.${key}`, `*.*.${key}`]), censor: '[secret]' },
   };
   return destination ? pino(options, destination) : pino(options);
+}
+
+/** What JSON leaves as it is, and a terminal or a reader's eye takes for something else: still the same JSON. */
+function plain(line: string): string {
+  return line.replace(/[\u007f-\u009f\p{Cf}\u2028\u2029]/gu, (char) =>
+    [...Array(char.length).keys()].map((at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, '0')}`).join(''),
+  );
 }
 
 /** An error with its code, its facts and its causes; texts are clipped, and credentials in URLs hidden. */

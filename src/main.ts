@@ -62,7 +62,7 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
   }
   const ci = legacyCiOf(config, {
     store,
-    kept: createKeptBuilds(db),
+    kept: createKeptBuilds(db, log),
     broker,
     log: log.child({ service: 'legacy-listener' }),
   });

@@ -1,6 +1,7 @@
 /** Keeps what only messages of a classic Buildbot tell of a build. */
 import { createHash } from 'node:crypto';
 import type { Knex } from 'knex';
+import type { Logger } from 'pino';
 import { z } from 'zod';
 import type { KeptBuild } from '../domain/kept-build.ts';
 import type { KeptBuilds } from '../ports.ts';
@@ -11,22 +12,46 @@ import { clip } from './rows.ts';
 const ID_BATCH = 500;
 
 const number = z.coerce.number();
+const properties = z.record(z.string(), z.tuple([z.unknown(), z.string()]));
 const keptRow = z.object({
   build_request_id: number,
   number,
   master: z.string(),
   started_at: number,
   is_final: z.union([z.boolean(), number.transform(Boolean)]),
-  properties: z
-    .string()
-    .transform((text) => z.record(z.string(), z.tuple([z.unknown(), z.string()])).parse(JSON.parse(text))),
+  properties: z.string().transform((text, context) => {
+    const parsed = properties.safeParse(parseJson(text));
+    if (!parsed.success) {
+      context.addIssue({ code: 'custom', message: 'not the properties of a build' });
+      return z.NEVER;
+    }
+    return parsed.data;
+  }),
   log_url: z.string().nullable(),
   worker: z.string().nullable(),
 });
 
+/** Rows that were said to be unreadable; beyond that, they are left out without a word. */
+const MAX_SAID = 1000;
+
 /** The caller opens (and migrates) the database, and closes it. */
-export function createKeptBuilds(db: Knex): KeptBuilds {
+export function createKeptBuilds(db: Knex, log?: Logger): KeptBuilds {
   const table = () => db('kept_builds');
+  const said = new Set<unknown>();
+
+  /** One that cannot be read is as good as none: what it tells is not vital, and others are read with it. */
+  function readable(row: Record<string, unknown>): readonly KeptBuild[] {
+    const parsed = keptRow.safeParse(row);
+    if (parsed.success) {
+      return [toKeptBuild(parsed.data)];
+    }
+    if (!said.has(row.id) && said.size < MAX_SAID) {
+      said.add(row.id);
+      const reason = parsed.error.issues[0]?.path.join('.');
+      log?.warn({ id: row.id, buildRequestId: row.build_request_id, reason }, 'kept build left out: it cannot be read');
+    }
+    return [];
+  }
 
   async function keepOne(build: KeptBuild, now: number): Promise<void> {
     const row = toRow(build, now);
@@ -51,8 +76,8 @@ export function createKeptBuilds(db: Knex): KeptBuilds {
       const found: KeptBuild[] = [];
       for (let start = 0; start < buildRequestIds.length; start += ID_BATCH) {
         const ids = buildRequestIds.slice(start, start + ID_BATCH);
-        const rows: unknown[] = await table().whereIn('build_request_id', ids).orderBy('id');
-        found.push(...rows.map(toKeptBuild));
+        const rows: Record<string, unknown>[] = await table().whereIn('build_request_id', ids).orderBy('id');
+        found.push(...rows.flatMap(readable));
       }
       return found;
     },
@@ -86,8 +111,15 @@ function toRow(build: KeptBuild, now: number) {
   };
 }
 
-function toKeptBuild(row: unknown): KeptBuild {
-  const r = keptRow.parse(row);
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function toKeptBuild(r: z.infer<typeof keptRow>): KeptBuild {
   return {
     buildRequestId: r.build_request_id,
     number: r.number,

@@ -5,6 +5,7 @@ import type { MappingStore, Stored } from '../ports.ts';
 import { isUniqueViolation } from '../sql.ts';
 import { withStoreErrors } from './errors.ts';
 import {
+  readMapping,
   toAdoptedRow,
   toChangedColumns,
   toEvent,
@@ -20,6 +21,7 @@ import {
 
 /** More than one statement takes comfortably on every engine. */
 const ID_BATCH = 500;
+const UNREADABLE = 'this row is not one that this version of the bridge can read: correct it, or delete it';
 
 /** The caller opens (and migrates) the database; `close` ends its connections. */
 export function createMappingStore(db: Knex): MappingStore {
@@ -134,11 +136,17 @@ export function createMappingStore(db: Knex): MappingStore {
         .where('next_check_at', '<=', now)
         .andWhere('lease_until', '<', now)
         .update({ lease_owner: owner, lease_until: leaseUntil, version: db.raw('version + 1') });
-      const leased: unknown[] = await tasks()
+      const leased: { id: number }[] = await tasks()
         .whereIn('id', ids)
         .andWhere({ lease_owner: owner })
         .orderByRaw('case when taken_until is null then 1 else 0 end, taken_until, next_check_at');
-      return leased.map(toMapping);
+      const mappings = leased.map((row) => ({ row, mapping: readMapping(row) }));
+      const unreadable = mappings.flatMap(({ row, mapping }) => (mapping === undefined ? [row.id] : []));
+      if (unreadable.length > 0) {
+        // They stay leased for as long as a crashed pass's: the others come first, and nothing spins.
+        await tasks().whereIn('id', unreadable).update({ last_error: UNREADABLE });
+      }
+      return mappings.flatMap(({ mapping }) => mapping ?? []);
     },
 
     update: (mapping, changes, now) => compareAndSet(mapping, changes, {}, now),

@@ -90,6 +90,11 @@ export function toMapping(row: unknown): Mapping {
   };
 }
 
+/** Undefined if the row is not one of this version's. */
+export function readMapping(row: unknown): Mapping | undefined {
+  return mappingRow.safeParse(row).success ? toMapping(row) : undefined;
+}
+
 export function toNewRow(mapping: NewMapping, lease: { owner: string; leaseUntil: number; now: number }): object {
   const collapseKey = mapping.collapseKey === null ? null : toKey(mapping.collapseKey);
   return {

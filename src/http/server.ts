@@ -31,7 +31,10 @@ export interface HttpServer {
  */
 export function createHttpServer({ host, port, live, ready }: HttpOptions): HttpServer {
   const server = createServer((request, response) => {
-    void route(request.method ?? '', request.url ?? '', response);
+    route(request.method ?? '', request.url ?? '', response).catch(() => {
+      // A check that throws is a bug, and no reason for the process to end.
+      response.destroy();
+    });
   });
 
   async function route(method: string, url: string, response: ServerResponse): Promise<void> {

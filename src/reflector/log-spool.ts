@@ -2,7 +2,7 @@
 import { createWriteStream } from 'node:fs';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { type Readable, Transform } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 
 export interface SpooledLog {
@@ -18,10 +18,15 @@ export interface SpoolOptions {
   readonly maxSize: number;
   /** Where the whole log is, for that line. */
   readonly hint: string;
+  /** What has not come after this long is left out, and the last line says so. */
+  readonly maxMs?: number;
 }
 
 /** Lends a log as a file to `use`, for as long as that takes. */
 export type Spool = (source: Readable, options: SpoolOptions, use: (log: SpooledLog) => Promise<void>) => Promise<void>;
+
+/** A log that takes longer than this to come is not waited for: whoever sends it drips, or does not end. */
+const MAX_MS = 3_600_000;
 
 /**
  * Streams a log into a temporary file, lends the file to `use` and removes it, whatever happens.
@@ -29,14 +34,14 @@ export type Spool = (source: Readable, options: SpoolOptions, use: (log: Spooled
  */
 export async function withSpooledLog<T>(
   source: Readable,
-  { tempDir, maxSize, hint }: SpoolOptions,
+  { tempDir, maxSize, hint, maxMs = MAX_MS }: SpoolOptions,
   use: (log: SpooledLog) => Promise<T>,
 ): Promise<T> {
   const folder = await mkdtemp(path.join(tempDir, 'bbb-log-'));
   try {
     const file = path.join(folder, 'live_backing.log');
-    const cut = cutAt(maxSize, hint);
-    await pipeline(source, cut.transform, createWriteStream(file), { end: true });
+    const cut = cutAt(source, { maxSize, maxMs, hint });
+    await pipeline(cut.chunks, createWriteStream(file), { end: true });
     const { size } = await stat(file);
     return await use({ path: file, size, isCut: cut.isCut() });
   } finally {
@@ -44,23 +49,41 @@ export async function withSpooledLog<T>(
   }
 }
 
-function cutAt(maxSize: number, hint: string): { transform: Transform; isCut(): boolean } {
+/** Reads no further than it has to: a source may have no end. */
+function cutAt(
+  source: Readable,
+  { maxSize, maxMs, hint }: { maxSize: number; maxMs: number; hint: string },
+): { chunks(): AsyncGenerator<Buffer>; isCut(): boolean } {
+  let cut: string | undefined;
   let written = 0;
-  let isCut = false;
-  const transform = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      const room = maxSize - written;
-      if (chunk.length > room) {
-        isCut = true;
+
+  async function* chunks(): AsyncGenerator<Buffer> {
+    const timer = setTimeout(() => {
+      cut = `it did not come within ${maxMs / 1000} s`;
+      source.destroy();
+    }, maxMs);
+    try {
+      for await (const given of source) {
+        const chunk: Buffer = Buffer.isBuffer(given) ? given : Buffer.from(String(given));
+        const room = maxSize - written;
+        written += Math.min(room, chunk.length);
+        yield chunk.subarray(0, room);
+        if (chunk.length > room) {
+          cut = `it is longer than ${maxSize} bytes`;
+          break;
+        }
       }
-      // What is over the limit is read and thrown away, so that the source ends as it would have.
-      const part = room > 0 ? chunk.subarray(0, room) : undefined;
-      written += part?.length ?? 0;
-      done(null, part);
-    },
-    flush(done) {
-      done(null, isCut ? `\n[the bridge cut this log here: it is longer than ${maxSize} bytes. ${hint}]\n` : undefined);
-    },
-  });
-  return { transform, isCut: () => isCut };
+    } catch (error) {
+      if (cut === undefined) {
+        throw error;
+      }
+    } finally {
+      clearTimeout(timer);
+      source.destroy();
+    }
+    if (cut !== undefined) {
+      yield Buffer.from(`\n[the bridge cut this log here: ${cut}. ${hint}]\n`);
+    }
+  }
+  return { chunks, isCut: () => cut !== undefined };
 }

@@ -85,7 +85,9 @@ export interface StatusInput {
 /** The content of `public/buildbot/status.json`, so that no consumer has to infer a colour from a status. */
 export function statusJson(input: StatusInput): Record<string, unknown> {
   const { request, results } = input;
-  const time = (ms: number | undefined) => (ms === undefined ? null : new Date(ms).toISOString());
+  const time = (ms: number | undefined) =>
+    // A row may hold what is no date.
+    ms === undefined || Number.isNaN(new Date(ms).getTime()) ? null : new Date(ms).toISOString();
   return {
     version: 1,
     taskId: input.taskId,

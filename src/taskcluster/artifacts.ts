@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import got, { HTTPError } from 'got';
 import type { Queue } from 'taskcluster-client';
 import { QueueError } from '../errors.ts';
+import { limited } from '../foreign-answer.ts';
 import type { Artifact } from '../ports.ts';
 import { parse, putUrlAnswer } from './answers.ts';
 import { toQueueError } from './errors.ts';
@@ -103,7 +104,7 @@ async function put(
 ): Promise<void> {
   const content = artifact.kind === 'content' ? Buffer.from(artifact.content) : undefined;
   const size = artifact.kind === 'file' ? artifact.size : (content?.length ?? 0);
-  await got.put(putUrl, {
+  const request = got.put(putUrl, {
     body: artifact.kind === 'file' ? createReadStream(artifact.path) : (content ?? Buffer.alloc(0)),
     // S3 takes nothing without a length, and compares the type with the one that was declared.
     headers: { 'content-type': artifact.contentType, 'content-length': String(size) },
@@ -112,6 +113,7 @@ async function put(
     followRedirect: false,
     timeout: { connect: 10_000, socket: IDLE_MS, request: LEAST_PUT_MS + size / SLOWEST_BYTES_PER_MS },
   });
+  await limited(request);
 }
 
 /** Without the URL, whose query is a credential. */

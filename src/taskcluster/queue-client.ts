@@ -5,6 +5,7 @@ import pLimit from 'p-limit';
 import taskcluster from 'taskcluster-client';
 import type { z } from 'zod';
 import type { TaskStatus } from '../domain/task.ts';
+import { QueueError } from '../errors.ts';
 import type { Clock, Resolution, Seen, TaskQueue } from '../ports.ts';
 import {
   parse,
@@ -39,6 +40,8 @@ export interface QueueClientOptions {
 const BATCH = 500;
 /** Tasks of a list come with their definitions, which may be large. */
 const LIST_PAGE = 200;
+/** More than any list has: tokens that lead from one to the other and back would go on for ever. */
+const MAX_PAGES = 5000;
 /** A deployment without the batch call is asked for it again after this long: perhaps only its proxy was at fault. */
 const WITHOUT_BATCH_MS = 10 * 60_000;
 /** Expanded scopes are believed for this long. */
@@ -244,6 +247,9 @@ function tokens(): (answered: string | undefined) => string | undefined {
   return (answered) => {
     if (answered === undefined || known.has(answered)) {
       return undefined;
+    }
+    if (known.size >= MAX_PAGES) {
+      throw new QueueError('queue-unavailable', `a list of the queue's does not end`, { isTransient: true });
     }
     known.add(answered);
     return answered;

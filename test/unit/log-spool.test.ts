@@ -46,4 +46,30 @@ describe('a spooled log', () => {
     await expect(withSpooledLog(broken, options(100), async () => undefined)).rejects.toThrow('cut off');
     expect(readdirSync(tempDir)).toEqual([]);
   });
+
+  it('is cut where its source has no end, which is left alone then', async () => {
+    let given = 0;
+    const endless = new Readable({
+      read() {
+        given += 1000;
+        this.push(Buffer.alloc(1000, 'x'));
+      },
+    });
+    await withSpooledLog(endless, options(100_000), async (log) => expect(log.isCut).toBe(true));
+    expect(endless.destroyed).toBe(true);
+    expect(given).toBeLessThan(300_000);
+  });
+
+  it('is cut where its source drips', async () => {
+    const dripping = new Readable({
+      read() {
+        setTimeout(() => this.push('x'), 10);
+      },
+    });
+    const text = await withSpooledLog(dripping, { ...options(1_000_000), maxMs: 200 }, async (log) =>
+      readFileSync(log.path, 'utf8'),
+    );
+    expect(text).toMatch(/^x+\n\[the bridge cut this log here: it did not come within 0\.2 s\. The whole log: /);
+    expect(dripping.destroyed).toBe(true);
+  });
 });

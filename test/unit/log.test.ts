@@ -32,10 +32,10 @@ describe('the log', () => {
 
   it('keeps a foreign text on its line', () => {
     const { log, lines, entries } = capture();
-    const text = 'a\n{"level":"fatal"}\r\u001b[31m\u2028\u0000';
+    const text = 'a\n{"level":"fatal"}\r\u001b[31m\u009b31m\u007f\u2028\u202e\u{e0001}\ud800\u0000🎉';
     log.info({ builder: text }, 'said');
     expect(lines).toHaveLength(1);
-    expect(lines[0]?.trimEnd()).not.toMatch(/\p{Cc}/u);
+    expect(lines[0]?.trimEnd()).not.toMatch(/[\p{Cc}\p{Cf}\p{Zl}]/u);
     expect(entries()).toMatchObject([{ builder: text }]);
   });
 

@@ -1,8 +1,12 @@
 /** What Buildbot answers, as far as the bridge reads it. Unknown keys are ignored: every version adds some. */
 import { z } from 'zod';
 
-/** Buildbot's times are whole seconds. */
-const seconds = z.number().transform((s) => s * 1000);
+/** Buildbot's times are whole seconds; beyond these there are no dates. */
+const seconds = z
+  .number()
+  .min(-8.64e12)
+  .max(8.64e12)
+  .transform((s) => s * 1000);
 
 export const requestAnswer = z.object({
   buildrequestid: z.int(),

@@ -1,10 +1,10 @@
 /** Buildbot's REST API: reads, control calls (JSON-RPC) and raw streams, signed in where the master wants it. */
 import http from 'node:http';
 import https from 'node:https';
-import type { Readable } from 'node:stream';
 import got, { type Got, HTTPError, RequestError } from 'got';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
+import { limited, RefusedStream, streamed } from '../../foreign-answer.ts';
 import type { Session } from './session.ts';
 
 export interface RestClientOptions {
@@ -12,6 +12,8 @@ export interface RestClientOptions {
   readonly session: Session;
   /** For each single call. */
   readonly timeoutMs?: number;
+  /** How often a read is repeated. */
+  readonly retries?: number;
   /** Connections at once. */
   readonly maxSockets?: number;
 }
@@ -44,7 +46,13 @@ const rpcError = z.object({
   error: z.union([z.string(), z.object({ message: z.union([z.string(), z.record(z.string(), z.unknown())]) })]),
 });
 
-export function createRestClient({ url, session, timeoutMs = 15_000, maxSockets = 8 }: RestClientOptions): RestClient {
+export function createRestClient({
+  url,
+  session,
+  timeoutMs = 15_000,
+  retries = 2,
+  maxSockets = 8,
+}: RestClientOptions): RestClient {
   const agentOptions = { keepAlive: true, maxSockets, maxFreeSockets: 4, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
   const base = `${url.replace(/\/+$/, '')}/api/v2`;
@@ -54,7 +62,7 @@ export function createRestClient({ url, session, timeoutMs = 15_000, maxSockets 
     followRedirect: false,
     headers: { accept: 'application/json' },
     // Reads only; every other call says for itself that it must not be repeated.
-    retry: { limit: 2, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
+    retry: { limit: retries, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
   });
 
   /** Runs a call; signs in (again) and repeats it once if the master says 403. */
@@ -73,8 +81,8 @@ export function createRestClient({ url, session, timeoutMs = 15_000, maxSockets 
   async function get<T>(path: string, answer: z.ZodType<T>): Promise<T> {
     try {
       // Buildbot calls its JSON text/plain.
-      const text = await signedIn((headers) => client.get(`${base}/${path}`, { headers }).text());
-      return parse(path, answer, text);
+      const { body } = await signedIn((headers) => limited(client.get(`${base}/${path}`, { headers })));
+      return parse(path, answer, body);
     } catch (error) {
       throw toLegacyCiError(`GET ${path}`, error);
     }
@@ -82,12 +90,11 @@ export function createRestClient({ url, session, timeoutMs = 15_000, maxSockets 
 
   async function control(path: string, method: string, params: Record<string, unknown>): Promise<unknown> {
     try {
-      const text = await signedIn((headers) =>
-        client
-          .post(`${base}/${path}`, { headers, json: { jsonrpc: '2.0', id: 1, method, params }, retry: { limit: 0 } })
-          .text(),
+      const json = { jsonrpc: '2.0', id: 1, method, params };
+      const { body } = await signedIn((headers) =>
+        limited(client.post(`${base}/${path}`, { headers, json, retry: { limit: 0 } })),
       );
-      return parse(path, rpcAnswer, text).result;
+      return parse(path, rpcAnswer, body).result;
     } catch (error) {
       throw toLegacyCiError(`${method} ${path}`, error);
     }
@@ -95,19 +102,16 @@ export function createRestClient({ url, session, timeoutMs = 15_000, maxSockets 
 
   async function* stream(path: string): AsyncGenerator<Buffer> {
     const headers = await session.headers();
-    const source: Readable = client.stream(`${base}/${path}`, {
+    const source = client.stream(`${base}/${path}`, {
       headers,
+      throwHttpErrors: false,
       timeout: { connect: 5000, response: timeoutMs, read: 60_000 },
       retry: { limit: 0 },
     });
     try {
-      for await (const chunk of source) {
-        yield Buffer.isBuffer(chunk) ? chunk : Buffer.from(String(chunk));
-      }
+      yield* streamed(source);
     } catch (error) {
       throw toLegacyCiError(`GET ${path}`, error);
-    } finally {
-      source.destroy();
     }
   }
 
@@ -164,6 +168,10 @@ export function toLegacyCiError(what: string, thrown: unknown): LegacyCiError {
   }
   const cause = toError(thrown);
   const code = thrown instanceof RequestError ? thrown.code : '';
+  if (thrown instanceof RefusedStream && (thrown.statusCode === 401 || thrown.statusCode === 403)) {
+    const context = { statusCode: thrown.statusCode };
+    return new LegacyCiError('legacy-ci-forbidden', `Buildbot does not allow ${what}`, { context });
+  }
   return new LegacyCiError('legacy-ci-unavailable', `Buildbot gave no answer to ${what}: ${cause.message}`, {
     isTransient: true,
     context: code ? { code } : {},

@@ -1,6 +1,7 @@
 /** Signing in to a master. */
 import got from 'got';
 import { LegacyCiError, toError } from '../../errors.ts';
+import { limited } from '../../foreign-answer.ts';
 import type { Secret } from '../../secret.ts';
 
 export interface Session {
@@ -26,7 +27,7 @@ export function createSession(url: string, username?: string, password?: Secret)
     let statusCode: number;
     let cookies: readonly string[];
     try {
-      const response = await got.get(login, {
+      const request = got.get(login, {
         username: user,
         password: secret.reveal(),
         followRedirect: false,
@@ -34,6 +35,7 @@ export function createSession(url: string, username?: string, password?: Secret)
         retry: { limit: 1 },
         timeout: { request: 15_000 },
       });
+      const response = await limited(request);
       statusCode = response.statusCode;
       cookies = response.headers['set-cookie'] ?? [];
     } catch (error) {

@@ -20,6 +20,8 @@ const PATHS = ['buildrequests/*/*', 'builds/*/*'] as const;
 const PING_MS = 20_000;
 const FIRST_DELAY_MS = 500;
 const MAX_DELAY_MS = 30_000;
+/** What held for this long was no accident: the next failure is the first again. */
+const STABLE_MS = 10_000;
 const MAX_FRAME = 4_000_000;
 
 const frame = z.object({
@@ -51,15 +53,18 @@ export function startWatch(options: WatchOptions): { stop(): Promise<void> } {
 
   const loop = (async () => {
     for (let failures = 0; !stopping.signal.aborted; ) {
+      let listeningSince: number | undefined;
       try {
         await listen(options, stopping.signal, () => {
-          failures = 0;
+          listeningSince = clock.now();
         });
         log?.warn('connection to Buildbot closed; reconnecting');
       } catch (error) {
         log?.warn({ err: toError(error) }, 'Buildbot cannot be listened to; trying again');
       }
-      failures += 1;
+      // A master that hangs up as soon as it has listened is not asked at once, again and again.
+      const wasStable = listeningSince !== undefined && clock.now() - listeningSince >= STABLE_MS;
+      failures = wasStable ? 1 : failures + 1;
       const base = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 16));
       await clock.sleep(base * (0.5 + Math.random() / 2), stopping.signal);
     }
@@ -110,9 +115,12 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
         options.log?.debug({ frame: data.toString().slice(0, 200) }, 'frame not understood');
         return;
       }
-      if (typeof parsed._id === 'number' && parsed.code === 200 && parsed._id > 0) {
-        confirmed.add(parsed._id);
-        if (confirmed.size === PATHS.length && parsed.msg === 'OK') {
+      const index = PATHS.findIndex((_, i) => parsed._id === i + 1);
+      if (index >= 0 && parsed.code === 200) {
+        const isNew = !confirmed.has(index);
+        confirmed.add(index);
+        // Once a connection, however often it is confirmed: everything is looked at again.
+        if (isNew && confirmed.size === PATHS.length && parsed.msg === 'OK') {
           onListening();
           options.onGap();
         }

@@ -3,6 +3,7 @@ import got from 'got';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
+import { limited } from '../../foreign-answer.ts';
 import type { Clock } from '../../ports.ts';
 import { type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
@@ -88,12 +89,7 @@ async function readNames({ url, masters, database }: BuildersOptions): Promise<R
 async function readList(url: string): Promise<ReadonlySet<string>> {
   try {
     const request = got.get(url, { timeout: { connect: 5000, request: TIMEOUT_MS }, retry: { limit: 1 } });
-    void request.on('downloadProgress', ({ transferred }) => {
-      if (transferred > MAX_BYTES) {
-        request.cancel();
-      }
-    });
-    const parsed = list.safeParse(JSON.parse(await request.text()));
+    const parsed = list.safeParse(JSON.parse((await limited(request, MAX_BYTES)).body));
     if (!parsed.success) {
       throw new LegacyCiError('legacy-ci-protocol', 'the list of builders has no "builders"', { isTransient: true });
     }

@@ -30,6 +30,10 @@ const MAX_PROPERTY = 100_000;
 const MAX_URL = 2000;
 /** Buildbot's ids and numbers go no further: what does is nobody's. */
 const MAX_INT = 2 ** 31 - 1;
+/** The furthest time that a date can be; what is beyond is none, and no database takes it. */
+const MAX_TIME = 8.64e15;
+/** A slugid: what else stands in the property is no task's. */
+const TASK_ID = /^[A-Za-z0-9_-]{21}[AQgw]$/;
 
 const triples = z.array(z.unknown()).transform((given) =>
   given.flatMap((triple): [string, unknown, string][] => {
@@ -78,7 +82,7 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
     kind: 'event',
     event,
     buildRequestIds: idsOf(event === 'log_uploaded' ? properties.get('request_ids')?.[0] : told),
-    taskId: typeof taskId === 'string' ? taskId : null,
+    taskId: typeof taskId === 'string' && TASK_ID.test(taskId) ? taskId : null,
     build: event === 'started' ? undefined : keptOf(parsed.data, event, properties),
   };
 }
@@ -107,12 +111,9 @@ function idsOf(given: unknown): readonly number[] {
 
 /** `2017-06-01T10:02:11+0000`, which JavaScript does not read; or Unix seconds, as older masters wrote. */
 function timeOf(given: unknown): number | undefined {
-  if (typeof given === 'number') {
-    const time = Math.round(given * 1000);
-    return Number.isSafeInteger(time) ? time : undefined;
-  }
-  const time = typeof given === 'string' ? Date.parse(given.replace(/([+-]\d\d)(\d\d)$/, '$1:$2')) : Number.NaN;
-  return Number.isNaN(time) ? undefined : time;
+  const text = typeof given === 'string' ? given.slice(0, 100).replace(/([+-]\d\d)(\d\d)$/, '$1:$2') : '';
+  const time = typeof given === 'number' ? Math.round(given * 1000) : Date.parse(text);
+  return Math.abs(time) <= MAX_TIME ? time : undefined;
 }
 
 /** The upload writes the text "null" when it got no URL. People are sent only where a browser goes. */

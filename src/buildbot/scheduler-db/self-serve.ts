@@ -7,6 +7,7 @@ import https from 'node:https';
 import got, { type Got, HTTPError } from 'got';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
+import { limited } from '../../foreign-answer.ts';
 import type { Clock } from '../../ports.ts';
 import { unavailable } from './database.ts';
 
@@ -37,17 +38,18 @@ export function shortBranch(branch: string): string {
   return branch.split('/').filter(Boolean).at(-1) ?? branch;
 }
 
-export function createSelfServe(url: string, clock: Clock): SelfServe {
+/** @param timeoutMs for each single call @param retries of a read */
+export function createSelfServe(url: string, clock: Clock, { timeoutMs = TIMEOUT_MS, retries = 2 } = {}): SelfServe {
   const agentOptions = { keepAlive: true, maxSockets: 6, maxFreeSockets: 2, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
   const base = url.replace(/\/+$/, '');
   const client: Got = got.extend({
     agent,
-    timeout: { connect: 5000, request: TIMEOUT_MS },
+    timeout: { connect: 5000, request: timeoutMs },
     // Unless it is asked for JSON, it redirects to pages for people.
     followRedirect: false,
     headers: { accept: 'application/json', 'x-remote-user': USER },
-    retry: { limit: 2, methods: ['GET'] },
+    retry: { limit: retries, methods: ['GET'] },
   });
   let branches: { readonly names: ReadonlySet<string>; readonly at: number } | undefined;
 
@@ -56,8 +58,8 @@ export function createSelfServe(url: string, clock: Clock): SelfServe {
     if (cached?.names.has(branch) && clock.now() - cached.at < BRANCHES_MS) {
       return true;
     }
-    const text = await client.get(`${base}/branches`).text();
-    const names = new Set(Object.keys(z.record(z.string(), z.unknown()).parse(JSON.parse(text))));
+    const { body } = await limited(client.get(`${base}/branches`));
+    const names = new Set(Object.keys(z.record(z.string(), z.unknown()).parse(JSON.parse(body))));
     branches = { names, at: clock.now() };
     return names.has(branch);
   }
@@ -69,8 +71,8 @@ export function createSelfServe(url: string, clock: Clock): SelfServe {
           return { kind: 'unknown-branch' };
         }
         const path = `${encodeURIComponent(branch)}/request/${buildRequestId}`;
-        const text = await client.delete(`${base}/${path}`, { retry: { limit: 0 } }).text();
-        return { kind: 'queued', jobId: queued.parse(JSON.parse(text)).request_id };
+        const { body } = await limited(client.delete(`${base}/${path}`, { retry: { limit: 0 } }));
+        return { kind: 'queued', jobId: queued.parse(JSON.parse(body)).request_id };
       } catch (error) {
         return notFoundOr(error);
       }
@@ -92,5 +94,5 @@ function notFoundOr(error: unknown): SelfServeAnswer {
       context: { statusCode },
     });
   }
-  throw unavailable(`Self-serve gave no answer to a cancel: ${toError(error).message}`);
+  throw unavailable(`Self-serve gave no answer to a cancel: ${toError(error).message.slice(0, 500)}`);
 }

@@ -7,6 +7,7 @@ import https from 'node:https';
 import got, { type Got, HTTPError } from 'got';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
+import { limited, streamed } from '../../foreign-answer.ts';
 import type { Secret } from '../../secret.ts';
 import { unavailable } from './database.ts';
 
@@ -55,21 +56,25 @@ export interface WebStatus {
 const TIMEOUT_MS = 20_000;
 const COOKIE = /^(BuildBotSession=[^;]+)/;
 
-export function createWebStatus({ url, username, password }: WebStatusOptions): WebStatus {
+/** @param timeoutMs for each single call @param retries of a read */
+export function createWebStatus(
+  { url, username, password }: WebStatusOptions,
+  { timeoutMs = TIMEOUT_MS, retries = 2 } = {},
+): WebStatus {
   const agentOptions = { keepAlive: true, maxSockets: 6, maxFreeSockets: 2, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
   const base = url.replace(/\/+$/, '');
   const client: Got = got.extend({
     agent,
-    timeout: { connect: 5000, request: TIMEOUT_MS },
+    timeout: { connect: 5000, request: timeoutMs },
     followRedirect: false,
-    retry: { limit: 2, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
+    retry: { limit: retries, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
   });
 
   async function json<T>(path: string, answer: z.ZodType<T>): Promise<T | undefined> {
     let text: string;
     try {
-      text = await client.get(`${base}${path}`).text();
+      text = (await limited(client.get(`${base}${path}`))).body;
     } catch (error) {
       if (error instanceof HTTPError && error.response.statusCode === 404) {
         return undefined;
@@ -90,7 +95,9 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
     const cookie = await session();
     try {
       const headers = cookie === undefined ? {} : { cookie };
-      const { headers: answered } = await client.post(`${base}${path}`, { form, headers, retry: { limit: 0 } });
+      const { headers: answered } = await limited(
+        client.post(`${base}${path}`, { form, headers, retry: { limit: 0 } }),
+      );
       if (/authz?fail/.test(answered.location ?? '')) {
         throw new LegacyCiError('legacy-ci-forbidden', `the master does not allow POST ${path}`, { isTransient: true });
       }
@@ -112,7 +119,7 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
     let cookies: readonly string[];
     try {
       const form = { username, passwd: password.reveal() };
-      const answer = await client.post(`${base}/login`, { form, retry: { limit: 0 } });
+      const answer = await limited(client.post(`${base}/login`, { form, retry: { limit: 0 } }));
       cookies = answer.headers['set-cookie'] ?? [];
     } catch (error) {
       // Without the cause: it holds the request's options, and in them the password.
@@ -153,17 +160,14 @@ export function createWebStatus({ url, username, password }: WebStatusOptions): 
         throw new LegacyCiError('legacy-ci-protocol', 'a log is not where a web status has its logs');
       }
       const source = client.stream(`${base}${path}/text`, {
-        timeout: { connect: 5000, response: TIMEOUT_MS, read: 60_000 },
+        throwHttpErrors: false,
+        timeout: { connect: 5000, response: timeoutMs, read: 60_000 },
         retry: { limit: 0 },
       });
       try {
-        for await (const chunk of source) {
-          yield Buffer.isBuffer(chunk) ? chunk : Buffer.from(String(chunk));
-        }
+        yield* streamed(source);
       } catch (error) {
         throw noAnswer(path, error);
-      } finally {
-        source.destroy();
       }
     },
     async stopBuild(builder, number, comments) {

@@ -1,0 +1,243 @@
+/** Build events as nobody should publish them, and frames as no master sends them. */
+import { afterEach, describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { pino } from 'pino';
+import { WebSocketServer } from 'ws';
+import { createSession } from '../../src/buildbot/data-api/session.ts';
+import { requestOfEvent, startWatch } from '../../src/buildbot/data-api/watch.ts';
+import { startEvents } from '../../src/buildbot/scheduler-db/events.ts';
+import { parseEvent } from '../../src/buildbot/scheduler-db/messages.ts';
+import { systemClock } from '../../src/clock.ts';
+import { connect, migrate } from '../../src/db/connection.ts';
+import { createKeptBuilds } from '../../src/db/kept-builds.ts';
+import { createInProcessBroker } from '../../src/sandbox/broker.ts';
+import { TASK_ID } from '../support/builders.ts';
+import { eventually } from '../support/eventually.ts';
+
+const undo: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const work of undo.splice(0).reverse()) {
+    await work();
+  }
+});
+
+const text = fc.oneof(
+  fc.string({ unit: 'binary' }),
+  fc.constantFrom(
+    '\0',
+    '\ud800',
+    '\u202e',
+    "'; DROP TABLE tasks; --",
+    'javascript:alert(1)',
+    'http://x/\0',
+    '__proto__',
+  ),
+);
+const leaf = fc.oneof(fc.jsonValue({ maxDepth: 2 }), text, fc.double(), fc.bigInt().map(Number));
+const property = fc.tuple(
+  fc.oneof(fc.constantFrom('taskId', 'request_ids', 'log_url', '__proto__', 'a'), text),
+  fc.oneof(leaf, fc.array(leaf, { maxLength: 3 })),
+  leaf,
+);
+const event = fc.record(
+  {
+    payload: fc.record(
+      {
+        build: fc.record(
+          {
+            number: fc.oneof(fc.integer(), fc.maxSafeInteger(), leaf),
+            slave: fc.oneof(text, leaf),
+            times: fc.array(fc.oneof(leaf, fc.constantFrom(1e300, -1e300, '2017-06-01T10:02:11+0000')), {
+              maxLength: 3,
+            }),
+            properties: fc.array(fc.oneof({ weight: 9, arbitrary: property }, leaf), { maxLength: 6 }),
+          },
+          { requiredKeys: ['number'] },
+        ),
+        request_ids: fc.oneof(fc.array(fc.oneof(fc.maxSafeInteger(), leaf), { maxLength: 5 }), leaf),
+      },
+      { requiredKeys: ['build'] },
+    ),
+    _meta: fc.oneof(fc.record({ master_name: text }), leaf),
+  },
+  { requiredKeys: ['payload'] },
+);
+const key = fc.constantFrom('build.b.1.started', 'build.b.1.finished', 'build.a.b.1.log_uploaded');
+
+describe('a build event', () => {
+  it('is an event or malformed, and what it tells can be kept, whatever the JSON', () => {
+    let events = 0;
+    fc.assert(
+      fc.property(key, fc.oneof({ weight: 9, arbitrary: event }, leaf), (routingKey, value) => {
+        const parsed = parseEvent(routingKey, Buffer.from(JSON.stringify(value) ?? ''));
+        if (parsed.kind !== 'event') {
+          expect(parsed).toMatchObject({ kind: 'malformed', reason: expect.any(String) });
+          return;
+        }
+        events += 1;
+        expect(parsed.taskId === null || /^[\w-]{22}$/.test(parsed.taskId)).toBe(true);
+        expect(parsed.buildRequestIds.every((id) => Number.isSafeInteger(id) && id > 0)).toBe(true);
+        if (parsed.build) {
+          const { startedAt, logUrl, number } = parsed.build;
+          expect(Number.isNaN(new Date(startedAt).getTime())).toBe(false);
+          expect(Number.isSafeInteger(number)).toBe(true);
+          expect(logUrl === null || /^https?:/.test(logUrl)).toBe(true);
+        }
+      }),
+      { numRuns: 1000 },
+    );
+    expect(events).toBeGreaterThan(100);
+  });
+
+  it('is malformed or of another kind, whatever the bytes', () => {
+    fc.assert(
+      fc.property(text, fc.uint8Array({ maxLength: 300 }), (routingKey, bytes) => {
+        expect(parseEvent(routingKey, Buffer.from(bytes)).kind).not.toBe('event');
+        expect(parseEvent('build.b.1.started', Buffer.from(bytes)).kind).toBe('malformed');
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it.each([
+    ['deep JSON', '['.repeat(500_000)],
+    ['more than a message has', `{"payload":"${'x'.repeat(4_000_000)}"}`],
+  ])('of %s is malformed', (_what, body) => {
+    expect(parseEvent('build.b.1.finished', Buffer.from(body)).kind).toBe('malformed');
+  });
+
+  it('that can be read can be kept, and what was kept can be read', async () => {
+    const db = connect('sqlite::memory:');
+    undo.push(() => db.destroy());
+    await migrate(db);
+    const kept = createKeptBuilds(db);
+    await fc.assert(
+      fc.asyncProperty(event, async (value) => {
+        const parsed = parseEvent('build.b.1.finished', Buffer.from(JSON.stringify(value)));
+        if (parsed.kind === 'event' && parsed.build) {
+          await kept.keep([{ ...parsed.build, buildRequestId: 1 }], 0);
+        }
+        await kept.of([1]);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it('that cannot be read is said once, in short, and the next one is heard', async () => {
+    const lines: string[] = [];
+    const hints: number[] = [];
+    const broker = createInProcessBroker();
+    const events = await startEvents({
+      broker,
+      exchange: 'exchange/build/',
+      kept: { keep: async () => undefined, of: async () => [], prune: async () => 0 },
+      isOurs: async () => true,
+      onHint: (id) => hints.push(id),
+      onGap: () => undefined,
+      clock: systemClock,
+      retentionMs: 1,
+      log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }),
+    });
+    const publish = (payload: unknown) =>
+      broker.publish({ exchange: 'exchange/build/', routingKey: 'build.b.1.started', payload });
+    for (let count = 0; count < 20; count += 1) {
+      publish({ payload: { build: { number: 'x'.repeat(1000), properties: '\u001b[2J' } } });
+    }
+    publish({ payload: { build: { number: 1, properties: [['taskId', TASK_ID, 's']] }, request_ids: [7] } });
+    await eventually(() => hints.length === 1);
+    await events.stop();
+    expect(lines).toHaveLength(20);
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThan(500);
+  });
+});
+
+describe('frames of a WebSocket', () => {
+  it('name a request by a whole number, or none', () => {
+    fc.assert(
+      fc.property(fc.oneof(text, fc.constantFrom('builds/1/new', 'buildrequests/9/x')), leaf, (path, message) => {
+        const id = requestOfEvent(path, message);
+        expect(id === undefined || Number.isSafeInteger(id)).toBe(true);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  /** A master that sends these frames to whoever listens, and closes if told to. */
+  async function startMaster(frames: readonly (string | Buffer)[], closes = false) {
+    const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+    let connections = 0;
+    server.on('connection', (socket) => {
+      connections += 1;
+      socket.on('error', () => undefined);
+      for (const frame of frames) {
+        socket.send(frame);
+      }
+      if (closes) {
+        socket.close();
+      }
+    });
+    await new Promise((resolve) => server.once('listening', resolve));
+    undo.push(() => {
+      for (const client of server.clients) {
+        client.terminate();
+      }
+      server.close();
+    });
+    const address = server.address();
+    const url = `http://127.0.0.1:${typeof address === 'object' && address !== null ? address.port : 0}`;
+    const heard = { hints: [] as number[], gaps: 0, sleeps: [] as number[] };
+    const watch = startWatch({
+      url,
+      session: createSession(url),
+      clock: {
+        now: systemClock.now,
+        sleep: (ms, signal) => {
+          heard.sleeps.push(ms);
+          return systemClock.sleep(Math.min(ms, 5), signal);
+        },
+      },
+      log: undefined,
+      onHint: (id) => heard.hints.push(id),
+      onGap: () => {
+        heard.gaps += 1;
+      },
+    });
+    undo.push(() => watch.stop());
+    return { heard, connections: () => connections };
+  }
+  const confirm = (id: number) => JSON.stringify({ _id: id, code: 200, msg: 'OK' });
+  const hint = JSON.stringify({ k: 'buildrequests/7/new', m: {} });
+
+  it('that are garbage are passed over', async () => {
+    const frame = fc.oneof(
+      fc.string({ unit: 'binary' }),
+      fc.jsonValue().map((value) => JSON.stringify(value)),
+      fc.record({ k: leaf, m: leaf, _id: leaf, code: leaf, msg: leaf }).map((value) => JSON.stringify(value)),
+      fc.uint8Array().map((bytes) => Buffer.from(bytes)),
+      fc.constant('['.repeat(100_000)),
+    );
+    const frames = fc.sample(frame, { numRuns: 500, seed: 7 });
+    const { heard } = await startMaster([...frames, hint]);
+    await eventually(() => heard.hints.includes(7));
+    expect(heard.hints.every((id) => Number.isSafeInteger(id))).toBe(true);
+  });
+
+  it('that confirm without end are one gap', async () => {
+    const again = Array.from({ length: 1000 }, (_, i) => confirm(i % 4));
+    const { heard } = await startMaster([confirm(1), confirm(2), ...again, hint]);
+    await eventually(() => heard.hints.length === 1);
+    expect(heard.gaps).toBe(1);
+  });
+
+  it('that are too long end the connection, which is made again', async () => {
+    const { heard, connections } = await startMaster(['x'.repeat(5_000_000)]);
+    await eventually(() => connections() > 1);
+    expect(heard.hints).toEqual([]);
+  });
+
+  it('of a master that always hangs up are asked for more and more slowly', async () => {
+    const { heard, connections } = await startMaster([confirm(1), confirm(2)], true);
+    await eventually(() => connections() >= 8);
+    expect(heard.sleeps.slice(0, 7).at(-1)).toBeGreaterThanOrEqual(15_000);
+  });
+});

@@ -1,0 +1,184 @@
+/** Every client of a web server, against servers that answer as no honest one does. */
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { z } from 'zod';
+import { createRestClient } from '../../src/buildbot/data-api/rest-client.ts';
+import { createSession } from '../../src/buildbot/data-api/session.ts';
+import { createSelfServe } from '../../src/buildbot/scheduler-db/self-serve.ts';
+import { createWebStatus } from '../../src/buildbot/scheduler-db/web-status.ts';
+import { systemClock } from '../../src/clock.ts';
+import { BridgeError } from '../../src/errors.ts';
+import { MAX_ANSWER } from '../../src/foreign-answer.ts';
+import { Secret } from '../../src/secret.ts';
+import { startHalfOpenServer, startHostileServer } from '../support/hostile-server.ts';
+import { clientOf } from '../support/queue-client.ts';
+
+/** Long for what is to be cut off by its size, short for what is to end by its time-out. */
+const limits = { timeoutMs: 8000, retries: 0 };
+const undo: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const work of undo.splice(0).reverse()) {
+    await work();
+  }
+});
+
+function rest(url: string, signsIn = false) {
+  const session = signsIn ? createSession(url, 'u', new Secret('p')) : createSession(url);
+  const client = createRestClient({ url, session, ...limits });
+  undo.push(() => client.close());
+  return { client, session };
+}
+
+function web(url: string, more = {}) {
+  const client = createWebStatus({ url, ...more }, limits);
+  undo.push(() => client.close());
+  return client;
+}
+
+function selfServe(url: string) {
+  const client = createSelfServe(url, systemClock, limits);
+  undo.push(() => client.close());
+  return client;
+}
+
+const anything = z.object({ wanted: z.string() });
+const drain = async (chunks: AsyncGenerator<Buffer>, most = Number.POSITIVE_INFINITY) => {
+  let size = 0;
+  for await (const chunk of chunks) {
+    size += chunk.length;
+    if (size > most) {
+      return;
+    }
+  }
+};
+
+/** Calls whose whole answer is held in memory. */
+const HELD: Readonly<Record<string, (url: string) => Promise<unknown>>> = {
+  'a read of the Data API': (url) => rest(url).client.get('builds', anything),
+  'a control call of the Data API': (url) => rest(url).client.control('forceschedulers/x', 'force', {}),
+  'the sign-in of the Data API': (url) => rest(url, true).session.renew(),
+  'builds of a web status': (url) => web(url).builds('b', [1]),
+  'builders of a web status': (url) => web(url).builders(),
+  'a form of a web status': (url) => web(url).stopBuild('b', 1, 'why'),
+  'the sign-in of a web status': (url) => web(url, { username: 'u', password: new Secret('p') }).signIn(),
+  'a cancel in Self-serve': (url) => selfServe(url).cancelRequest('main', 1),
+};
+const held = Object.entries(HELD);
+
+const failure = async (work: Promise<unknown>): Promise<unknown> =>
+  work.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+
+describe.each(held)('%s', (_what, call) => {
+  it.each([200, 500])('is given up when the answer, with status %i, does not end', async (status) => {
+    const server = await startHostileServer(() => ({ kind: 'endless', status }));
+    undo.push(() => server.stop());
+    const error = await failure(call(server.url));
+    expect(error).toBeInstanceOf(BridgeError);
+    // With what lies in the buffers of both ends.
+    expect(server.sent()).toBeLessThan(server.calls.length * (MAX_ANSWER + 30_000_000));
+  });
+
+  it('is given up when the answer is small only as long as it is packed', async () => {
+    const server = await startHostileServer(() => ({ kind: 'bomb' }));
+    undo.push(() => server.stop());
+    expect(String(await failure(call(server.url)))).toContain('longer than');
+  });
+
+  it('is given up when the answer is cut short', async () => {
+    const server = await startHostileServer(() => ({ kind: 'cut' }));
+    undo.push(() => server.stop());
+    expect(await failure(call(server.url))).toBeInstanceOf(BridgeError);
+  });
+});
+
+/** Those whose time-out a test can set: all but one sign-in. */
+const timed = held.filter(([what]) => what !== 'the sign-in of the Data API');
+describe.each(timed)('%s ends in time', (_what, call) => {
+  beforeEach(() => {
+    limits.timeoutMs = 300;
+  });
+  afterEach(() => {
+    limits.timeoutMs = 8000;
+  });
+
+  it('when the answer drips', async () => {
+    const server = await startHostileServer(() => ({ kind: 'drips', everyMs: 20 }));
+    undo.push(() => server.stop());
+    const began = Date.now();
+    expect(await failure(call(server.url))).toMatchObject({ isTransient: true });
+    expect(Date.now() - began).toBeLessThan(8000);
+  });
+
+  it('when nothing is answered at all', async () => {
+    const server = await startHalfOpenServer();
+    undo.push(() => server.stop());
+    const began = Date.now();
+    expect(await failure(call(server.url))).toMatchObject({ isTransient: true });
+    expect(Date.now() - began).toBeLessThan(8000);
+  });
+});
+
+describe('a log', () => {
+  const STREAMS: Readonly<Record<string, (url: string) => AsyncGenerator<Buffer>>> = {
+    'of the Data API': (url) => rest(url).client.stream('logs/1/raw'),
+    'of a web status': (url) => web(url).logText(`${url}/builders/b/builds/1/steps/s/logs/stdio`),
+  };
+
+  it.each(Object.entries(STREAMS))('%s is not read when it is refused', async (_what, open) => {
+    const server = await startHostileServer(() => ({ kind: 'endless', status: 404 }));
+    undo.push(() => server.stop());
+    expect(await failure(drain(open(server.url)))).toBeInstanceOf(BridgeError);
+    expect(server.sent()).toBeLessThan(30_000_000);
+  });
+
+  it.each(Object.entries(STREAMS))('%s is read no further than somebody wants', async (_what, open) => {
+    const server = await startHostileServer(() => ({ kind: 'endless' }));
+    undo.push(() => server.stop());
+    await drain(open(server.url), 1_000_000);
+    const sent = server.sent();
+    expect(sent).toBeLessThan(30_000_000);
+  });
+
+  it.each(Object.entries(STREAMS))('%s that is cut off fails typed', async (_what, open) => {
+    const server = await startHostileServer(() => ({ kind: 'cut' }));
+    undo.push(() => server.stop());
+    expect(await failure(drain(open(server.url)))).toBeInstanceOf(BridgeError);
+  });
+});
+
+it('an artifact is given up when the bucket answers without end', async () => {
+  const server = await startHostileServer((line) =>
+    line.startsWith('PUT') ? { kind: 'endless' } : { kind: 'says', body: `{"putUrl":"${server.url}/bucket"}` },
+  );
+  undo.push(() => server.stop());
+  const artifact = { kind: 'content', name: 'a', contentType: 'text/plain', expires: 0, content: 'x' } as const;
+  const error = await failure(clientOf(server.url).putArtifact('t', 0, artifact));
+  expect(error).toMatchObject({ code: 'queue-unavailable', isTransient: true });
+  expect(String(error)).toContain('ERR_ANSWER_TOO_LONG');
+});
+
+describe('whatever a server says', () => {
+  const json = fc.oneof(
+    { weight: 3, arbitrary: fc.jsonValue({ maxDepth: 4 }).map((value) => JSON.stringify(value)) },
+    fc.string({ unit: 'binary' }),
+    fc.constantFrom('', 'null', '[]', '{"result":', '<html>no</html>', '['.repeat(100_000), '{"__proto__":{"a":1}}'),
+  );
+  const status = fc.constantFrom(200, 200, 200, 201, 204, 302, 400, 401, 403, 404, 418);
+
+  it.each(held)('%s succeeds or fails typed', async (_what, call) => {
+    const server = await startHostileServer(() => ({ kind: 'says', body: '' }));
+    undo.push(() => server.stop());
+    await fc.assert(
+      fc.asyncProperty(json, status, async (body, code) => {
+        server.does = () => ({ kind: 'says', body, status: code });
+        const error = await failure(call(server.url));
+        expect(error === undefined || error instanceof BridgeError).toBe(true);
+        expect(String(error).length).toBeLessThan(2000);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
