@@ -114,7 +114,7 @@ export function decide(observation: Observation, policy: Policy, now: number): r
     return unreadable(facts, 'the task could not be read');
   }
   if (observation.request.kind === 'unreadable') {
-    return requestUnreadable(facts, task);
+    return unreadable(facts, 'the build request could not be read');
   }
   const absence = decideAbsence(facts, task);
   if (absence) {
@@ -493,17 +493,6 @@ function resubmit({ mapping, policy }: Facts, request: RequestView): readonly Ac
     ? 'its build was cancelled by a stopping master'
     : 'a newer request collapsed its build request';
   return [{ do: 'resubmit', because: `${because}; it was submitted ${mapping.submissions} times` }];
-}
-
-/** What the queue says of the run is known: only a claim that is still there can be renewed. */
-function requestUnreadable(facts: Facts, task: Exclude<Seen<TaskStatus>, { kind: 'unreadable' }>): readonly Action[] {
-  const { mapping, policy, now } = facts;
-  const run = task.kind === 'present' ? lastRun(task.value) : undefined;
-  const isStillClaimed = run !== undefined && run.runId === mapping.runId && isOurs(run, policy);
-  return [
-    ...(isStillClaimed ? reclaimIfNear(facts, run.takenUntil) : []),
-    lookAgain(now + policy.recheckMs, 'the build request could not be read'),
-  ];
 }
 
 function unreadable(facts: Facts, because: string): readonly Action[] {
