@@ -33,8 +33,8 @@ export function describeScenarios(legacy: () => Promise<LegacySide>): void {
       // A claim lasts long enough for a whole story, and short enough for one that waits for its end.
       world = await startWorld({
         legacy,
-        claimTimeoutMs: 8000,
-        config: { reflector: { schedule: '* * * * * *', recheck: '1s', reclaimThreshold: '5s' } },
+        claimTimeoutMs: 12_000,
+        config: { reflector: { schedule: '* * * * * *', recheck: '1s', reclaimThreshold: '8s' } },
         ...(services ? { services } : {}),
       });
     });
