@@ -139,7 +139,10 @@ export interface LegacyCi {
   }): Promise<Seen<RequestView>>;
   /** Many at once, in as few calls as possible. Has an entry for every id asked for. Does not throw. */
   readMany(buildRequestIds: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>>;
-  /** Asks for a pending request to be cancelled or its running build to be stopped; cancelling twice is fine. */
+  /**
+   * Asks for a pending request to be cancelled or its running build to be stopped; cancelling twice is fine. A build
+   * that by now serves requests which `request` does not name is left alone: they were not asked whether they want it.
+   */
   cancel(request: RequestView, reason: string): Promise<CancelAnswer>;
   /** Properties and log of a complete request. */
   outcome(request: RequestView): Promise<Outcome>;

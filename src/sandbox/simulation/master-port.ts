@@ -46,7 +46,7 @@ export function createMasterPort(options: MasterPortOptions): LegacyCi {
     return request ? { kind: 'present', value: viewOf(request, now()) } : { kind: 'absent' };
   }
 
-  function cancel(id: number): ReturnType<LegacyCi['cancel']> {
+  function cancel({ buildRequestId: id, sharedWith = [] }: RequestView): ReturnType<LegacyCi['cancel']> {
     const request = master.requests.find((one) => one.id === id);
     return call(
       'cancel',
@@ -57,7 +57,9 @@ export function createMasterPort(options: MasterPortOptions): LegacyCi {
           request.isUnstoppable = true;
           return { kind: 'impossible', why: 'there is no way to stop it' };
         }
-        if (request && !request.isPurged && !weather.isCancelLost()) {
+        const group = (request && runningBuild(request)?.group) ?? [];
+        const isShared = group.some((other) => other !== request && !sharedWith.includes(other.id));
+        if (request && !isShared && !request.isPurged && !weather.isCancelLost()) {
           request.cancels += 1;
           master.cancel(request, 'bridge');
         }
@@ -119,7 +121,7 @@ export function createMasterPort(options: MasterPortOptions): LegacyCi {
         return new Map(ids.map((id) => [id, { kind: 'unreadable', error }]));
       }
     },
-    cancel: (request) => cancel(request.buildRequestId),
+    cancel,
     async outcome(view) {
       const request = master.requests.find(({ id }) => id === view.buildRequestId);
       const isThere = await call(

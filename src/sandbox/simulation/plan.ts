@@ -132,7 +132,7 @@ function climateOf(random: Random, severity: number, start: number, chaosMs: num
     repeat: random.pick([0, 0.1, 0.5]),
     delay: random.pick([0, 0.1, 0.5]),
     unknownSubmission: random.pick([0, 0.1, 0.3]),
-    lostCancel: random.pick([0, 0, 0.5]),
+    lostCancel: random.pick([0, 0.5]),
     outages,
   };
 }

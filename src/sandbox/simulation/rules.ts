@@ -80,7 +80,8 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
     }
     const properties = queue().contents.get(`${taskId}/${runId}/${PROPERTIES}`);
     const request = truth().requestOf({ taskId, runId });
-    const build = request?.isPurged ? undefined : request?.builds.at(-1);
+    // Of what is gone or collapsed an explanation tells, and no properties.
+    const build = request?.isPurged || request?.endedBy === 'collapse' ? undefined : request?.builds.at(-1);
     const isError = queue().artifacts.get(taskId, runId, PROPERTIES)?.details.storageType === 'error';
     if (
       build !== undefined &&

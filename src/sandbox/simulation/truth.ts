@@ -97,7 +97,9 @@ export function createTruth(
     if (last === undefined) {
       return 'no build request serves the run';
     }
-    const candidates = requests.filter(({ externalId }) => externalId === last.externalId);
+    // What a zombie made may have been adopted, where there was nothing else to adopt.
+    const meant = new Set([last.externalId, requests.at(-1)?.externalId]);
+    const candidates = requests.filter(({ externalId }) => meant.has(externalId)).reverse();
     const right = candidates.find((request) => {
       const isTold = reason === 'worker-shutdown' && untoldRetries(request, task, runId) > 0;
       // What was read before it was purged counts as well as that it is gone.
