@@ -220,7 +220,7 @@ function instanceName(config: Config): string {
 }
 
 /** The operator's rules; a pattern is matched from the beginning of the name, as the first bridge did. */
-export function rulesOf(config: Config): BuilderRules {
+export function rulesOf(config: Pick<Config, 'builders'>): BuilderRules {
   const matches = (patterns: readonly RE2JS[]) => (builder: string) =>
     patterns.some((pattern) => pattern.matcher(builder).lookingAt());
   return { isIgnored: matches(config.builders.ignored), isRestricted: matches(config.builders.restricted) };

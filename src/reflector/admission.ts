@@ -27,7 +27,18 @@ export function scopesForBuilder(builder: string): readonly string[] {
   return [`buildbot-bridge:builder-name:${builder}`, `project:releng:buildbot-bridge:builder-name:${builder}`];
 }
 
-const text = z.string().min(1).max(MAX_NAME);
+/** Of a problem's text in a task's log, and of problems. */
+const MAX_TEXT = 1000;
+const MAX_PROBLEMS = 50;
+
+const text = z
+  .string()
+  .min(1)
+  .max(MAX_NAME)
+  // What databases refuse, whichever: Buildbot would answer with an error for ever.
+  .refine((given) => !/[\0\p{Surrogate}]/u.test(given), 'it holds a NUL or half a character');
+/** A record that is parsed loses this key without a word. */
+const NO_PROPERTY = '__proto__';
 const payloadSchema = z.strictObject({
   buildername: text,
   sourcestamp: z
@@ -38,7 +49,13 @@ const payloadSchema = z.strictObject({
       project: text.optional(),
     })
     .optional(),
-  properties: z.record(z.string(), z.unknown()).optional(),
+  properties: z
+    .custom((given) => typeof given !== 'object' || given === null || !Object.hasOwn(given, NO_PROPERTY), {
+      error: `no property can be called ${NO_PROPERTY}`,
+      abort: true,
+    })
+    .pipe(z.record(z.string(), z.unknown()))
+    .optional(),
 });
 
 /** The builder a payload asks for, however wrong the rest is; empty if it names none. */
@@ -145,14 +162,25 @@ function nearest(builder: string, builders: ReadonlySet<string>): string {
 /** What the author of a refused task reads in its log. */
 export function refusalText(builder: string, problems: readonly Problem[]): string {
   return [
-    `This task was not built: ${problems.length === 1 ? 'there is a problem' : `there are ${problems.length} problems`} with its definition${builder ? ` (builder "${builder}")` : ''}.`,
+    `This task was not built: ${problems.length === 1 ? 'there is a problem' : `there are ${problems.length} problems`} with its definition${builder ? ` (builder "${oneLine(builder)}")` : ''}.`,
     '',
-    ...problems.flatMap((problem, index) => [
-      `${index + 1}. ${problem.where}: ${problem.what}`,
-      `   How to mend it: ${problem.mend}`,
-    ]),
+    ...problems
+      .slice(0, MAX_PROBLEMS)
+      .flatMap((problem, index) => [
+        `${index + 1}. ${oneLine(problem.where)}: ${oneLine(problem.what)}`,
+        `   How to mend it: ${oneLine(problem.mend)}`,
+      ]),
+    ...(problems.length > MAX_PROBLEMS ? ['...'] : []),
     '',
     'A task cannot be changed: create a new one with the corrected definition.',
     '',
   ].join('\n');
+}
+
+/** A text that an author may have chosen: one line, short, and with nothing in it that is not text. */
+function oneLine(text: string): string {
+  const plain = text
+    .slice(0, MAX_TEXT)
+    .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Surrogate}]/gu, (char) => `\\u{${(char.codePointAt(0) ?? 0).toString(16)}}`);
+  return text.length > MAX_TEXT ? `${plain}…` : plain;
 }

@@ -15,6 +15,10 @@ interface Slot {
   readonly valueField: string;
 }
 
+/** Buildbot's columns: a name of 256 characters, a value of 65,535 bytes of JSON in which Python escapes what is not ASCII. */
+const MAX_NAME = 255;
+const MAX_VALUE = 60_000;
+
 /** In every build's reason, and what a lost request is found again by. */
 export function reasonOf(spec: Pick<BuildSpec, 'taskId' | 'externalId'>): string {
   return `Created by BBB for task ${spec.taskId} (${spec.externalId})`;
@@ -70,7 +74,14 @@ export function forceParameters(spec: BuildSpec, scheduler: ForceSchedulerAnswer
   for (const [name, value] of Object.entries(spec.properties).filter(([key]) => key !== 'taskId')) {
     const where = `payload.properties.${name}`;
     const declared = declaredParameter(scheduler, name);
-    if (OVERWRITTEN.has(name)) {
+    if (name.length > MAX_NAME) {
+      problems.push({ where, what: 'its name is too long', mend: `use a name of at most ${MAX_NAME} characters` });
+    } else if (/[\0\p{Surrogate}]/u.test(name)) {
+      problems.push({ where, what: 'its name holds a NUL or half a character', mend: 'use another name for it' });
+    } else if (storedSize(value) > MAX_VALUE) {
+      const mend = `keep it to ${MAX_VALUE} bytes of JSON (a character that is not ASCII takes six), or hand it over in a file`;
+      problems.push({ where, what: `it is too long: ${storedSize(value)} bytes as Buildbot stores it`, mend });
+    } else if (OVERWRITTEN.has(name)) {
       problems.push({ where, what: `Buildbot sets the property "${name}" itself`, mend: 'use another name for it' });
     } else if (declared) {
       carry(name, value, declared, parameters, problems);
@@ -199,5 +210,12 @@ function asText(value: unknown): string {
 }
 
 function isBlank(text: string): boolean {
-  return text.trim() === '';
+  // Python's blanks are JavaScript's, and some control characters.
+  return /^[\s\p{Cc}]*$/u.test(text);
+}
+
+/** Of a value that travels as text, too. */
+function storedSize(value: unknown): number {
+  const json = JSON.stringify(asText(value)) ?? '';
+  return json.length + 5 * (json.match(/[\u007f-\uffff]/g)?.length ?? 0);
 }

@@ -54,6 +54,9 @@ export interface WebStatus {
 }
 
 const TIMEOUT_MS = 20_000;
+const MAX_LOG_URL = 4000;
+const LOG_PATH = /\/builders\/[^/?#\\]+\/builds\/\d+\/steps\/[^/?#\\]+\/logs\/[^?#\\]+$/;
+const DOTS = /^(?:\.|%2e){1,2}$/i;
 const COOKIE = /^(BuildBotSession=[^;]+)/;
 
 /** @param timeoutMs for each single call @param retries of a read */
@@ -155,7 +158,7 @@ export function createWebStatus(
       return new Set(Object.keys(answer));
     },
     async *logText(logUrl) {
-      const path = /\/builders\/[^?#]*$/.exec(logUrl)?.[0];
+      const path = logPath(logUrl);
       if (path === undefined) {
         throw new LegacyCiError('legacy-ci-protocol', 'a log is not where a web status has its logs');
       }
@@ -182,6 +185,12 @@ export function createWebStatus(
       agent.https.destroy();
     },
   };
+}
+
+/** The path of a step's log, and of nothing else that the master, or what stands beside it, may have. */
+function logPath(logUrl: string): string | undefined {
+  const path = logUrl.length > MAX_LOG_URL ? undefined : LOG_PATH.exec(logUrl)?.[0];
+  return path === undefined || path.split('/').some((part) => DOTS.test(part)) ? undefined : path;
 }
 
 /**

@@ -1,0 +1,167 @@
+/** Tasks whose messages always fail, among others: on the in-process broker, the emulated queue and the real store. */
+import { afterEach, describe, expect, it } from '@jest/globals';
+import slugid from 'slugid';
+import taskcluster from 'taskcluster-client';
+import { createBridge, SERVICES } from '../../src/bridge.ts';
+import { systemClock } from '../../src/clock.ts';
+import { connect, migrate } from '../../src/db/connection.ts';
+import { createMappingStore } from '../../src/db/mapping-store.ts';
+import { LegacyCiError, StoreError } from '../../src/errors.ts';
+import { createLog } from '../../src/log.ts';
+import type { LegacyCi, MappingStore } from '../../src/ports.ts';
+import { createInProcessBroker } from '../../src/sandbox/broker.ts';
+import { createFaults } from '../../src/sandbox/faults.ts';
+import { createQueueEmulator } from '../../src/sandbox/queue/emulator.ts';
+import { aRequest, POLICY } from '../support/builders.ts';
+import { eventually } from '../support/eventually.ts';
+import { clientOf } from '../support/queue-client.ts';
+import { ROOT_CLIENT, taskAt } from '../support/queue-emulator.ts';
+import { aLegacyCi } from '../support/stubs.ts';
+
+const undo: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const work of undo.splice(0).reverse()) {
+    await work();
+  }
+});
+
+/** A bridge with all its services. */
+async function startBridge(ci: Partial<LegacyCi>, wrap: (store: MappingStore) => MappingStore = (store) => store) {
+  const broker = createInProcessBroker();
+  const clients = [ROOT_CLIENT];
+  const { publish } = broker;
+  const queue = createQueueEmulator({ clock: systemClock, clients, faults: createFaults(), publish });
+  await queue.start();
+  undo.push(() => queue.stop());
+  const db = connect('sqlite::memory:');
+  await migrate(db);
+  const store = wrap(createMappingStore(db));
+  undo.push(() => db.destroy());
+  const lines: Record<string, unknown>[] = [];
+  const bridge = createBridge({
+    queue: clientOf(queue.rootUrl),
+    ci: aLegacyCi({
+      builders: async () => new Set(['runtests']),
+      problems: async () => [],
+      collapseKey: () => null,
+      findByExternalId: async () => ({ kind: 'absent' }),
+      readMany: async (ids) =>
+        new Map(
+          ids.map((buildRequestId) => [buildRequestId, { kind: 'present', value: aRequest({ buildRequestId }) }]),
+        ),
+      cancel: async () => ({ kind: 'asked' }),
+      watch: async () => ({ stop: async () => undefined }),
+      ...ci,
+    }),
+    store,
+    broker,
+    clock: systemClock,
+    log: createLog({ level: 'debug', destination: { write: (line) => void lines.push(JSON.parse(line)) } }),
+    services: SERVICES,
+    instance: 'test',
+    version: 'test',
+    rules: { isIgnored: () => false, isRestricted: () => false },
+    policy: { ...POLICY, recheckMs: 500 },
+    timing: { leaseMs: 3000, submitGraceMs: 300, cancelRetryMs: 300 },
+    mode: 'normal',
+    schedule: '* * * * * *',
+    retentionMs: 3_600_000,
+    batchSize: 500,
+    concurrency: 16,
+    jitterMs: 1,
+    tempDir: '/nowhere',
+    maxLogSize: 1000,
+    random: () => 0.5,
+  });
+  await bridge.start();
+  undo.push(() => bridge.stop());
+  const client = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT_CLIENT });
+  const create = async () => {
+    const taskId = slugid.nice();
+    await client.createTask(taskId, taskAt(Date.now()));
+    return taskId;
+  };
+  return { store, lines, client, create, broker };
+}
+
+describe('tasks that always fail', () => {
+  it('hold up nobody, do not spin, say why, and come to their end', async () => {
+    const poisoned = new Set<string>();
+    const tries = new Map<string, number>();
+    let last = 0;
+    const { store, lines, client, create, broker } = await startBridge({
+      async submit({ taskId }) {
+        tries.set(taskId, (tries.get(taskId) ?? 0) + 1);
+        if (poisoned.has(taskId)) {
+          throw new LegacyCiError('legacy-ci-unavailable', 'the master chokes on it', { isTransient: true });
+        }
+        last += 1;
+        return last;
+      },
+      builders: async () => new Set(['runtests']),
+      readMany: async (ids) =>
+        new Map(ids.map((id) => [id, { kind: 'present', value: aRequest({ buildRequestId: id }) }])),
+    });
+    broker.publish({
+      exchange: 'exchange/taskcluster-queue/v1/task-pending',
+      routingKey: 'primary.a.0.b.c.buildbot.bridge.d.e._',
+      payload: { status: { taskId: 'no slugid \n'.repeat(1000) } },
+    });
+    // As many as a listener hears at once.
+    for (let count = 0; count < 50; count += 1) {
+      const taskId = slugid.nice();
+      poisoned.add(taskId);
+      await client.createTask(taskId, taskAt(Date.now()));
+    }
+    const others = await Promise.all(Array.from({ length: 20 }, create));
+    const state = async (taskId: string) => (await store.openMapping(taskId))?.state;
+    await eventually(async () => (await Promise.all(others.map(state))).every((one) => one === 'submitted'), {
+      timeoutMs: 9000,
+      what: 'the others to be submitted',
+    });
+    const [first = ''] = poisoned;
+    await eventually(async () => ((await store.openMapping(first))?.attempts ?? 0) > 1, { what: 'a second try' });
+    expect((await store.openMapping(first))?.lastError).toBe('the master chokes on it');
+    expect(lines.some(({ taskId, err }) => taskId === first && JSON.stringify(err ?? '').includes('chokes'))).toBe(true);
+    expect(lines.filter(({ msg }) => msg === 'malformed message dropped')).toHaveLength(1);
+    expect(Math.max(...[...poisoned].map((taskId) => tries.get(taskId) ?? 0))).toBeLessThan(8);
+
+    await client.cancelTask(first);
+    await eventually(async () => (await store.openMapping(first)) === undefined, { what: 'the end of its mapping' });
+  }, 30_000);
+});
+
+describe('while the database is away', () => {
+  it('no message is taken for done, nothing spins, and all goes on by itself', async () => {
+    let isAway = false;
+    let calls = 0;
+    const { store, lines, create } = await startBridge({ submit: async () => calls }, (real) => {
+      return new Proxy(real, {
+        get(target, key, receiver) {
+          const method: unknown = Reflect.get(target, key, receiver);
+          return typeof method !== 'function'
+            ? method
+            : async (...parameters: unknown[]) => {
+                calls += 1;
+                if (isAway) {
+                  throw new StoreError('store-unavailable', 'away', { isTransient: true });
+                }
+                return method.apply(target, parameters);
+              };
+        },
+      });
+    });
+    isAway = true;
+    calls = 0;
+    const taskIds = await Promise.all(Array.from({ length: 5 }, create));
+    await eventually(() => lines.filter(({ msg }) => msg === 'mapping could not be read').length >= 10);
+    // Ten looks at tasks, and what the reflector's rounds asked for meanwhile.
+    expect(calls).toBeLessThan(60);
+    expect(lines.some(({ msg }) => msg === 'hint given up; the reflector will find the task')).toBe(false);
+    isAway = false;
+    await eventually(
+      async () => (await Promise.all(taskIds.map((id) => store.openMapping(id)))).every((one) => one !== undefined),
+      { timeoutMs: 9000 },
+    );
+  }, 30_000);
+});
