@@ -125,10 +125,24 @@ function legacyCiOf({ legacyCi, retention }: Config, { store, kept, broker, log 
     retentionMs: retention,
     ...{ broker, kept, clock: systemClock, log },
     openRequests: () => store.openRequests(),
-    isOurs: async (buildRequestIds, taskId) =>
-      (await store.tasksOfRequests(buildRequestIds)).length > 0 ||
-      (taskId !== null && (await store.openAmong([taskId])).size > 0),
+    ownRequests: (named, taskId) => ownRequests(store, named, taskId),
   });
+}
+
+/** See `EventsOptions` of the scheduler database's adapter. */
+export async function ownRequests(
+  store: Pick<MappingStore, 'tasksOfRequests' | 'openMapping'>,
+  named: readonly number[],
+  taskId: string | null,
+): Promise<readonly number[]> {
+  if ((await store.tasksOfRequests(named)).length > 0) {
+    return named;
+  }
+  const mapping = taskId === null ? undefined : await store.openMapping(taskId);
+  if (mapping === undefined) {
+    return [];
+  }
+  return named.length > 0 || mapping.buildRequestId === null ? named : [mapping.buildRequestId];
 }
 
 /** A client of the queue, with the bridge's own credentials and identity. */

@@ -16,6 +16,7 @@ import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { Mapping } from '../../src/domain/mapping.ts';
 import { QueueError } from '../../src/errors.ts';
 import { createLog } from '../../src/log.ts';
+import { ownRequests } from '../../src/main.ts';
 import type { Broker, Clock, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
 import type { BuilderRules } from '../../src/reflector/admission.ts';
 import type { PassResult } from '../../src/reflector/reconcile.ts';
@@ -278,9 +279,7 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
       ...{ pollIntervalMs: 50, outcomeWaitMs: 0, retentionMs: DAY_MS },
       ...{ broker: ownBroker, kept: ownKept, clock, log },
       openRequests: () => own.openRequests(),
-      isOurs: async (buildRequestIds, taskId) =>
-        (await own.tasksOfRequests(buildRequestIds)).length > 0 ||
-        (taskId !== null && (await own.openAmong([taskId])).size > 0),
+      ownRequests: (named, taskId) => ownRequests(own, named, taskId),
       ...options.ci,
       ...more.ci,
     });

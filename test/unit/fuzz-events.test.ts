@@ -131,7 +131,7 @@ describe('a build event', () => {
       broker,
       exchange: 'exchange/build/',
       kept: { keep: async () => undefined, of: async () => [], prune: async () => 0 },
-      isOurs: async () => true,
+      ownRequests: async (named) => named,
       onHint: (id) => hints.push(id),
       onGap: () => undefined,
       clock: systemClock,

@@ -20,7 +20,7 @@ export interface BuildersOptions {
 /** A list older than this is read again, in the background. */
 const FRESH_MS = 300_000;
 /** Whoever asks for a builder that is not known has the list read again, but not more often than this. */
-const FORCED_MS = 10_000;
+const FORCED_MS = 5000;
 const TIMEOUT_MS = 60_000;
 /** Mozilla's had 40 MB. */
 const MAX_BYTES = 200_000_000;
@@ -56,7 +56,11 @@ export function createBuilders(options: BuildersOptions): (wanted: string) => Pr
       return refresh();
     }
     const mayTry = clock.now() - triedAt >= FORCED_MS;
-    if (!known.names.has(wanted) && mayTry) {
+    if (!known.names.has(wanted)) {
+      if (!mayTry) {
+        // It may have been added since the list was read, a moment ago.
+        throw unavailable(`the builder "${wanted}" is not in the list; it is read again in a moment`);
+      }
       try {
         return await refresh();
       } catch (error) {

@@ -7,8 +7,12 @@ export interface EventsOptions {
   readonly broker: Broker;
   readonly exchange: string;
   readonly kept: KeptBuilds;
-  /** Whether an open mapping has one of these build requests, or is of this task. @throws StoreError */
-  readonly isOurs: (buildRequestIds: readonly number[], taskId: string | null) => Promise<boolean>;
+  /**
+   * Which build requests an event is about, if one of them has an open mapping or the task has: those that it names, or
+   * the task's own where it names none, as masters did that could not look them up. Empty: it is none of ours.
+   * @throws StoreError
+   */
+  readonly ownRequests: (named: readonly number[], taskId: string | null) => Promise<readonly number[]>;
   readonly onHint: (buildRequestId: number) => void;
   readonly onGap: () => void;
   readonly clock: Clock;
@@ -34,12 +38,13 @@ export async function startEvents(options: EventsOptions): Promise<{ stop(): Pro
       log?.warn({ exchange, routingKey: routingKey.slice(0, 200), reason: parsed.reason }, 'malformed message dropped');
       return;
     }
-    // Most builds of a site are no bridge's.
-    if (parsed.kind === 'other' || !(await options.isOurs(parsed.buildRequestIds, parsed.taskId))) {
+    if (parsed.kind === 'other') {
       return;
     }
-    const { build, buildRequestIds } = parsed;
-    if (build !== undefined) {
+    const { build } = parsed;
+    // Most builds of a site are no bridge's.
+    const buildRequestIds = await options.ownRequests(parsed.buildRequestIds, parsed.taskId);
+    if (build !== undefined && buildRequestIds.length > 0) {
       const builds = buildRequestIds.map((buildRequestId) => ({ ...build, buildRequestId }));
       await kept.keep(builds, clock.now());
       await prune();

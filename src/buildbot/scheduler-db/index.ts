@@ -6,7 +6,7 @@ import type { Broker, Clock, KeptBuilds, LegacyCi } from '../../ports.ts';
 import { createBuilders } from './builders.ts';
 import { checkSignIns, createCanceller } from './cancel.ts';
 import { createSchedulerDb, type SchedulerDb } from './database.ts';
-import { startEvents } from './events.ts';
+import { type EventsOptions, startEvents } from './events.ts';
 import { createMasters } from './masters.ts';
 import { readOutcome } from './outcome.ts';
 import { startPoll } from './poll.ts';
@@ -32,8 +32,8 @@ export interface SchedulerDbOptions {
   readonly retentionMs: number;
   readonly broker: Broker;
   readonly kept: KeptBuilds;
-  /** Whether an open mapping has one of these build requests, or is of this task. */
-  readonly isOurs: (buildRequestIds: readonly number[], taskId: string | null) => Promise<boolean>;
+  /** See `EventsOptions`. */
+  readonly ownRequests: EventsOptions['ownRequests'];
   /** The build requests of all open mappings. */
   readonly openRequests: () => Promise<readonly number[]>;
   readonly clock: Clock;
@@ -97,7 +97,12 @@ export function createSchedulerDbCi(options: SchedulerDbOptions): LegacyCi {
           })
         : startEvents({
             ...listener,
-            ...{ broker: options.broker, exchange: options.pulseExchange, kept: options.kept, isOurs: options.isOurs },
+            ...{
+              broker: options.broker,
+              exchange: options.pulseExchange,
+              kept: options.kept,
+              ownRequests: options.ownRequests,
+            },
             ...{ clock, log, retentionMs: options.retentionMs },
           }),
     async close() {

@@ -51,7 +51,7 @@ const body = z.object({
     }),
     request_ids: z.unknown().optional(),
   }),
-  _meta: z.object({ master_name: z.string().optional() }).default({}),
+  _meta: z.object({ master_name: z.string().nullish() }).nullish(),
 });
 
 /** Never throws. @param routingKey `build.<directory>.<number>.<event>`; a directory may have dots in it */
@@ -94,7 +94,7 @@ function keptOf(
 ): Omit<KeptBuild, 'buildRequestId'> {
   return {
     number: build.number,
-    master: (_meta.master_name ?? '').slice(0, 255),
+    master: (_meta?.master_name ?? '').slice(0, 255),
     startedAt: timeOf(build.times[0]) ?? 0,
     isFinal: event === 'log_uploaded',
     properties: limited(properties),
