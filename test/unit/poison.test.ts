@@ -122,7 +122,9 @@ describe('tasks that always fail', () => {
     const [first = ''] = poisoned;
     await eventually(async () => ((await store.openMapping(first))?.attempts ?? 0) > 1, { what: 'a second try' });
     expect((await store.openMapping(first))?.lastError).toBe('the master chokes on it');
-    expect(lines.some(({ taskId, err }) => taskId === first && JSON.stringify(err ?? '').includes('chokes'))).toBe(true);
+    expect(lines.some(({ taskId, err }) => taskId === first && JSON.stringify(err ?? '').includes('chokes'))).toBe(
+      true,
+    );
     expect(lines.filter(({ msg }) => msg === 'malformed message dropped')).toHaveLength(1);
     expect(Math.max(...[...poisoned].map((taskId) => tries.get(taskId) ?? 0))).toBeLessThan(8);
 
