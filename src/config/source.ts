@@ -18,6 +18,11 @@ export const ENVIRONMENT: Readonly<Record<string, readonly string[]>> = {
   WEB_STATUS_PASSWORD: ['legacyCi', 'schedulerDb', 'webStatus', 'password'],
 };
 
+/** What comes after the first ones mostly follows from them. */
+const MAX_PROBLEMS = 20;
+/** The parser calls itself for each level; where the stack ends in a regular expression, the process would, too. */
+const TOO_DEEP = /(?:[[{]\s*|-\s+){100}/;
+
 /** @throws ConfigError that shows nothing of the file, which may hold secrets */
 export function readYaml(path: string): unknown {
   let text: string;
@@ -27,8 +32,11 @@ export function readYaml(path: string): unknown {
     throw new ConfigError(`${path} could not be read`, { cause: error });
   }
   const lineCounter = new LineCounter();
+  if (TOO_DEEP.test(text)) {
+    throw new ConfigError(`${path} is not YAML that a person has written: it goes too deep`);
+  }
   const document = parseDocument(text, { lineCounter, prettyErrors: false });
-  const problems = [...document.errors, ...document.warnings].map((error) => {
+  const problems = [...document.errors, ...document.warnings].slice(0, MAX_PROBLEMS).map((error) => {
     const { line, col } = lineCounter.linePos(error.pos[0]);
     // What follows a colon is the text at fault.
     return `  - line ${line}, column ${col}: ${error.message.split(': ')[0]}`;

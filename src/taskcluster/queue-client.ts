@@ -41,7 +41,7 @@ const BATCH = 500;
 /** Tasks of a list come with their definitions, which may be large. */
 const LIST_PAGE = 200;
 /** More than any list has: tokens that lead from one to the other and back would go on for ever. */
-const MAX_PAGES = 5000;
+const MAX_PAGES = 1000;
 /** A deployment without the batch call is asked for it again after this long: perhaps only its proxy was at fault. */
 const WITHOUT_BATCH_MS = 10 * 60_000;
 /** Expanded scopes are believed for this long. */
