@@ -29,20 +29,33 @@ async function viewOf(brid: number): Promise<RequestView> {
   return seen.value;
 }
 
-it('Self-serve: a request that it does not find is new, or never found', async () => {
+it('Self-serve: a request that it does not find may be new, and is asked for again', async () => {
   bench = await startBench();
   const { brid } = await bench.submitted();
-  bench.buildbot.selfServe.missNext = 2;
-  await expect(bench.one.ci.cancel(await viewOf(brid), 'why')).rejects.toMatchObject({
-    ...{ code: 'legacy-ci-unavailable', isTransient: true },
-  });
-  await bench.db('buildrequests').where({ id: brid }).decrement('submitted_at', 301);
-  expect(await bench.one.ci.cancel(await viewOf(brid), 'why')).toMatchObject({ kind: 'impossible' });
+  bench.buildbot.selfServe.missNext = 1;
+  expect(await bench.one.ci.cancel(await viewOf(brid), 'why')).toEqual({ kind: 'asked' });
+  expect((await viewOf(brid)).state).toBe('pending');
   expect(await bench.one.ci.cancel(await viewOf(brid), 'why')).toEqual({ kind: 'asked' });
   await eventually(async () => (await viewOf(brid)).state === 'complete', { what: 'the cancel' });
   // Cancelling what is over is fine.
   expect(await bench.one.ci.cancel(await viewOf(brid), 'why')).toEqual({ kind: 'asked' });
 });
+
+it.each(['mozilla', 'stock'] as const)(
+  'a build that serves another request by now is not stopped (%s)',
+  async (site) => {
+    bench = await startBench({ site });
+    const first = await bench.submitted({ revision: 'r' });
+    const before = await viewOf(first.brid);
+    const second = await bench.submitted({ revision: 'r' });
+    await bench.buildbot.poll();
+    await eventually(async () => (await viewOf(second.brid)).state === 'building', { what: 'the merged build' });
+    await expect(bench.one.ci.cancel(before, 'why')).rejects.toMatchObject({ isTransient: true });
+    expect(await viewOf(second.brid)).toMatchObject({ state: 'building', sharedWith: [first.brid] });
+    // Whoever names it has made up their mind about it.
+    expect(await bench.one.ci.cancel(await viewOf(first.brid), 'why')).toEqual({ kind: 'asked' });
+  },
+);
 
 it('Self-serve: a branch that it learns of later is found', async () => {
   const branches: Record<string, unknown> = {};

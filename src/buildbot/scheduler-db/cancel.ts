@@ -10,7 +10,7 @@ import type { CancelAnswer } from '../../ports.ts';
 import { isUniqueViolation } from '../../sql.ts';
 import { type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
-import { databaseNow, readRows } from './rows.ts';
+import { databaseNow, readRows, readSiblings } from './rows.ts';
 import type { Schema } from './schema.ts';
 import { type SelfServe, shortBranch } from './self-serve.ts';
 import type { BuildRow, RequestRow } from './view.ts';
@@ -41,6 +41,9 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
     if (request === undefined || (request.isComplete && open === undefined)) {
       return ASKED;
     }
+    if (open !== undefined) {
+      await checkShared(view, { ...open, builder: request.builder });
+    }
     if (selfServe) {
       return cancelThroughSelfServe(selfServe, request);
     }
@@ -63,6 +66,15 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
     await cancelPending(request.id, schema);
     return ASKED;
   };
+
+  /** Whoever asked knew of the requests that the view names, and not of those that the build serves by now. */
+  async function checkShared(view: RequestView, open: BuildRow & { readonly builder: string }): Promise<void> {
+    const siblings = (await readSiblings(database, [open])).get(open.id) ?? [];
+    const named = new Set(view.sharedWith);
+    if (siblings.some(({ brid, finishTime }) => finishTime === null && !named.has(brid))) {
+      throw unavailable('the build serves other build requests by now: they are to be looked at first');
+    }
+  }
 
   async function cancelThroughSelfServe(selfServeClient: SelfServe, request: RequestRow): Promise<CancelAnswer> {
     const branch = await branchOf(request.id);
