@@ -99,6 +99,12 @@ describe('a build event', () => {
     );
   });
 
+  it('with a source that brings its own toString is an event', () => {
+    const properties = [['taskId', TASK_ID, { toString: 1, valueOf: 1 }]];
+    const body = Buffer.from(JSON.stringify({ payload: { build: { number: 1, properties } } }));
+    expect(parseEvent('build.b.1.started', body)).toMatchObject({ kind: 'event', taskId: TASK_ID });
+  });
+
   it.each([
     ['deep JSON', '['.repeat(500_000)],
     ['more than a message has', `{"payload":"${'x'.repeat(4_000_000)}"}`],

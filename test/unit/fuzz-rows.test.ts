@@ -27,7 +27,7 @@ function aNew(taskId: string): NewMapping {
   };
 }
 const LEASE = { owner: 'o', leaseUntil: 0, now: 0 };
-const cell = fc.oneof(fc.string({ unit: 'binary' }), fc.double(), fc.constant(null), fc.boolean(), fc.jsonValue());
+const cell = fc.oneof(fc.string({ unit: 'binary' }), fc.double(), fc.constant(null), fc.boolean(), fc.integer());
 
 describe('a row of a mapping', () => {
   it('is read, or told from one, whatever is in it', () => {

@@ -149,6 +149,14 @@ describe('a log', () => {
   });
 });
 
+it('a refusal that brings its own toString is typed', async () => {
+  const body = JSON.stringify({ error: { message: { field: { toString: 1, valueOf: 1 } } } });
+  const server = await startHostileServer(() => ({ kind: 'says', status: 400, body }));
+  undo.push(() => server.stop());
+  const work = rest(server.url).client.control('x', 'force', {});
+  expect(await failure(work)).toMatchObject({ code: 'legacy-ci-rejected' });
+});
+
 it('an artifact is given up when the bucket answers without end', async () => {
   const server = await startHostileServer((line) =>
     line.startsWith('PUT') ? { kind: 'endless' } : { kind: 'says', body: `{"putUrl":"${server.url}/bucket"}` },

@@ -4,7 +4,7 @@ import https from 'node:https';
 import got, { type Got, HTTPError, RequestError } from 'got';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
-import { limited, RefusedStream, streamed } from '../../foreign-answer.ts';
+import { limited, RefusedStream, streamed, textOf } from '../../foreign-answer.ts';
 import type { Session } from './session.ts';
 
 export interface RestClientOptions {
@@ -195,7 +195,7 @@ function reasonOf(body: unknown): string {
     typeof message === 'string'
       ? message
       : Object.entries(message)
-          .map(([field, text]) => `${field}: ${String(text)}`)
+          .map(([field, text]) => `${field}: ${textOf(text)}`)
           .join('; ')
   ).slice(0, 800);
 }

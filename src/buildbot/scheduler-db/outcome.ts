@@ -2,6 +2,7 @@
 import { Readable } from 'node:stream';
 import type { Build, RequestView } from '../../domain/build.ts';
 import { lastBuild } from '../../domain/build.ts';
+import { textOf } from '../../foreign-answer.ts';
 import type { Outcome } from '../../ports.ts';
 import { inBatches, type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
@@ -58,7 +59,7 @@ function onlyOne({ all }: Masters): WebStatus | undefined {
 }
 
 function toProperties({ properties }: WebBuild): Outcome['properties'] {
-  return Object.fromEntries(properties.map(([name, value, source]) => [name, [value, String(source)] as const]));
+  return Object.fromEntries(properties.map(([name, value, source]) => [name, [value, textOf(source)] as const]));
 }
 
 /** Those that were asked for, where nothing tells of those that the build has set. */
