@@ -201,7 +201,7 @@ describe('what the queue answers', () => {
     await server.stop();
     server = await startFakeServer(() => {
       page += 1;
-      return { body: { tasks: [], continuationToken: page % 2 ? 'a' : 'b' } };
+      return { body: { tasks: [], continuationToken: String(page) } };
     });
     const all = async () => {
       for await (const _ of clientOf(server.url).listPending()) {
