@@ -29,8 +29,7 @@ it('W57: Self-serve does not find a request that was made a moment ago: it is as
   const { taskId, brid } = await bench.submitted();
   bench.buildbot.selfServe.missNext = 2;
   await cancel(taskId);
-  // The mapping stays as it is (there is no state for a cancel that was refused) and keeps the request in sight.
-  expect(await bench.mapping(taskId)).toMatchObject({ buildRequestId: brid, attempts: 1 });
+  expect(await bench.mapping(taskId)).toMatchObject({ buildRequestId: brid, state: 'cancelling', cancels: 1 });
   expect(await bench.requests(taskId)).toMatchObject([{ complete: 0 }]);
   await sweepUntil(() => isClosed(taskId));
   expect(await bench.requests(taskId)).toMatchObject([{ complete: 1, results: 2 }]);

@@ -162,6 +162,7 @@ export const CASES: readonly ViewCase[] = [
     request: complete(2, T + 10, { claimedAt: T + 10 }),
     builds: [built(1, T + 10)],
     now: T + 600,
+    more: { schema: 'A' },
     is: 'building: running',
   },
   {
@@ -169,6 +170,7 @@ export const CASES: readonly ViewCase[] = [
     request: complete(2, T + 10, { claimedAt: T + 610 }),
     builds: [built(1, T + 11)],
     now: T + 700,
+    more: { schema: 'A' },
     is: 'building: running',
   },
   {
@@ -176,7 +178,14 @@ export const CASES: readonly ViewCase[] = [
     request: complete(2, T + 10, { claimedAt: T + 10 }),
     builds: [built(1, T + 10)],
     now: T + 3700,
+    more: { schema: 'A' },
     is: 'complete FAILURE: FAILURE',
+  },
+  {
+    name: 'it was cancelled after a build that never started, within the same second',
+    request: complete(2, T + 10, { claimedAt: T + 10 }),
+    builds: [built(1, T + 10)],
+    is: 'complete CANCELLED by person: RETRY',
   },
   {
     name: 'messages are still waited for',

@@ -8,7 +8,7 @@ import { type BuildRow, type RequestRow, toView, type ViewInput } from '../../sr
 import type { RequestView } from '../../src/domain/build.ts';
 import { aRow, built, CASES, claimed, T } from './scheduler-db-view.cases.ts';
 
-const base = { extra: () => ({}), sharedWith: [], builds: [], now: T + 61, outcomeWait: 0 };
+const base = { schema: 'B' as const, extra: () => ({}), sharedWith: [], builds: [], now: T + 61, outcomeWait: 0 };
 
 /** Such as `complete SUCCESS: RETRY, SUCCESS`. */
 function shown({ state, results, cancelledBy, isSettling, builds }: RequestView): string {
@@ -160,7 +160,7 @@ describe('of any rows', () => {
     .map(({ builds, wasStopped, isFinal, now, outcomeWait, ...request }) => ({
       request: aRow({ ...request, claimedBy: request.claimedAt === null ? null : 'm' }),
       builds: builds.map(({ start, finish }, index) => built(index + 1, start, finish)),
-      ...{ sharedWith: [], now, outcomeWait, extra: () => ({ wasStopped, isFinal }) },
+      ...{ schema: 'B' as const, sharedWith: [], now, outcomeWait, extra: () => ({ wasStopped, isFinal }) },
     }));
 
   it('a view says nothing that contradicts itself', () => {

@@ -40,6 +40,14 @@ const LONGEST_TASK_S = 5 * 24 * 3600 + 3600;
 const MAX_WARNED = 10_000;
 
 type Siblings = ReadonlyMap<number, readonly BuildRow[]>;
+/** What is known beside the rows. */
+interface Beside {
+  readonly schema: Schema['kind'];
+  readonly siblings: Siblings;
+  readonly messages: readonly KeptBuild[];
+  readonly stopped: Stopped;
+}
+
 type LastBuild = BuildRow & { readonly builder: string };
 
 export function createRequestReader(options: RequestReaderOptions): RequestReader {
@@ -52,10 +60,11 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
       return new Map();
     }
     try {
-      const rows = await readRows(database, await options.schema(), ids);
+      const schema = await options.schema();
+      const rows = await readRows(database, schema, ids);
       const siblings = await readSiblings(database, lastBuilds(rows));
       const [messages, stopped] = await Promise.all([readKept(rows, siblings), stoppedOf(suspects(rows))]);
-      return new Map(ids.map((id) => [id, seenOf(id, rows, { siblings, messages, stopped })]));
+      return new Map(ids.map((id) => [id, seenOf(id, rows, { schema: schema.kind, siblings, messages, stopped })]));
     } catch (error) {
       const unreadable = { kind: 'unreadable', error: asBridgeError(error) } as const;
       return new Map(ids.map((id) => [id, unreadable]));
@@ -68,11 +77,7 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
     return kept ? kept.of([...new Set([...rows.requests.keys(), ...merged])]) : [];
   }
 
-  function seenOf(
-    id: number,
-    rows: Rows,
-    { siblings, messages, stopped }: { siblings: Siblings; messages: readonly KeptBuild[]; stopped: Stopped },
-  ): Seen<RequestView> {
+  function seenOf(id: number, rows: Rows, { schema, siblings, messages, stopped }: Beside): Seen<RequestView> {
     const request = rows.requests.get(id);
     if (request === undefined) {
       return { kind: 'absent' };
@@ -86,6 +91,7 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
     const merged = siblings.get(last?.id ?? -1) ?? [];
     const value = toView({
       request,
+      schema,
       builds,
       sharedWith: merged.filter(({ finishTime }) => finishTime === null).map(({ brid }) => brid),
       extra: (build) => {

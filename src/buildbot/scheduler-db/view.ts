@@ -41,6 +41,7 @@ export interface BuildExtra {
 
 export interface ViewInput {
   readonly request: RequestRow;
+  readonly schema: 'A' | 'B';
   /** Of the request, by id. */
   readonly builds: readonly BuildRow[];
   readonly extra: (build: BuildRow) => BuildExtra;
@@ -68,7 +69,7 @@ export function toView(input: ViewInput): RequestView {
       ? { ...base, state: 'complete', builds: [], results: 'CANCELLED', cancelledBy: 'person' }
       : { ...base, state: 'pending', builds: [] };
   }
-  if (request.isComplete && wasCancelledWaiting(request, last)) {
+  if (request.isComplete && wasCancelledWaiting(request, last, input.schema)) {
     const cancelled = { results: 'CANCELLED', cancelledBy: 'person' } as const;
     return { ...base, state: 'complete', builds: lostAndRetried(builds, input), ...cancelled };
   }
@@ -122,15 +123,19 @@ function isBuilding({ isComplete, claimedAt }: RequestRow, last: BuildRow, now: 
 
 /**
  * Whether it was cancelled while it waited for another build: after a RETRY, or after one that did not start and left an
- * open row. On the old schema nobody has it then; on the new one whoever cancels claims it first, later than the last
- * build ended, and completes it at once. A build that is under way was claimed before its row was written.
+ * open row. On the old schema nobody has it then; with a claim, a cancel and the start of the open row's build have
+ * crossed. On the new one whoever cancels claims it first, which cannot cross, later than the last build ended.
  */
-function wasCancelledWaiting({ claimedAt, completeAt, results }: RequestRow, last: BuildRow): boolean {
+function wasCancelledWaiting(
+  { claimedAt, completeAt, results }: RequestRow,
+  last: BuildRow,
+  schema: ViewInput['schema'],
+): boolean {
   if (results !== CANCELLED_WAITING || claimedAt === null) {
     return results === CANCELLED_WAITING;
   }
   if (last.finishTime === null) {
-    return claimedAt > last.startTime && claimedAt <= (completeAt ?? 0);
+    return schema === 'B';
   }
   return claimedAt > last.finishTime || (claimedAt === last.finishTime && (completeAt ?? 0) > claimedAt);
 }
