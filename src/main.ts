@@ -27,7 +27,8 @@ const MAX_SUBMISSIONS = 5;
 const MAX_RERUNS = 5;
 /** With doubling waits, about an hour. */
 const MAX_CANCELS = 10;
-const MAX_UPLOAD_ATTEMPTS = 5;
+/** With waits of up to a minute: a quarter of an hour. */
+const MAX_UPLOAD_ATTEMPTS = 20;
 /** Of a sweep: enough to keep instances apart, and little beside the interval. */
 const JITTER_MS = 2000;
 /** A reflector that has not ended a round for so long is stuck. */
@@ -83,10 +84,14 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
     maxLogSize: config.artifacts.maxLogSize,
     random: Math.random,
   });
+  const listensToBuilds =
+    services.includes('legacy-listener') &&
+    config.legacyCi.kind === 'scheduler-db' &&
+    config.legacyCi.schedulerDb.pulseExchange !== undefined;
   const http = createHttpServer({
     ...config.http,
     live: () => liveChecks(bridge, services, clock.now()),
-    ready: () => readyChecks(store, pulse, services),
+    ready: () => readyChecks(store, pulse, services, listensToBuilds),
   });
 
   const parts: Part[] = [
@@ -96,7 +101,8 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
     { name: 'bridge', start: () => bridge.start(), stop: () => bridge.stop() },
   ];
   if (services.includes('http')) {
-    parts.push({
+    // First of all: it answers while the others are waited for.
+    parts.unshift({
       name: 'http',
       start: async () => log.info({ address: await http.start() }, 'answering health checks'),
       stop: () => http.stop(),
@@ -276,9 +282,10 @@ async function readyChecks(
   store: MappingStore,
   pulse: PulseBroker | undefined,
   services: readonly Service[],
+  listensToBuilds: boolean,
 ): Promise<readonly Check[]> {
   const checks: Check[] = [await databaseCheck(store)];
-  if (pulse && services.includes('tc-listener')) {
+  if (pulse && (services.includes('tc-listener') || listensToBuilds)) {
     const { isConnected, lastError } = pulse.status();
     checks.push({ name: 'pulse', isOk: isConnected, detail: isConnected ? 'connected' : (lastError ?? 'connecting') });
   }

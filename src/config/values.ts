@@ -46,7 +46,12 @@ export const workerType = z
     'expected a workerType: 1 to 38 of a-z 0-9 -, beginning with a letter and not ending with -',
   );
 
-export const httpUrl = z.url({ protocol: /^https?$/, error: 'expected a URL that begins with http:// or https://' });
+export const httpUrl = z
+  .url({ protocol: /^https?$/, error: 'expected a URL that begins with http:// or https://' })
+  .refine(
+    (url) => !URL.canParse(url) || (new URL(url).username === '' && new URL(url).password === ''),
+    'a URL is shown in logs and artifacts: leave user and password out of it',
+  );
 
 export const secret = z
   .string()

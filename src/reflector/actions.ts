@@ -59,11 +59,13 @@ export type Mode = 'normal' | 'drain' | 'observe';
 
 /**
  * Filters what was decided by the mode.
+ * @param isClaimed whether the run is claimed by the bridge
  * @returns the actions to carry out, and those left out
  */
 export function applyMode(
   actions: readonly Action[],
   mode: Mode,
+  isClaimed: boolean,
 ): { todo: readonly Action[]; left: readonly Action[] } {
   switch (mode) {
     case 'normal':
@@ -71,6 +73,10 @@ export function applyMode(
     case 'observe':
       return { todo: [], left: actions };
     case 'drain': {
+      if (isClaimed) {
+        // A run that is claimed comes to its end only with a build.
+        return { todo: actions, left: [] };
+      }
       const makesRequest = (action: Action) =>
         action.do === 'submit' ||
         action.do === 'takeSlot' ||

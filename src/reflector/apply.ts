@@ -6,7 +6,7 @@ import type { Mapping, MappingChanges, TraceEvent } from '../domain/mapping.ts';
 import type { TaskRun, TaskStatus } from '../domain/task.ts';
 import { lastRun, priorityRank } from '../domain/task.ts';
 import { describeError, LegacyCiError } from '../errors.ts';
-import type { Clock, LegacyCi, MappingStore, Stored, TaskQueue } from '../ports.ts';
+import type { CancelAnswer, Clock, LegacyCi, MappingStore, Stored, TaskQueue } from '../ports.ts';
 import type { Action } from './actions.ts';
 import { reclaimDue, reclaimTime } from './claims.ts';
 import { externalIdOf, type Knowledge, readDefinition, refusalLog } from './observe.ts';
@@ -150,8 +150,9 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
     case 'cancelTask':
       return cancelTask(action.runId, pass, context);
     case 'rerunTask':
-      await update(pass, context, { reruns: mapping.reruns + 1 });
+      // Counted when it was made: what the queue refuses or never hears uses nothing up.
       pass.knowledge.task = { kind: 'present', value: await context.queue.rerunTask(pass.taskId) };
+      await update(pass, context, { reruns: mapping.reruns + 1 });
       return 'observe';
     case 'cancelRequest':
       return cancelRequest(action.because, pass, context);
@@ -295,7 +296,27 @@ async function submit(mapping: Mapping, pass: Pass, context: ApplyContext): Prom
 }
 
 /** Another pass took over between our call and its record. If it made a request of its own, ours is one too many. */
-async function withdrawDoubled(view: RequestView, pass: Pass, { store, ci, log }: ApplyContext): Promise<void> {
+async function withdrawDoubled(view: RequestView, pass: Pass, context: ApplyContext): Promise<void> {
+  const { clock, log } = context;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await withdraw(view, pass, context);
+      return;
+    } catch (error) {
+      if (attempt === WITHDRAWALS) {
+        const fields = { taskId: pass.taskId, buildRequestId: view.buildRequestId, err: error };
+        log.error(fields, 'a build request too many could not be withdrawn: cancel it by hand');
+        return;
+      }
+      await clock.sleep(1000 * 4 ** attempt);
+    }
+  }
+}
+
+/** Nobody else knows of that request: with waits of 4, 16 and 64 seconds. */
+const WITHDRAWALS = 4;
+
+async function withdraw(view: RequestView, pass: Pass, { store, ci, log }: ApplyContext): Promise<void> {
   const open = await store.openMapping(pass.taskId);
   if (open?.buildRequestId === view.buildRequestId) {
     return;
@@ -358,7 +379,7 @@ async function announce(runId: number, pass: Pass, { upload, log }: ApplyContext
 }
 
 /** After so many failed passes a log that cannot be uploaded is given up. */
-const EXPLANATION_TRIES = 5;
+const EXPLANATION_TRIES = 20;
 
 const EXPLANATIONS = {
   'request-gone': (id: number | null) =>
@@ -429,8 +450,8 @@ async function cancelRequest(because: string, pass: Pass, context: ApplyContext)
     });
     return 'observe';
   }
-  const answer = await ci.cancel(request, because);
-  const asked = answer.kind === 'asked' ? cancels + 1 : maxCancels;
+  const answer = await askForCancel(ci, request, because);
+  const asked = answer.kind === 'impossible' ? maxCancels : cancels + 1;
   pass.knowledge.request = undefined;
   await update(pass, context, {
     state: 'cancelling',
@@ -440,10 +461,29 @@ async function cancelRequest(because: string, pass: Pass, context: ApplyContext)
   });
   if (answer.kind === 'impossible') {
     noteNoCancel(pass, context, answer.why);
-  } else if (asked >= maxCancels) {
+  } else if (answer.kind === 'refused') {
+    noteNoCancel(pass, context, describeError(answer.error));
+  }
+  if (answer.kind !== 'impossible' && asked >= maxCancels) {
     noteNoCancel(pass, context, `its cancel was asked for ${asked} times and nothing came of it; it is given up`);
   }
   return 'observe';
+}
+
+/** A refusal counts as asked: repeated for as long, and not for ever. What is away is asked again without counting. */
+async function askForCancel(
+  ci: LegacyCi,
+  request: RequestView,
+  because: string,
+): Promise<CancelAnswer | { readonly kind: 'refused'; readonly error: LegacyCiError }> {
+  try {
+    return await ci.cancel(request, because);
+  } catch (error) {
+    if (error instanceof LegacyCiError && !error.isTransient) {
+      return { kind: 'refused', error };
+    }
+    throw error;
+  }
 }
 
 /** Which of the build requests that share a build somebody still wants: all but those that are being cancelled. */
@@ -499,7 +539,8 @@ export async function renewIfOver(pass: Pass, context: ApplyContext): Promise<bo
   }
   await renew(pass, context);
   knowledge.task = undefined;
-  knowledge.request = undefined;
+  // What could not be read leads to no act, and would take as long again.
+  knowledge.request = knowledge.request?.kind === 'unreadable' ? knowledge.request : undefined;
   return true;
 }
 

@@ -98,7 +98,11 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     let conflicts = 0;
     for (let step = 0; step < MAX_STEPS; step += 1) {
       const observation = await observe(pass.taskId, pass.knowledge, context);
-      const { todo, left } = applyMode(decide(observation, policy, clock.now()), mode);
+      const { todo, left } = applyMode(
+        decide(observation, policy, clock.now()),
+        mode,
+        isClaimed(pass.knowledge.mapping),
+      );
       if (pass.isBrief && todo.some(isLong)) {
         return await handOver(pass);
       }
@@ -265,9 +269,17 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       if (task === undefined || request === undefined || isUnclear) {
         return undefined;
       }
-      return applyMode(decide({ mapping, task, request, admission: null }, policy, clock.now()), mode).todo;
+      return applyMode(
+        decide({ mapping, task, request, admission: null }, policy, clock.now()),
+        mode,
+        isClaimed(mapping),
+      ).todo;
     },
   };
+}
+
+function isClaimed(mapping: Mapping | null): boolean {
+  return mapping !== null && mapping.takenUntil !== null;
 }
 
 /** A failed submission is not repeated before its late answer is out of the question. */

@@ -5,6 +5,7 @@ import slugid from 'slugid';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { RequestView } from '../../src/domain/build.ts';
+import { LegacyCiError } from '../../src/errors.ts';
 import type { CancelAnswer, MappingStore } from '../../src/ports.ts';
 import { createReconciler } from '../../src/reflector/reconcile.ts';
 import { aBuild, aTask, exception, MINUTE, NOW, POLICY } from '../support/builders.ts';
@@ -38,7 +39,7 @@ async function canceledTask(buildRequestId: number): Promise<string> {
   return taskId;
 }
 
-function bridge(answer: CancelAnswer, sharedWith: readonly number[] = []) {
+function bridge(answer: CancelAnswer | Error, sharedWith: readonly number[] = []) {
   const asked: number[] = [];
   const request = (buildRequestId: number): RequestView => ({
     ...{ buildRequestId, builder: 'b', state: 'building', builds: [aBuild(undefined)], sharedWith },
@@ -50,6 +51,9 @@ function bridge(answer: CancelAnswer, sharedWith: readonly number[] = []) {
     readMany: async (ids) => new Map(ids.map((id) => [id, { kind: 'present', value: request(id) }])),
     async cancel({ buildRequestId }) {
       asked.push(buildRequestId);
+      if (answer instanceof Error) {
+        throw answer;
+      }
       return answer;
     },
   });
@@ -99,6 +103,20 @@ describe('a cancel', () => {
     }
     expect(asked).toEqual([17]);
     expect(await notes(taskId)).toEqual(['no way to stop a running build is configured']);
+    expect(await store.openMapping(taskId)).toMatchObject({ state: 'cancelling' });
+  });
+
+  it('that is refused is repeated for as long as one that has no effect, and the trace says why', async () => {
+    const error = new LegacyCiError('legacy-ci-forbidden', 'Buildbot does not allow cancel');
+    const { asked, reconcile } = bridge(error);
+    const taskId = await canceledTask(17);
+    for (let minutes = 0; minutes < 120; minutes += 1) {
+      await reconcile(taskId);
+      clock.advance(MINUTE);
+    }
+    expect(asked).toHaveLength(POLICY.maxCancels);
+    expect((await notes(taskId)).at(0)).toBe('Buildbot does not allow cancel');
+    expect((await notes(taskId)).at(-1)).toContain('given up');
     expect(await store.openMapping(taskId)).toMatchObject({ state: 'cancelling' });
   });
 

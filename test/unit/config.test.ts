@@ -279,6 +279,11 @@ describe('problems', () => {
       'legacyCi.schedulerDb.url: expected mysql://USER:PASSWORD@HOST/DATABASE',
     ],
     [
+      'a password where it would be shown',
+      withKey('legacyCi', { kind: 'data-api', dataApi: { url: 'http://u:bb-secret@b', forceScheduler: 'f' } }),
+      'legacyCi.dataApi.url: a URL is shown in logs and artifacts: leave user and password out of it',
+    ],
+    [
       'no scheduler database',
       withKey('legacyCi', { kind: 'scheduler-db' }),
       'legacyCi.schedulerDb: missing: add it, with url',

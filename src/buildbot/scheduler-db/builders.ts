@@ -37,23 +37,23 @@ export function createBuilders(options: BuildersOptions): (wanted: string) => Pr
   let triedAt = Number.NEGATIVE_INFINITY;
   let reading: Promise<ReadonlySet<string>> | undefined;
 
-  function refresh(): Promise<ReadonlySet<string>> {
-    reading ??= read().finally(() => {
+  function refresh(wanted: string): Promise<ReadonlySet<string>> {
+    reading ??= read(wanted).finally(() => {
       reading = undefined;
     });
     return reading;
   }
 
-  async function read(): Promise<ReadonlySet<string>> {
+  async function read(wanted: string): Promise<ReadonlySet<string>> {
     triedAt = clock.now();
-    const names = await readNames(options);
+    const names = await readNames(options, wanted);
     known = { names, at: clock.now() };
     return names;
   }
 
   return async (wanted) => {
     if (known === undefined) {
-      return refresh();
+      return refresh(wanted);
     }
     const mayTry = clock.now() - triedAt >= FORCED_MS;
     if (!known.names.has(wanted)) {
@@ -62,32 +62,44 @@ export function createBuilders(options: BuildersOptions): (wanted: string) => Pr
         throw unavailable(`the builder "${wanted}" is not in the list; it is read again in a moment`);
       }
       try {
-        return await refresh();
+        return await refresh(wanted);
       } catch (error) {
         // Not "unknown", as long as it is not known which there are.
         throw unavailable('the list of builders could not be read again', error);
       }
     }
     if (clock.now() - known.at >= FRESH_MS && mayTry) {
-      void refresh().catch((err: unknown) => log?.warn({ err }, 'list of builders not refreshed; the last one counts'));
+      void refresh(wanted).catch((err: unknown) =>
+        log?.warn({ err }, 'list of builders not refreshed; the last one counts'),
+      );
     }
     return known.names;
   };
 }
 
-async function readNames({ url, masters, database }: BuildersOptions): Promise<ReadonlySet<string>> {
+async function readNames({ url, masters, database }: BuildersOptions, wanted: string): Promise<ReadonlySet<string>> {
   if (url !== undefined) {
     return readList(url);
   }
   if (masters.all.length > 0) {
-    const lists = await Promise.all(masters.all.map((master) => master.builders()));
-    return new Set(lists.flatMap((names) => [...names]));
+    return namesOfMasters(masters, wanted);
   }
   const names = await database.run(
     'reading the builders',
     (db): Promise<string[]> => db('buildrequests').distinct('buildername').pluck('buildername'),
   );
   return new Set(names);
+}
+
+/** A master that is away must not keep the others' builders from being known. */
+async function namesOfMasters(masters: Masters, wanted: string): Promise<ReadonlySet<string>> {
+  const lists = await Promise.allSettled(masters.all.map((master) => master.builders()));
+  const names = new Set(lists.flatMap((list) => (list.status === 'fulfilled' ? [...list.value] : [])));
+  const missing = lists.find((list) => list.status === 'rejected');
+  if (missing?.status === 'rejected' && !names.has(wanted)) {
+    throw unavailable('a master does not say which builders it has', missing.reason);
+  }
+  return names;
 }
 
 async function readList(url: string): Promise<ReadonlySet<string>> {

@@ -9,6 +9,7 @@ import type { Masters } from './masters.ts';
 import type { RequestReader } from './requests.ts';
 import { readRows } from './rows.ts';
 import type { Schema } from './schema.ts';
+import type { BuildRow } from './view.ts';
 import type { WebBuild, WebStatus } from './web-status.ts';
 
 export interface OutcomeOptions {
@@ -36,9 +37,9 @@ export async function readOutcome(options: OutcomeOptions, view: RequestView): P
   if (kept?.logUrl) {
     return { properties: kept.properties, log: { kind: 'url', url: kept.logUrl } };
   }
-  const master = options.masters.of(kept?.master ?? request.claimedBy) ?? onlyOne(options.masters);
-  const page = (await master?.builds(view.builder, [build.number]))?.get(build.number);
-  if (master !== undefined && page !== undefined) {
+  const found = await findPage(options.masters, kept?.master ?? request.claimedBy, view.builder, row);
+  if (found !== undefined) {
+    const { master, page } = found;
     return {
       properties: toProperties(page),
       log: {
@@ -53,9 +54,28 @@ export async function readOutcome(options: OutcomeOptions, view: RequestView): P
   };
 }
 
-/** A RETRY gives its claim back, so that nobody has the request any more; of one master it is clear whose build it was. */
-function onlyOne({ all }: Masters): WebStatus | undefined {
-  return all.length === 1 ? all[0] : undefined;
+/** A build says when it started, and so does its row, though not always in the same second. */
+const SAME_START_S = 60;
+
+/**
+ * The build's page. A RETRY gives its claim back, and another master may have the request by now: numbers count per
+ * master, so every master is asked that may have built it, and the time of the start tells.
+ */
+async function findPage(
+  masters: Masters,
+  name: string | null,
+  builder: string,
+  row: BuildRow,
+): Promise<{ readonly master: WebStatus; readonly page: WebBuild } | undefined> {
+  const likely = masters.of(name);
+  const others = masters.all.filter((master) => master !== likely);
+  for (const master of likely === undefined ? others : [likely, ...others]) {
+    const page = (await master.builds(builder, [row.number])).get(row.number);
+    if (page !== undefined && Math.abs((page.times[0] ?? 0) - row.startTime) < SAME_START_S) {
+      return { master, page };
+    }
+  }
+  return undefined;
 }
 
 function toProperties({ properties }: WebBuild): Outcome['properties'] {

@@ -36,6 +36,8 @@ export interface RequestReader {
 
 /** Taskcluster allows at most five days from a task's creation to its deadline; an hour for clocks that differ. */
 const LONGEST_TASK_S = 5 * 24 * 3600 + 3600;
+/** So long a master's page is waited for that says whether a build was stopped; then it was not. Seconds. */
+const STOPPED_WAIT_S = 3600;
 /** Of requests whose claims were said to be stale; far more than are at a time. */
 const MAX_WARNED = 10_000;
 
@@ -84,7 +86,8 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
     }
     const builds = rows.builds.get(id) ?? [];
     const last = builds.at(-1);
-    if (last !== undefined && stopped.unknown.has(last.id)) {
+    const isRecent = rows.now - (request.completeAt ?? rows.now) < STOPPED_WAIT_S;
+    if (last !== undefined && stopped.unknown.has(last.id) && isRecent) {
       return { kind: 'unreadable', error: unknownEnd(id) };
     }
     warnIfStale(request, builds, rows.now);
@@ -101,7 +104,9 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
             merged.find((one) => sameBuild(one, build)),
             messages,
           );
-        const page = masters.of(message?.master ?? request.claimedBy)?.pageOf(request.builder, build.number);
+        // Whoever has the request now need not be who had it before.
+        const owner = message?.master ?? (build === last ? request.claimedBy : null);
+        const page = masters.of(owner)?.pageOf(request.builder, build.number);
         return {
           isFinal: message?.isFinal ?? false,
           wasStopped: stopped.builds.has(build.id),
