@@ -30,6 +30,10 @@ export async function runMigrate({ file, env, adopt: from, say }: MigrateOptions
   }
   const url = adoptUrl(from, env);
   const config = wholeConfig(file, env);
+  if (config.legacyCi.kind !== 'scheduler-db') {
+    // Its build requests' ids are those of a 0.8: here they would be somebody else's, and could be cancelled.
+    throw new ConfigError('--adopt: the first bridge was for Buildbot 0.8, so legacyCi.kind has to be scheduler-db');
+  }
   if (isSameDatabase(url.reveal(), config.database.url.reveal())) {
     throw new ConfigError("--adopt names the bridge's own database (database.url): the bridge needs another one");
   }

@@ -97,6 +97,8 @@ describe('bbb migrate --adopt', () => {
 
   it('needs the whole configuration, and a URL', async () => {
     const env = { ADOPT_DATABASE_URL: '', BBB_CONFIG: '', DATABASE_URL: `sqlite:${path.join(folder, 'bridge.db')}` };
+    const dataApi = { url: 'http://127.0.0.1:1', forceScheduler: 'bridge' };
+    const modern = configOf(queue.emulator.rootUrl, env.DATABASE_URL, { legacyCi: { kind: 'data-api', dataApi } });
     for (const [args, given, message] of [
       [['--adopt', old.url], { env }, 'whole configuration'],
       [['--adopt', old.url], { config: { database: { url: env.DATABASE_URL } } }, 'taskcluster is missing'],
@@ -104,6 +106,7 @@ describe('bbb migrate --adopt', () => {
       [['--adopt', 'mysql+pymysql://u:hunter2@h/d'], { config }, '--adopt: expected'],
       [['--adopt', 'mysql://u:hunter2@h:99999/d'], { config }, '--adopt: this is no mysql URL'],
       [['--adopt', `sqlite:${folder}/nowhere.db`], { config }, 'there is no file'],
+      [['--adopt', 'mysql://u:hunter2@h/d'], { config: modern }, 'legacyCi.kind has to be scheduler-db'],
       [['--adopt', env.DATABASE_URL], { config: configOf(queue.emulator.rootUrl, env.DATABASE_URL) }, 'own database'],
     ] as const) {
       const { code, errors, lines } = await runMigrate(args, given);

@@ -179,7 +179,7 @@ export function configOf(rootUrl: string, databaseUrl: string, more: object = {}
     taskcluster: { rootUrl, credentials: { clientId, accessToken } },
     pulse: { url: 'amqp://nobody:nothing@127.0.0.1:1/', namespace: 'nobody' },
     database: { url: databaseUrl },
-    legacyCi: { kind: 'data-api', dataApi: { url: 'http://127.0.0.1:1', forceScheduler: 'bridge' } },
+    legacyCi: { kind: 'scheduler-db', schedulerDb: { url: 'mysql://u:p@127.0.0.1:1/buildbot' } },
     ...more,
   };
 }
