@@ -11,7 +11,14 @@ import type { Action } from './actions.ts';
 import { reclaimDue, reclaimTime } from './claims.ts';
 import { externalIdOf, type Knowledge, readDefinition, refusalLog } from './observe.ts';
 import { resolutionName } from './outcome.ts';
-import { announceBuild, type UploadContext, type UploadTarget, uploadExplanation, uploadOutcome } from './upload.ts';
+import {
+  announceBuild,
+  announceNoStop,
+  type UploadContext,
+  type UploadTarget,
+  uploadExplanation,
+  uploadOutcome,
+} from './upload.ts';
 
 /** How long things take at most, in milliseconds. */
 export interface Timing {
@@ -461,6 +468,7 @@ async function cancelRequest(because: string, pass: Pass, context: ApplyContext)
   });
   if (answer.kind === 'impossible') {
     noteNoCancel(pass, context, answer.why);
+    await tellNoStop(answer.why, pass, context);
   } else if (answer.kind === 'refused') {
     noteNoCancel(pass, context, describeError(answer.error));
   }
@@ -493,6 +501,21 @@ async function stillWanted(buildRequestIds: readonly number[], { store }: ApplyC
   }
   const unwanted = await store.unwantedAmong(buildRequestIds);
   return buildRequestIds.filter((id) => !unwanted.has(id));
+}
+
+/** The task's people are told, too, where a build runs; the queue takes artifacts of such a run for some time yet. */
+async function tellNoStop(why: string, pass: Pass, { queue, upload, log }: ApplyContext): Promise<void> {
+  const { taskId, knowledge } = pass;
+  const { runId, builder, takenUntil } = mappingOf(pass);
+  if (takenUntil === null) {
+    return;
+  }
+  try {
+    const { expires } = await readDefinition(taskId, knowledge, queue);
+    await announceNoStop(upload, { taskId, runId, builder, expires }, why);
+  } catch (error) {
+    log.warn({ taskId, runId, err: error }, 'the task does not say that its build goes on');
+  }
 }
 
 /** A build that goes on although its task does not want it: a person should know, from the log and from the trace. */

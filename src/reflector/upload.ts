@@ -97,6 +97,22 @@ export async function announceBuild(
   });
 }
 
+/** For a run that was canceled while nothing can stop its build: says so where people look for its log. */
+export async function announceNoStop(
+  context: UploadContext,
+  target: Omit<UploadTarget, 'resolution'>,
+  why: string,
+): Promise<void> {
+  const { taskId, runId, expires, builder } = target;
+  await context.queue.putArtifact(taskId, runId, {
+    kind: 'content',
+    name: LIVE_LOG,
+    contentType: LOG_TYPE,
+    content: `This task is over, but its build of "${builder}" in Buildbot is not and goes on to its end: ${why}.\n`,
+    expires,
+  });
+}
+
 async function putLog(context: UploadContext, request: RequestView, outcome: Outcome, put: Put): Promise<void> {
   const { log } = outcome;
   switch (log.kind) {

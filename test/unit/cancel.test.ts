@@ -6,7 +6,7 @@ import { connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { RequestView } from '../../src/domain/build.ts';
 import { LegacyCiError } from '../../src/errors.ts';
-import type { CancelAnswer, MappingStore } from '../../src/ports.ts';
+import type { Artifact, CancelAnswer, MappingStore } from '../../src/ports.ts';
 import { createReconciler } from '../../src/reflector/reconcile.ts';
 import { aBuild, aTask, exception, MINUTE, NOW, POLICY } from '../support/builders.ts';
 import { createManualClock, type ManualClock } from '../support/queue-emulator.ts';
@@ -34,18 +34,29 @@ async function canceledTask(buildRequestId: number): Promise<string> {
     { owner: 'test', leaseUntil: NOW, now: NOW },
   );
   if (stored.kind === 'stored') {
-    await store.release(stored.mapping, { state: 'submitted', buildRequestId, nextCheckAt: NOW }, NOW);
+    await store.release(
+      stored.mapping,
+      { state: 'submitted', buildRequestId, takenUntil: NOW + MINUTE, nextCheckAt: NOW },
+      NOW,
+    );
   }
   return taskId;
 }
 
 function bridge(answer: CancelAnswer | Error, sharedWith: readonly number[] = []) {
   const asked: number[] = [];
+  const artifacts: Artifact[] = [];
   const request = (buildRequestId: number): RequestView => ({
     ...{ buildRequestId, builder: 'b', state: 'building', builds: [aBuild(undefined)], sharedWith },
   });
   const queue = aQueue({
     status: async (taskId) => ({ kind: 'present', value: { ...aTask([exception('canceled')]), taskId } }),
+    task: async (taskId) => {
+      const { taskQueueId, schedulerId, taskGroupId, priority, deadline, expires } = aTask([]);
+      const same = { taskQueueId, schedulerId, taskGroupId, priority, deadline, expires };
+      return { kind: 'present', value: { ...same, scopes: [], payload: { taskId } } };
+    },
+    putArtifact: async (_taskId, _runId, artifact) => void artifacts.push(artifact),
   });
   const ci = aLegacyCi({
     readMany: async (ids) => new Map(ids.map((id) => [id, { kind: 'present', value: request(id) }])),
@@ -67,7 +78,7 @@ function bridge(answer: CancelAnswer | Error, sharedWith: readonly number[] = []
     poke: () => undefined,
     random: () => 0.5,
   });
-  return { asked, reconcile: reconciler.reconcile };
+  return { asked, artifacts, reconcile: reconciler.reconcile };
 }
 
 const notes = async (taskId: string) =>
@@ -95,7 +106,10 @@ describe('a cancel', () => {
   });
 
   it('that is impossible is not tried again, and the trace says why', async () => {
-    const { asked, reconcile } = bridge({ kind: 'impossible', why: 'no way to stop a running build is configured' });
+    const { asked, artifacts, reconcile } = bridge({
+      kind: 'impossible',
+      why: 'no way to stop a running build is configured',
+    });
     const taskId = await canceledTask(17);
     for (let minutes = 0; minutes < 60; minutes += 1) {
       await reconcile(taskId);
@@ -103,6 +117,9 @@ describe('a cancel', () => {
     }
     expect(asked).toEqual([17]);
     expect(await notes(taskId)).toEqual(['no way to stop a running build is configured']);
+    expect(artifacts).toMatchObject([
+      { name: 'public/logs/live.log', content: expect.stringContaining('no way to stop') },
+    ]);
     expect(await store.openMapping(taskId)).toMatchObject({ state: 'cancelling' });
   });
 
