@@ -2,15 +2,15 @@
 import { createReadStream } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import got, { HTTPError } from 'got';
-import type { Queue } from 'taskcluster-client';
 import { QueueError } from '../errors.ts';
 import { limited } from '../foreign-answer.ts';
 import type { Artifact } from '../ports.ts';
 import { parse, putUrlAnswer } from './answers.ts';
 import { toQueueError } from './errors.ts';
+import type { Services } from './services.ts';
 
 export interface ArtifactOptions {
-  readonly queue: Queue;
+  readonly services: Pick<Services, 'createArtifact'>;
   readonly agent: { readonly http: import('node:http').Agent; readonly https: import('node:https').Agent };
   /** How often a PUT is tried, each time with a fresh URL. */
   readonly tries?: number;
@@ -33,7 +33,7 @@ export async function putArtifact(
 ): Promise<void> {
   const create = async (payload: object) => {
     try {
-      return await options.queue.createArtifact(taskId, runId, artifact.name, {
+      return await options.services.createArtifact(taskId, runId, artifact.name, {
         ...payload,
         expires: new Date(artifact.expires).toISOString(),
       });

@@ -1,8 +1,7 @@
-/** The Taskcluster queue over taskcluster-client. */
+/** The Taskcluster queue. */
 import http from 'node:http';
 import https from 'node:https';
 import pLimit from 'p-limit';
-import taskcluster from 'taskcluster-client';
 import type { z } from 'zod';
 import type { TaskStatus } from '../domain/task.ts';
 import { QueueError } from '../errors.ts';
@@ -19,6 +18,7 @@ import {
 } from './answers.ts';
 import { putArtifact } from './artifacts.ts';
 import { toQueueError } from './errors.ts';
+import { createServices } from './services.ts';
 
 export interface QueueClientOptions {
   readonly rootUrl: string;
@@ -53,18 +53,16 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   const { clock, workerGroup, workerId } = options;
   const taskQueueId = `${options.provisionerId}/${options.workerType}`;
   const agentOptions = { keepAlive: true, maxSockets: options.maxSockets ?? 20, maxFreeSockets: 10, timeout: 60_000 };
-  const clientOptions = {
+  const agents = () => ({ http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) });
+  const services = createServices({
     rootUrl: options.rootUrl,
-    credentials: { ...options.credentials },
-    timeout: options.timeoutMs ?? 6000,
+    credentials: options.credentials,
+    agent: agents(),
+    timeoutMs: options.timeoutMs ?? 6000,
     retries: options.retries ?? 2,
-    delayFactor: 100,
-    maxDelay: 2000,
-    agent: agentOptions,
-  };
-  const queue = new taskcluster.Queue(clientOptions);
-  const auth = new taskcluster.Auth(clientOptions);
-  const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
+  });
+  // Apart, so that uploads never keep a claim waiting.
+  const uploadAgent = agents();
   const expanded = new Map<string, { readonly scopes: readonly string[]; readonly until: number }>();
   let noBatchUntil = Number.NEGATIVE_INFINITY;
 
@@ -84,7 +82,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   const readStatus = (answer: unknown): TaskStatus => parse(statusAnswer, answer, 'a task status').status;
 
   function status(taskId: string): Promise<Seen<TaskStatus>> {
-    return seen(() => call('status', { taskId }, () => queue.status(taskId), readStatus));
+    return seen(() => call('status', { taskId }, () => services.status(taskId), readStatus));
   }
 
   async function statuses(taskIds: readonly string[]): Promise<ReadonlyMap<string, Seen<TaskStatus>>> {
@@ -128,7 +126,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       const page = continuationToken === undefined ? { limit: BATCH } : { limit: BATCH, continuationToken };
       const answer = parse(
         statusesAnswer,
-        await queue.statuses({ taskIds: [...taskIds] }, page),
+        await services.statuses(taskIds, page),
         'a list of task statuses',
       );
       for (const entry of answer.statuses) {
@@ -162,11 +160,11 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   function report(taskId: string, runId: number, resolution: Resolution): Promise<unknown> {
     switch (resolution.state) {
       case 'completed':
-        return queue.reportCompleted(taskId, runId);
+        return services.reportCompleted(taskId, runId);
       case 'failed':
-        return queue.reportFailed(taskId, runId);
+        return services.reportFailed(taskId, runId);
       case 'exception':
-        return queue.reportException(taskId, runId, { reason: resolution.reason });
+        return services.reportException(taskId, runId, resolution.reason);
       default:
         return resolution satisfies never;
     }
@@ -181,7 +179,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     const answer = await call(
       'expandScopes',
       {},
-      () => auth.expandScopes({ scopes: [...scopes] }),
+      () => services.expandScopes(scopes),
       (a) => parse(scopesAnswer, a, 'a list of scopes'),
     );
     if (expanded.size >= MAX_CACHED_SCOPES) {
@@ -197,31 +195,31 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     workerId,
     status,
     statuses,
-    task: (taskId) => seen(() => call('task', { taskId }, () => queue.task(taskId), parseDefinition)),
+    task: (taskId) => seen(() => call('task', { taskId }, () => services.task(taskId), parseDefinition)),
     claim: (taskId, runId) =>
-      call('claimTask', { taskId, runId }, () => queue.claimTask(taskId, runId, { workerGroup, workerId }), readStatus),
+      call('claimTask', { taskId, runId }, () => services.claimTask(taskId, runId, { workerGroup, workerId }), readStatus),
     reclaim: (taskId, runId) =>
       call(
         'reclaimTask',
         { taskId, runId },
-        () => queue.reclaimTask(taskId, runId),
+        () => services.reclaimTask(taskId, runId),
         (a) => parse(reclaimAnswer, a, 'a reclaim'),
       ),
     resolve: (taskId, runId, resolution) =>
       call('report', { taskId, runId, state: resolution.state }, () => report(taskId, runId, resolution), readStatus),
-    cancelTask: (taskId) => call('cancelTask', { taskId }, () => queue.cancelTask(taskId), readStatus),
-    rerunTask: (taskId) => call('rerunTask', { taskId }, () => queue.rerunTask(taskId), readStatus),
-    putArtifact: (taskId, runId, artifact) => putArtifact(taskId, runId, artifact, { queue, agent }),
+    cancelTask: (taskId) => call('cancelTask', { taskId }, () => services.cancelTask(taskId), readStatus),
+    rerunTask: (taskId) => call('rerunTask', { taskId }, () => services.rerunTask(taskId), readStatus),
+    putArtifact: (taskId, runId, artifact) => putArtifact(taskId, runId, artifact, { services, agent: uploadAgent }),
     listPending: () =>
       pages(
         'listPendingTasks',
-        (page) => queue.listPendingTasks(taskQueueId, page),
+        (page) => services.listPendingTasks(taskQueueId, page),
         () => true,
       ),
     listClaimed: () =>
       pages(
         'listClaimedTasks',
-        (page) => queue.listClaimedTasks(taskQueueId, page),
+        (page) => services.listClaimedTasks(taskQueueId, page),
         (task) => task.workerGroup === workerGroup && task.workerId === workerId,
       ),
     expandScopes,

@@ -43,8 +43,11 @@ declare module 'taskcluster-client' {
       payload: { quarantineUntil: string },
     ): Promise<unknown>;
     ping(): Promise<unknown>;
+    /** Where a method of this object is: its arguments, and what of them goes into the query. */
+    buildUrl(method: unknown, ...parameters: readonly (string | number | Page)[]): string;
   }
   export interface Auth {
+    buildUrl(method: unknown, ...parameters: readonly (string | number)[]): string;
     expandScopes(payload: { scopes: string[] }): Promise<unknown>;
     currentScopes(): Promise<unknown>;
   }

@@ -16,6 +16,8 @@ export type Misbehaviour =
   | { readonly kind: 'endless'; readonly status?: number }
   /** Small on the line, without end when unpacked. */
   | { readonly kind: 'bomb' }
+  /** These bytes in place of an answer, and then these again and again: headers without end, or interim answers. */
+  | { readonly kind: 'floods'; readonly head: string; readonly chunk: string }
   /** A byte now and then. */
   | { readonly kind: 'drips'; readonly everyMs: number; readonly status?: number }
   /** Promises more than it sends, and hangs up. */
@@ -78,6 +80,14 @@ function misbehave(what: Misbehaviour, response: ServerResponse, onSent: (bytes:
       pump(gzip, onSent);
       return;
     }
+    case 'floods': {
+      const { socket } = response;
+      socket?.write(what.head);
+      if (socket) {
+        pump(socket, onSent, Buffer.from(what.chunk.repeat(1000)));
+      }
+      return;
+    }
     case 'drips': {
       response.writeHead(what.status ?? 200, { 'content-type': 'application/json' });
       const timer = setInterval(() => response.write(' '), what.everyMs);
@@ -96,11 +106,15 @@ function misbehave(what: Misbehaviour, response: ServerResponse, onSent: (bytes:
 }
 
 /** Writes for as long as somebody reads. */
-function pump(sink: NodeJS.WritableStream & { readonly destroyed?: boolean }, onSent: (bytes: number) => void): void {
+function pump(
+  sink: NodeJS.WritableStream & { readonly destroyed?: boolean },
+  onSent: (bytes: number) => void,
+  chunk: Buffer = CHUNK,
+): void {
   const more = () => {
     for (let goesOn = true; goesOn && !sink.destroyed; ) {
-      onSent(CHUNK.length);
-      goesOn = sink.write(CHUNK);
+      onSent(chunk.length);
+      goesOn = sink.write(chunk);
     }
   };
   sink.on('drain', more);

@@ -6,9 +6,9 @@ import https from 'node:https';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import taskcluster from 'taskcluster-client';
 import type { Artifact, TaskQueue } from '../../src/ports.ts';
 import { putArtifact } from '../../src/taskcluster/artifacts.ts';
+import { createServices } from '../../src/taskcluster/services.ts';
 import { eventually } from '../support/eventually.ts';
 import { clientOf, type FakeServer, startFakeServer } from '../support/queue-client.ts';
 import { newTaskId, type QueueFixture, ROOT_CLIENT, startQueue, taskAt } from '../support/queue-emulator.ts';
@@ -42,9 +42,10 @@ const stored = (name: string) =>
 /** The same without the client, so that the waits between the tries are short. */
 function putQuickly(artifact: Artifact, rootUrl = fixture.emulator.rootUrl): Promise<void> {
   const { clientId, accessToken } = ROOT_CLIENT;
-  const client = new taskcluster.Queue({ rootUrl, credentials: { clientId, accessToken }, retries: 0 });
   const agent = { http: new http.Agent(), https: new https.Agent() };
-  return putArtifact(taskId, 0, artifact, { queue: client, agent, tries: 3, firstDelayMs: 1 });
+  const credentials = { clientId, accessToken };
+  const services = createServices({ rootUrl, credentials, agent, timeoutMs: 6000, retries: 0 });
+  return putArtifact(taskId, 0, artifact, { services, agent, tries: 3, firstDelayMs: 1 });
 }
 
 function makeFile(size: number): { path: string; size: number; content: Buffer } {

@@ -1,18 +1,4 @@
 /** What the emulated queue uses of packages that ship without types. */
-declare module 'hawk' {
-  import type { IncomingMessage } from 'node:http';
-
-  interface Credentials {
-    readonly key: string;
-    readonly algorithm: 'sha256';
-  }
-  type Lookup = (id: string) => Promise<Credentials | null>;
-  export const server: {
-    authenticate(request: IncomingMessage, lookup: Lookup, options?: object): Promise<unknown>;
-    authenticateBewit(request: IncomingMessage, lookup: Lookup, options?: object): Promise<unknown>;
-  };
-}
-
 declare module 'taskcluster-client/src/apis.js' {
   /** The references of all services, as their deployments publish them. */
   const apis: Readonly<Record<string, { readonly reference: unknown }>>;
