@@ -10,9 +10,16 @@ const priority = z
   .enum([...PRIORITIES, 'normal'])
   .transform((name) => (name === 'normal' ? ('lowest' as const) : name));
 
+/** Of what is wrong with an answer, as much as helps a person. */
+const MAX_ISSUES = 5;
+const MAX_REASON = 500;
+/** What the mapping database holds; the queue's own ids go nowhere near. */
+const MAX_RUN_ID = 2 ** 31 - 1;
+const MAX_GROUP_ID = 22;
+
 const run = z
   .object({
-    runId: z.int().nonnegative(),
+    runId: z.int().nonnegative().max(MAX_RUN_ID),
     state: z.enum(RUN_STATES),
     reasonCreated: z.string(),
     scheduled: time,
@@ -26,7 +33,7 @@ const run = z
 const identity = {
   taskQueueId: z.string(),
   schedulerId: z.string(),
-  taskGroupId: z.string(),
+  taskGroupId: z.string().max(MAX_GROUP_ID),
   priority,
   deadline: time,
   expires: time,
@@ -36,12 +43,15 @@ const status = z.object({
   ...identity,
   taskId: z.string(),
   retriesLeft: z.int(),
-  runs: z.array(run),
+  // The last run gives the task its state.
+  runs: z.array(run).refine((runs) => runs.every(({ runId }, at) => at === 0 || runId > (runs[at - 1]?.runId ?? 0)), {
+    error: 'expected runs in the order of their ids',
+  }),
 });
 
 const definition = z.object({ ...identity, scopes: z.array(z.string()).default([]), payload: z.unknown() });
 
-export const statusAnswer = z.object({ status });
+const statusAnswer = z.object({ status });
 export const statusesAnswer = z.object({
   statuses: z.array(z.object({ taskId: z.string(), status: z.unknown() })),
   continuationToken: z.string().optional(),
@@ -54,8 +64,24 @@ export const taskPageAnswer = z.object({
 export const putUrlAnswer = z.object({ putUrl: z.url() });
 export const scopesAnswer = z.object({ scopes: z.array(z.string()) });
 
-/** @throws QueueError `queue-invalid` */
-export const parseStatus = (answer: unknown): TaskStatus => parse(status, answer, 'a task status');
+/** @param taskId of the task that was asked for @throws QueueError `queue-invalid` */
+export function parseStatus(answer: unknown, taskId: string): TaskStatus {
+  return ofTask(parse(status, answer, 'a task status'), taskId);
+}
+
+/** The status in an answer that is about one task. @throws QueueError as `parse` */
+export function parseStatusAnswer(answer: unknown, taskId: string): TaskStatus {
+  return ofTask(parse(statusAnswer, answer, 'a task status').status, taskId);
+}
+
+/** A cache before the queue may mix up its answers: what is said of another task says nothing of this one. */
+function ofTask(found: TaskStatus, taskId: string): TaskStatus {
+  if (found.taskId !== taskId) {
+    throw new QueueError('queue-unavailable', 'the answer is the status of another task', { isTransient: true });
+  }
+  return found;
+}
+
 /** @throws QueueError `queue-invalid` */
 export const parseDefinition = (answer: unknown): TaskDefinition => parse(definition, answer, 'a task definition');
 
@@ -72,9 +98,10 @@ export function parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T
   }
   const parsed = schema.safeParse(answer);
   if (!parsed.success) {
-    throw new QueueError('queue-invalid', `the queue's answer is not ${what}: ${z.prettifyError(parsed.error)}`, {
-      cause: parsed.error,
-    });
+    // Without the parser's error as a cause: it tells of every single thing that is wrong.
+    const issues = new z.ZodError(parsed.error.issues.slice(0, MAX_ISSUES));
+    const reason = z.prettifyError(issues).slice(0, MAX_REASON);
+    throw new QueueError('queue-invalid', `the queue's answer is not ${what}: ${reason}`);
   }
   return parsed.data;
 }

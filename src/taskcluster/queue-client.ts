@@ -1,23 +1,23 @@
 /** The Taskcluster queue. */
+import { createHash } from 'node:crypto';
 import http from 'node:http';
 import https from 'node:https';
 import pLimit from 'p-limit';
-import type { z } from 'zod';
 import type { TaskStatus } from '../domain/task.ts';
-import { QueueError } from '../errors.ts';
 import type { Clock, Resolution, Seen, TaskQueue } from '../ports.ts';
 import {
   parse,
   parseDefinition,
   parseStatus,
+  parseStatusAnswer,
   reclaimAnswer,
   scopesAnswer,
-  statusAnswer,
   statusesAnswer,
   taskPageAnswer,
 } from './answers.ts';
 import { putArtifact } from './artifacts.ts';
 import { toQueueError } from './errors.ts';
+import { type ListedTask, pagesOf, tokens } from './lists.ts';
 import { createServices } from './services.ts';
 
 export interface QueueClientOptions {
@@ -38,15 +38,13 @@ export interface QueueClientOptions {
 
 /** How many statuses are asked for at once: no more than fit into one page of the queue's answers. */
 const BATCH = 500;
-/** Tasks of a list come with their definitions, which may be large. */
-const LIST_PAGE = 200;
-/** More than any list has: tokens that lead from one to the other and back would go on for ever. */
-const MAX_PAGES = 1000;
 /** A deployment without the batch call is asked for it again after this long: perhaps only its proxy was at fault. */
 const WITHOUT_BATCH_MS = 10 * 60_000;
 /** Expanded scopes are believed for this long. */
 const SCOPES_MS = 5 * 60_000;
 const MAX_CACHED_SCOPES = 1000;
+/** Longer ones are asked for each time. */
+const MAX_CACHED_LENGTH = 50_000;
 
 /** Keeps its connections alive and reuses them; idle ones do not keep the process alive. */
 export function createQueueClient(options: QueueClientOptions): TaskQueue {
@@ -79,10 +77,13 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     }
   }
 
-  const readStatus = (answer: unknown): TaskStatus => parse(statusAnswer, answer, 'a task status').status;
+  const statusOf =
+    (taskId: string) =>
+    (answer: unknown): TaskStatus =>
+      parseStatusAnswer(answer, taskId);
 
   function status(taskId: string): Promise<Seen<TaskStatus>> {
-    return seen(() => call('status', { taskId }, () => services.status(taskId), readStatus));
+    return seen(() => call('status', { taskId }, () => services.status(taskId), statusOf(taskId)));
   }
 
   async function statuses(taskIds: readonly string[]): Promise<ReadonlyMap<string, Seen<TaskStatus>>> {
@@ -124,37 +125,28 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     let continuationToken: string | undefined;
     do {
       const page = continuationToken === undefined ? { limit: BATCH } : { limit: BATCH, continuationToken };
-      const answer = parse(
-        statusesAnswer,
-        await services.statuses(taskIds, page),
-        'a list of task statuses',
-      );
+      const answer = parse(statusesAnswer, await services.statuses(taskIds, page), 'a list of task statuses');
       for (const entry of answer.statuses) {
-        found.set(entry.taskId, await seen(async () => parseStatus(entry.status)));
+        if (found.has(entry.taskId)) {
+          found.set(entry.taskId, await seen(async () => parseStatus(entry.status, entry.taskId)));
+        }
       }
       continuationToken = nextToken(answer.continuationToken);
     } while (continuationToken !== undefined);
     return found;
   }
 
-  async function* pages(
-    what: string,
-    list: (page: { limit: number; continuationToken?: string }) => Promise<unknown>,
-    isWanted: (task: z.infer<typeof taskPageAnswer>['tasks'][number]) => boolean,
-  ): AsyncGenerator<readonly string[]> {
-    const nextToken = tokens();
-    let continuationToken: string | undefined;
-    do {
-      const page = continuationToken === undefined ? { limit: LIST_PAGE } : { limit: LIST_PAGE, continuationToken };
-      const answer = await call(
-        what,
-        { taskQueueId },
-        () => list(page),
-        (a) => parse(taskPageAnswer, a, 'a list of tasks'),
-      );
-      yield answer.tasks.filter(isWanted).map(({ taskId }) => taskId);
-      continuationToken = nextToken(answer.continuationToken);
-    } while (continuationToken !== undefined);
+  function list(what: 'listPendingTasks' | 'listClaimedTasks', isWanted: (task: ListedTask) => boolean) {
+    return pagesOf(
+      (page) =>
+        call(
+          what,
+          { taskQueueId },
+          () => services[what](taskQueueId, page),
+          (answer) => parse(taskPageAnswer, answer, 'a list of tasks'),
+        ),
+      isWanted,
+    );
   }
 
   function report(taskId: string, runId: number, resolution: Resolution): Promise<unknown> {
@@ -171,7 +163,9 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   }
 
   async function expandScopes(scopes: readonly string[]): Promise<readonly string[]> {
-    const key = JSON.stringify([...scopes].sort());
+    const key = createHash('sha256')
+      .update(JSON.stringify([...scopes].sort()))
+      .digest('hex');
     const cached = expanded.get(key);
     if (cached && clock.now() < cached.until) {
       return cached.scopes;
@@ -185,7 +179,9 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     if (expanded.size >= MAX_CACHED_SCOPES) {
       expanded.clear();
     }
-    expanded.set(key, { scopes: answer.scopes, until: clock.now() + SCOPES_MS });
+    if (answer.scopes.join().length <= MAX_CACHED_LENGTH) {
+      expanded.set(key, { scopes: answer.scopes, until: clock.now() + SCOPES_MS });
+    }
     return answer.scopes;
   }
 
@@ -197,7 +193,12 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     statuses,
     task: (taskId) => seen(() => call('task', { taskId }, () => services.task(taskId), parseDefinition)),
     claim: (taskId, runId) =>
-      call('claimTask', { taskId, runId }, () => services.claimTask(taskId, runId, { workerGroup, workerId }), readStatus),
+      call(
+        'claimTask',
+        { taskId, runId },
+        () => services.claimTask(taskId, runId, { workerGroup, workerId }),
+        statusOf(taskId),
+      ),
     reclaim: (taskId, runId) =>
       call(
         'reclaimTask',
@@ -206,22 +207,18 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
         (a) => parse(reclaimAnswer, a, 'a reclaim'),
       ),
     resolve: (taskId, runId, resolution) =>
-      call('report', { taskId, runId, state: resolution.state }, () => report(taskId, runId, resolution), readStatus),
-    cancelTask: (taskId) => call('cancelTask', { taskId }, () => services.cancelTask(taskId), readStatus),
-    rerunTask: (taskId) => call('rerunTask', { taskId }, () => services.rerunTask(taskId), readStatus),
+      call(
+        'report',
+        { taskId, runId, state: resolution.state },
+        () => report(taskId, runId, resolution),
+        statusOf(taskId),
+      ),
+    cancelTask: (taskId) => call('cancelTask', { taskId }, () => services.cancelTask(taskId), statusOf(taskId)),
+    rerunTask: (taskId) => call('rerunTask', { taskId }, () => services.rerunTask(taskId), statusOf(taskId)),
     putArtifact: (taskId, runId, artifact) => putArtifact(taskId, runId, artifact, { services, agent: uploadAgent }),
-    listPending: () =>
-      pages(
-        'listPendingTasks',
-        (page) => services.listPendingTasks(taskQueueId, page),
-        () => true,
-      ),
+    listPending: () => list('listPendingTasks', () => true),
     listClaimed: () =>
-      pages(
-        'listClaimedTasks',
-        (page) => services.listClaimedTasks(taskQueueId, page),
-        (task) => task.workerGroup === workerGroup && task.workerId === workerId,
-      ),
+      list('listClaimedTasks', (task) => task.workerGroup === workerGroup && task.workerId === workerId),
     expandScopes,
   };
 }
@@ -234,22 +231,4 @@ async function seen<T>(read: () => Promise<T>): Promise<Seen<T>> {
     const error = toQueueError('read', thrown);
     return error.code === 'queue-not-found' ? { kind: 'absent' } : { kind: 'unreadable', error };
   }
-}
-
-/**
- * The token to go on with; undefined where one comes again, and the pages would go on for ever: the queue answers the
- * first page to a token that it does not know, and goes round among more entries of one millisecond than fit a page.
- */
-function tokens(): (answered: string | undefined) => string | undefined {
-  const known = new Set<string>();
-  return (answered) => {
-    if (answered === undefined || known.has(answered)) {
-      return undefined;
-    }
-    if (known.size >= MAX_PAGES) {
-      throw new QueueError('queue-unavailable', `a list of the queue's does not end`, { isTransient: true });
-    }
-    known.add(answered);
-    return answered;
-  };
 }

@@ -146,7 +146,11 @@ function failureOf(thrown: unknown): Error {
   }
   const { statusCode, body } = thrown.response;
   const { code, message } = refusalOf(body);
-  return new Refusal(statusCode, code, message || (statusCode === 401 ? 'Authentication Error' : 'Unknown Server Error'));
+  return new Refusal(
+    statusCode,
+    code,
+    message || (statusCode === 401 ? 'Authentication Error' : 'Unknown Server Error'),
+  );
 }
 
 function refusalOf(body: unknown): { readonly code: string | undefined; readonly message: string } {

@@ -1,7 +1,7 @@
 /** The queue client against a queue, or a proxy before it, that answers as no honest one does. */
 import { inspect } from 'node:util';
 import { afterEach, describe, expect, it } from '@jest/globals';
-import { QueueError } from '../../src/errors.ts';
+import { describeError, QueueError } from '../../src/errors.ts';
 import { MAX_ANSWER } from '../../src/foreign-answer.ts';
 import type { TaskQueue } from '../../src/ports.ts';
 import type { QueueClientOptions } from '../../src/taskcluster/queue-client.ts';
@@ -100,9 +100,121 @@ describe.each(calls)('%s', (_what, call) => {
   it.each(['/elsewhere', 'http://127.0.0.1:1/', 'file:///etc/passwd', '//evil', '\u0001'])(
     'goes nowhere else when it is told to go to %j',
     async (location) => {
-      const server = await serve(() => ({ kind: 'says', status: 302, body: '', headers: { location: encodeURI(location) } }));
+      const server = await serve(() => ({
+        kind: 'says',
+        status: 302,
+        body: '',
+        headers: { location: encodeURI(location) },
+      }));
       expectTransientAndShort(await failure(call(once(server.url))));
       expect(new Set(server.calls.map((line) => line.includes('elsewhere')))).toEqual(new Set([false]));
     },
   );
+});
+
+const TIME = '2026-11-23T21:00:00.000Z';
+const RUN = { runId: 0, state: 'pending', reasonCreated: 'scheduled', scheduled: TIME };
+const runs = (count: number, changes: (runId: number) => object = () => ({})) =>
+  Array.from({ length: count }, (_, runId) => ({ ...RUN, runId, ...changes(runId) }));
+function statusOf(taskId: string, changes: object = {}) {
+  const identity = { taskId, taskQueueId: 'buildbot/bridge', schedulerId: 's', taskGroupId: 'g', priority: 'low' };
+  return { ...identity, deadline: TIME, expires: TIME, retriesLeft: 5, state: 'pending', runs: [RUN], ...changes };
+}
+
+const NESTED = `${'['.repeat(100_000)}${']'.repeat(100_000)}`;
+/** As JSON, since JavaScript cannot write all of it. */
+const ABSURD: Readonly<Record<string, string>> = {
+  'of another task': JSON.stringify(statusOf('other')),
+  'nested deep': `{"taskId":${NESTED}}`,
+  'of nothing but a prototype': '{"__proto__":{"taskId":"bad","runs":[]},"constructor":{"prototype":{}}}',
+  'that is a list': '[]',
+  'with a runId beyond all': JSON.stringify(statusOf('bad', { runs: [RUN] })).replace('"runId":0', '"runId":1e300'),
+  'with a runId that no column holds': JSON.stringify(statusOf('bad', { runs: [{ ...RUN, runId: 2 ** 40 }] })),
+  'with a negative runId': JSON.stringify(statusOf('bad', { runs: [{ ...RUN, runId: -1 }] })),
+  'with half a runId': JSON.stringify(statusOf('bad', { runs: [{ ...RUN, runId: 1.5 }] })),
+  'with a run twice': JSON.stringify(statusOf('bad', { runs: [RUN, RUN] })),
+  'with runs out of order': JSON.stringify(statusOf('bad', { runs: runs(3).reverse() })),
+  'with ten thousand bad runs': JSON.stringify(
+    statusOf('bad', { runs: runs(10_000, () => ({ state: 'x'.repeat(99) })) }),
+  ),
+  'with retries beyond all': JSON.stringify(statusOf('bad')).replace('"retriesLeft":5', '"retriesLeft":1e300'),
+  'with a deadline beyond all dates': JSON.stringify(statusOf('bad', { deadline: '+275760-09-13T00:00:00.001Z' })),
+  'with a deadline that is a word': JSON.stringify(statusOf('bad', { deadline: 'Infinity' })),
+  'with a deadline that is a number': JSON.stringify(statusOf('bad', { deadline: 1e300 })),
+  'with an expiry on no day': JSON.stringify(statusOf('bad', { expires: '2026-02-30T00:00:00Z' })),
+  'with a claim that ends never': JSON.stringify(statusOf('bad', { runs: [{ ...RUN, takenUntil: 'never' }] })),
+  'with a group that no column holds': JSON.stringify(statusOf('bad', { taskGroupId: 'g'.repeat(1_000_000) })),
+  'of a newer queue': JSON.stringify(statusOf('bad', { runs: [{ ...RUN, state: 'hibernating' }] })),
+};
+
+describe('a status', () => {
+  it.each(Object.entries(ABSURD))('%s is unreadable, in few words, and the others are not', async (_what, bad) => {
+    const good = JSON.stringify(statusOf('good'));
+    const server = await serve((line) => ({
+      kind: 'says',
+      body: line.startsWith('POST')
+        ? `{"statuses":[{"taskId":"bad","status":${bad}},{"taskId":"good","status":${good}},{"taskId":"unasked","status":${good}}]}`
+        : `{"status":${bad}}`,
+    }));
+    const queue = once(server.url);
+    const all = await queue.statuses(['bad', 'good']);
+    expect([...all].map(([taskId, { kind }]) => [taskId, kind])).toEqual([
+      ['bad', 'unreadable'],
+      ['good', 'present'],
+    ]);
+    for (const seen of [all.get('bad'), await queue.status('bad')]) {
+      expect(seen).toMatchObject({ kind: 'unreadable', error: expect.any(QueueError) });
+      expect(describeError(seen?.kind === 'unreadable' ? seen.error : '').length).toBeLessThan(700);
+    }
+    expect(String(await failure(queue.claim('bad', 0))).length).toBeLessThan(700);
+    expect(Object.prototype).not.toHaveProperty('taskId');
+  });
+
+  it.each(['0000-01-01T00:00:00Z', '9999-12-31T23:59:59.999999999Z', '1970-01-01T00:00:00+23:59'])(
+    'with all its times at %s is read as it is',
+    async (time) => {
+      const given = statusOf('t', {
+        deadline: time,
+        expires: time,
+        runs: runs(10_000, () => ({ scheduled: time, takenUntil: time, reasonResolved: 'a whim of a newer queue' })),
+      });
+      const server = await serve(() => ({ kind: 'says', body: JSON.stringify({ status: given }) }));
+      const seen = await once(server.url).status('t');
+      expect(seen).toMatchObject({ kind: 'present', value: { deadline: Date.parse(time), expires: Date.parse(time) } });
+      expect(seen.kind === 'present' && seen.value.runs.length).toBe(10_000);
+    },
+  );
+});
+
+describe('a list of tasks', () => {
+  it('whose pages are too long is read in smaller ones', async () => {
+    // As large as the queue lets a task be.
+    const task = (taskId: string) => ({ taskId, task: { payload: 'x'.repeat(1_000_000) } });
+    const limits: number[] = [];
+    const server = await serve((line) => {
+      const query = new URL(line.slice('GET '.length), 'http://x').searchParams;
+      const start = Number(query.get('continuationToken') ?? 0);
+      const limit = Number(query.get('limit'));
+      limits.push(limit);
+      const tasks = Array.from({ length: Math.min(limit, 40 - start) }, (_, i) => task(`t${start + i}`));
+      const next = start + limit < 40 ? { continuationToken: String(start + limit) } : {};
+      return { kind: 'says', body: JSON.stringify({ tasks, ...next }) };
+    });
+    const found: string[] = [];
+    for await (const page of once(server.url, { timeoutMs: 8000 }).listPending()) {
+      found.push(...page);
+    }
+    expect(found).toEqual(Array.from({ length: 40 }, (_, i) => `t${i}`));
+    expect(limits[0]).toBe(200);
+    expect(Math.min(...limits)).toBeGreaterThan(5);
+  });
+});
+
+it('scopes without end are not kept', async () => {
+  const scopes = Array.from({ length: 10_000 }, (_, i) => `scope:${i}`);
+  const server = await serve(() => ({ kind: 'says', body: JSON.stringify({ scopes }) }));
+  const queue = once(server.url);
+  await queue.expandScopes(['a']);
+  await queue.expandScopes(['a']);
+  expect(server.calls).toHaveLength(2);
 });
