@@ -109,6 +109,19 @@ export function parsePayload(
   };
 }
 
+/** As MySQL compares by default: without regard to case, accents and blanks at the end. */
+const ALIKE = new Intl.Collator('en', { sensitivity: 'base' });
+
+/**
+ * The restricted builders that a request for this one may reach: itself, and those that a classic Buildbot's database
+ * takes for the same, of which a master may build the request.
+ */
+export function restrictedAs(builder: string, rules: BuilderRules, builders: ReadonlySet<string>): readonly string[] {
+  const name = builder.trimEnd();
+  const alike = [...builders].filter((other) => other !== builder && ALIKE.compare(other.trimEnd(), name) === 0);
+  return [builder, ...alike].filter((one) => rules.isRestricted(one));
+}
+
 /**
  * The rules for the builder a payload asks for.
  * @param scopes the task's scopes, `assume:` ones expanded
@@ -120,13 +133,16 @@ export function builderProblems(
   scopes: readonly string[],
   builders: ReadonlySet<string>,
 ): readonly Problem[] {
-  const needed = scopesForBuilder(builder);
-  if (rules.isRestricted(builder) && !needed.some((scope) => satisfiesExpression([...scopes], scope))) {
+  const forbidden = restrictedAs(builder, rules, builders).find(
+    (name) => !scopesForBuilder(name).some((scope) => satisfiesExpression([...scopes], scope)),
+  );
+  if (forbidden !== undefined) {
+    const isAlike = forbidden !== builder;
     return [
       {
         where: 'scopes',
-        what: `the builder "${builder}" is restricted and the task is not authorised for it`,
-        mend: `add the scope ${needed[0]} to the task's scopes; whoever creates the task must have it`,
+        what: `the builder "${forbidden}"${isAlike ? `, which Buildbot's database may take "${builder}" for,` : ''} is restricted and the task is not authorised for it`,
+        mend: `add the scope ${scopesForBuilder(forbidden)[0]} to the task's scopes; whoever creates the task must have it`,
       },
     ];
   }

@@ -12,6 +12,7 @@ import {
   parsePayload,
   refusalText,
   requestedBuilder,
+  restrictedAs,
 } from './admission.ts';
 import type { Observation } from './decide.ts';
 
@@ -85,9 +86,10 @@ async function admit(taskId: string, knowledge: Knowledge, context: ObserveConte
   }
   const { spec } = parsed;
   const hasRoles = definition.scopes.some((scope) => scope.startsWith('assume:'));
-  const scopes =
-    hasRoles && rules.isRestricted(spec.builder) ? await queue.expandScopes(definition.scopes) : definition.scopes;
-  const problems = builderProblems(spec.builder, rules, scopes, await ci.builders(spec.builder));
+  const builders = await ci.builders(spec.builder);
+  const needsScope = restrictedAs(spec.builder, rules, builders).length > 0;
+  const scopes = hasRoles && needsScope ? await queue.expandScopes(definition.scopes) : definition.scopes;
+  const problems = builderProblems(spec.builder, rules, scopes, builders);
   const all = problems.length > 0 ? problems : await ci.problems(spec);
   return all.length > 0
     ? { kind: 'refused', builder: spec.builder, problems: all }

@@ -1,6 +1,7 @@
 /** The scheduler database itself: submissions at once and cut off, rights, outages, and deadlocks. */
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { createSchedulerDb } from '../../src/buildbot/scheduler-db/database.ts';
+import type { SchedulerDbOptions } from '../../src/buildbot/scheduler-db/index.ts';
 import { connect } from '../../src/db/connection.ts';
 import { ConfigError } from '../../src/errors.ts';
 import type { BuildSpec, LegacyCi } from '../../src/ports.ts';
@@ -123,6 +124,48 @@ describe('a database', () => {
     );
     await expect(adapterAt(await userWith(`SELECT, INSERT ${all}`)).check()).resolves.toBeUndefined();
   });
+
+  it.each(['mozilla', 'stock'] as const)(
+    'of which some are missing for cancelling in the database itself is refused where nothing else can (%s)',
+    async (site) => {
+      bench = await startBench({ site });
+      const table = (name: string) => `${databaseName()}.${name}`;
+      const needed = [
+        'UPDATE ON buildrequests',
+        'UPDATE ON buildsets',
+        ...(site === 'stock' ? ['INSERT ON buildrequest_claims', 'INSERT ON objects'] : []),
+      ];
+      const written = ['sourcestamps', 'buildsets', 'buildset_properties', 'buildrequests', 'sourcestampsets'];
+      const given = [
+        `SELECT ON ${table('*')}`,
+        ...written
+          .filter((name) => site === 'stock' || name !== 'sourcestampsets')
+          .map((name) => `INSERT ON ${table(name)}`),
+      ];
+      const grants = (rights: readonly string[]) => rights.map((right) => right.replace(/\w+$/, table));
+      const withRights = async (rights: readonly string[], ci: Partial<SchedulerDbOptions> = {}) =>
+        bench.another({
+          ci: {
+            ...{ webStatus: undefined, selfServeUrl: undefined, ...ci },
+            db: connect(await userWith(...given, ...grants(rights))),
+          },
+        }).ci;
+      for (const missing of needed) {
+        const others = needed.filter((right) => right !== missing);
+        const [right, name] = missing.split(' ON ');
+        await expect((await withRights(others)).check()).rejects.toThrow(
+          new RegExp(`^the user .* GRANT SELECT, ${right} ON <database>\\.${name} TO it`),
+        );
+      }
+      await (await withRights([], { webStatus: { url: 'http://127.0.0.1:1' } })).check();
+      const ci = await withRights(needed);
+      await ci.check();
+      const id = await ci.submit(aSpec());
+      const view = (await ci.readMany([id])).get(id);
+      expect(view?.kind === 'present' && (await ci.cancel(view.value, 'why'))).toEqual({ kind: 'asked' });
+      expect((await ci.readMany([id])).get(id)).toMatchObject({ value: { state: 'complete', results: 'CANCELLED' } });
+    },
+  );
 
   it.each(['mozilla', 'stock'] as const)('needs no more rights than are documented (%s)', async (site) => {
     bench = await startBench({ site });

@@ -122,3 +122,20 @@ it('a refusal says what, where and how to mend it', () => {
   expect(text).toContain('1. payload.buildername: there is no builder "nope"');
   expect(text).toContain('How to mend it: use another');
 });
+
+describe('a builder that a database may take for a restricted one', () => {
+  const rules = { isIgnored: () => false, isRestricted: (builder: string) => builder === 'release-a' };
+  const builders = new Set(['release-a', 'Release-A', 'release-a ', 'réleaſe-a', 'other']);
+
+  it.each(['Release-A', 'release-a ', 'réleaſe-a'])('%j needs the scope of that one', (builder) => {
+    expect(builderProblems(builder, rules, scopesForBuilder('Release-A'), builders)).toMatchObject([
+      { where: 'scopes', what: expect.stringContaining('"release-a"') },
+    ]);
+    const scopes = ['buildbot-bridge:builder-name:*'];
+    expect(builderProblems(builder, rules, scopes, builders)).toEqual([]);
+  });
+
+  it('is no other', () => {
+    expect(builderProblems('other', rules, [], builders)).toEqual([]);
+  });
+});

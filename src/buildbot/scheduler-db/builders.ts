@@ -84,9 +84,11 @@ async function readNames({ url, masters, database }: BuildersOptions, wanted: st
   if (masters.all.length > 0) {
     return namesOfMasters(masters, wanted);
   }
+  // Every spelling: to the database `Release` and `release` are the same, and which of them it answers is chance.
   const names = await database.run(
     'reading the builders',
-    (db): Promise<string[]> => db('buildrequests').distinct('buildername').pluck('buildername'),
+    (db): Promise<string[]> =>
+      db('buildrequests').groupByRaw('CAST(?? AS BINARY), ??', ['buildername', 'buildername']).pluck('buildername'),
   );
   return new Set(names);
 }

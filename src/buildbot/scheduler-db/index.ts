@@ -1,16 +1,17 @@
 /** The legacy CI of Buildbot 0.8: its scheduler database, and what stands around it. */
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
-import { ConfigError, describeError, isTransient, LegacyCiError } from '../../errors.ts';
+import { ConfigError, describeError, LegacyCiError } from '../../errors.ts';
 import type { Broker, Clock, KeptBuilds, LegacyCi } from '../../ports.ts';
 import { createBuilders } from './builders.ts';
 import { checkSignIns, createCanceller } from './cancel.ts';
-import { createSchedulerDb, type SchedulerDb } from './database.ts';
+import { createSchedulerDb } from './database.ts';
 import { type EventsOptions, startEvents } from './events.ts';
 import { createMasters } from './masters.ts';
 import { readOutcome } from './outcome.ts';
 import { startPoll } from './poll.ts';
 import { createRequestReader } from './requests.ts';
+import { checkRights } from './rights.ts';
 import { readSchema, type Schema } from './schema.ts';
 import { createSelfServe } from './self-serve.ts';
 import { submissionProblems } from './submission.ts';
@@ -40,9 +41,6 @@ export interface SchedulerDbOptions {
   readonly log?: Logger | undefined;
 }
 
-/** Those that a submission writes. */
-const WRITTEN = ['sourcestamps', 'buildsets', 'buildset_properties', 'buildrequests'];
-
 export function createSchedulerDbCi(options: SchedulerDbOptions): LegacyCi {
   const { clock, log } = options;
   const database = createSchedulerDb(options.db);
@@ -56,13 +54,14 @@ export function createSchedulerDbCi(options: SchedulerDbOptions): LegacyCi {
   const cancel = createCanceller({ ...common, selfServe });
 
   async function check(): Promise<void> {
-    await checkRights(database, await schema());
+    const canStop = selfServe !== undefined || masters.all.length > 0;
+    await checkRights(database, await schema(), { cancels: !canStop });
     try {
       await checkSignIns(masters);
     } catch (error) {
       throw new ConfigError(describeError(error), { cause: error });
     }
-    if (selfServe === undefined && masters.all.length === 0) {
+    if (!canStop) {
       log?.warn(
         'nothing can stop a running build: neither legacyCi.schedulerDb.selfServeUrl nor webStatus is set; builds of canceled tasks go on to their end',
       );
@@ -125,24 +124,4 @@ function remembered(read: () => Promise<Schema>): () => Promise<Schema> {
     });
     return schema;
   };
-}
-
-/** Adds no row to each table that a submission writes: where that is refused, submissions will be. */
-async function checkRights(database: SchedulerDb, { kind }: Schema): Promise<void> {
-  for (const table of kind === 'B' ? [...WRITTEN, 'sourcestampsets'] : WRITTEN) {
-    try {
-      // All columns: some have no default, and a strict server wants those even of no row.
-      await database.run('checking its rights', (db) =>
-        db.raw('INSERT INTO ?? SELECT * FROM ?? WHERE 1 = 0', [table, table]),
-      );
-    } catch (error) {
-      if (isTransient(error)) {
-        throw error;
-      }
-      throw new ConfigError(
-        `the user of legacyCi.schedulerDb.url may not write the table ${table}: GRANT SELECT, INSERT ON <database>.${table} TO it`,
-        { cause: error },
-      );
-    }
-  }
 }

@@ -54,7 +54,8 @@ export async function findRequest(
   const rows: { id: number; external_idstring: string; property_value: string | null }[] = await db('buildsets as s')
     .join('buildrequests as r', 'r.buildsetid', 's.id')
     .leftJoin('buildset_properties as p', (on) =>
-      on.on('p.buildsetid', 's.id').andOn('p.property_name', db.raw('?', [EXTERNAL_ID])),
+      // To the letter: a payload may have a property that the database takes for the same.
+      on.on('p.buildsetid', 's.id').andOn('p.property_name', db.raw('CAST(? AS BINARY)', [EXTERNAL_ID])),
     )
     .where('s.submitted_at', '>=', since)
     .andWhere({ 's.external_idstring': externalIdString(taskId), 's.reason': reasonOf(taskId) })
