@@ -71,8 +71,3 @@ export async function* streamed(source: Request): AsyncGenerator<Buffer> {
     source.destroy();
   }
 }
-
-/** A value out of JSON as a text. `String` would call a `toString` that the JSON brought along. */
-export function textOf(value: unknown): string {
-  return typeof value === 'string' ? value : (JSON.stringify(value) ?? '');
-}

@@ -2,6 +2,7 @@
 import { satisfiesExpression } from 'taskcluster-lib-scopes';
 import { z } from 'zod';
 import type { TaskDefinition } from '../domain/task.ts';
+import { isTooDeep } from '../json.ts';
 import type { BuildSpec, Problem } from '../ports.ts';
 
 /** What is known of whether a task may be built. */
@@ -90,6 +91,9 @@ export function parsePayload(
   task: Pick<BuildSpec, 'taskId' | 'runId' | 'externalId' | 'scheduled'>,
   definition: TaskDefinition,
 ): { readonly spec: BuildSpec } | { readonly problems: readonly Problem[] } {
+  if (isTooDeep(definition.payload)) {
+    return { problems: [{ where: 'payload', what: 'it is nested too deep', mend: EXAMPLE }] };
+  }
   const parsed = payloadSchema.safeParse(definition.payload);
   if (!parsed.success) {
     return { problems: payloadProblems(parsed.error) };

@@ -2,6 +2,7 @@
 import { Readable } from 'node:stream';
 import type { z } from 'zod';
 import type { Build, RequestView } from '../../domain/build.ts';
+import { textOf, writable } from '../../json.ts';
 import type { Outcome } from '../../ports.ts';
 import { logsAnswer, propertiesAnswer, stepsAnswer } from './answers.ts';
 import { resultName } from './requests.ts';
@@ -29,7 +30,7 @@ function toProperties(found: Readonly<Record<string, readonly unknown[]>>): Outc
   return Object.fromEntries(
     Object.entries(found).map(([name, [value, source]]): [string, [unknown, string]] => [
       name,
-      [value, String(source)],
+      [writable(value), textOf(source)],
     ]),
   );
 }

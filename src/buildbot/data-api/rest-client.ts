@@ -4,7 +4,8 @@ import https from 'node:https';
 import got, { type Got, HTTPError, RequestError } from 'got';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
-import { limited, RefusedStream, streamed, textOf } from '../../foreign-answer.ts';
+import { limited, RefusedStream, streamed } from '../../foreign-answer.ts';
+import { textOf } from '../../json.ts';
 import type { Session } from './session.ts';
 
 export interface RestClientOptions {

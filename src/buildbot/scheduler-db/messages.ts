@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import type { KeptBuild } from '../../domain/kept-build.ts';
-import { textOf } from '../../foreign-answer.ts';
+import { textOf, writable } from '../../json.ts';
 
 export const EVENTS = ['started', 'finished', 'log_uploaded'] as const;
 export type EventKind = (typeof EVENTS)[number];
@@ -39,7 +39,7 @@ const TASK_ID = /^[A-Za-z0-9_-]{21}[AQgw]$/;
 const triples = z.array(z.unknown()).transform((given) =>
   given.flatMap((triple): [string, unknown, string][] => {
     const parsed = z.tuple([z.string(), z.unknown(), z.unknown()]).safeParse(triple);
-    return parsed.success ? [[parsed.data[0], parsed.data[1], textOf(parsed.data[2] ?? '')]] : [];
+    return parsed.success ? [[parsed.data[0], writable(parsed.data[1]), textOf(parsed.data[2] ?? '')]] : [];
   }),
 );
 const body = z.object({

@@ -2,7 +2,7 @@
 import { Readable } from 'node:stream';
 import type { Build, RequestView } from '../../domain/build.ts';
 import { lastBuild } from '../../domain/build.ts';
-import { textOf } from '../../foreign-answer.ts';
+import { textOf, writable } from '../../json.ts';
 import type { Outcome } from '../../ports.ts';
 import { inBatches, type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
@@ -79,7 +79,9 @@ async function findPage(
 }
 
 function toProperties({ properties }: WebBuild): Outcome['properties'] {
-  return Object.fromEntries(properties.map(([name, value, source]) => [name, [value, textOf(source)] as const]));
+  return Object.fromEntries(
+    properties.map(([name, value, source]) => [name, [writable(value), textOf(source)] as const]),
+  );
 }
 
 /** Those that were asked for, where nothing tells of those that the build has set. */
@@ -105,7 +107,7 @@ async function requestedProperties(database: SchedulerDb, buildRequestId: number
 function parsedPair(text: string): readonly [unknown, string] | undefined {
   try {
     const pair: unknown = JSON.parse(text);
-    return Array.isArray(pair) && pair.length === 2 ? [pair[0], String(pair[1])] : undefined;
+    return Array.isArray(pair) && pair.length === 2 ? [writable(pair[0]), textOf(pair[1])] : undefined;
   } catch {
     return undefined;
   }

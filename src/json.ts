@@ -1,0 +1,27 @@
+/** Values out of foreign JSON. Reading them is no trouble, whatever they are; writing them again may be. */
+
+/** Deeper than anything honest; masters, written in Python, get through some nine hundred levels. */
+const MAX_DEPTH = 100;
+const TOO_DEEP = 'nested too deep to be kept';
+
+/** Whether a value out of JSON is nested so deep that it may be read, but not written again, here or in Buildbot. */
+export function isTooDeep(value: unknown): boolean {
+  let level: readonly unknown[] = [value];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > MAX_DEPTH) {
+      return true;
+    }
+    level = level.flatMap((one) => (typeof one === 'object' && one !== null ? Object.values(one) : []));
+  }
+  return false;
+}
+
+/** A value out of JSON as it may be written again: itself, or a text that says why it is not there. */
+export function writable(value: unknown): unknown {
+  return isTooDeep(value) ? TOO_DEEP : value;
+}
+
+/** A value out of JSON as a text. `String` would call a `toString` that the JSON brought along. */
+export function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : (JSON.stringify(writable(value)) ?? '');
+}
