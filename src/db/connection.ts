@@ -8,6 +8,7 @@ import { type BridgeError, ConfigError, StoreError } from '../errors.ts';
 import { withoutStatement } from '../sql.ts';
 import { isRace, toStoreError } from './errors.ts';
 import { LibsqlClient } from './libsql-dialect.ts';
+import { checkPostgresTls, type MysqlTls, mysqlTls } from './tls.ts';
 
 const POOL_MAX = 10;
 /** A database that does not answer must not hold a pass for long. */
@@ -44,7 +45,11 @@ export function connect(url: string, { name = 'database.url', isReadOnly = false
     return connectSqlite(file, isReadOnly);
   }
   checkServerUrl(url, name);
-  return url.startsWith('mysql:') ? connectMysql(url, isReadOnly) : connectPostgres(url, isReadOnly);
+  if (url.startsWith('mysql:')) {
+    return connectMysql(url, mysqlTls(url, name), isReadOnly);
+  }
+  checkPostgresTls(url, name);
+  return connectPostgres(url, isReadOnly);
 }
 
 /** The drivers would find fault with it only when they connect, and show it in their errors. */
@@ -67,11 +72,13 @@ function checkServerUrl(url: string, name: string): void {
   }
 }
 
-function connectMysql(url: string, isReadOnly: boolean): Knex {
+function connectMysql(url: string, ssl: MysqlTls | undefined, isReadOnly: boolean): Knex {
   return knex({
     client: 'mysql2',
     connection: {
       uri: url,
+      // What is given here goes before what the URL says.
+      ...(ssl === undefined ? {} : { ssl }),
       charset: 'utf8mb4',
       timezone: 'Z',
       connectTimeout: CONNECT_MS,

@@ -1,0 +1,57 @@
+/** TLS as a database's URL asks for it: whoever asks for it gets a server that is the one of the URL, or none. */
+import { z } from 'zod';
+import { ConfigError } from '../errors.ts';
+
+/** Of mysql2's own options, those that take nothing away. */
+const mysqlOptions = z.strictObject({
+  ca: z.string().optional(),
+  cert: z.string().optional(),
+  key: z.string().optional(),
+  passphrase: z.string().optional(),
+  minVersion: z.enum(['TLSv1.2', 'TLSv1.3']).optional(),
+  rejectUnauthorized: z.literal(true).optional(),
+  verifyIdentity: z.literal(true).optional(),
+});
+export type MysqlTls = z.infer<typeof mysqlOptions>;
+
+const MYSQL_WANTED =
+  'expected ssl=true, or ssl= and a JSON object with some of ca, cert, key, passphrase and minVersion (certificates as texts)';
+
+/**
+ * mysql2 by itself would take a certificate of any host's.
+ * @returns mysql2's `ssl`; undefined where the URL does not ask for TLS @throws ConfigError, without the URL
+ */
+export function mysqlTls(url: string, name: string): MysqlTls | undefined {
+  const [given, ...more] = new URL(url).searchParams.getAll('ssl');
+  if (given === undefined || (given === 'false' && more.length === 0)) {
+    return undefined;
+  }
+  const parsed = given === 'true' ? ({ success: true, data: {} } as const) : mysqlOptions.safeParse(parseJson(given));
+  if (!parsed.success || more.length > 0) {
+    throw new ConfigError(`${name}: ${MYSQL_WANTED}; a server that is not verified is none to trust`);
+  }
+  return { ...parsed.data, rejectUnauthorized: true, verifyIdentity: true };
+}
+
+const SSL = ['true', '1', 'false', '0'];
+const SSL_MODES = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full'];
+
+/** pg verifies certificate and host in every mode but those that are refused here. @throws ConfigError, without the URL */
+export function checkPostgresTls(url: string, name: string): void {
+  const { searchParams } = new URL(url);
+  const isWrong = (key: string, values: readonly string[]) =>
+    searchParams.getAll(key).some((one) => !values.includes(one));
+  if (isWrong('ssl', SSL) || isWrong('sslmode', SSL_MODES) || isWrong('uselibpqcompat', ['false'])) {
+    throw new ConfigError(
+      `${name}: expected ssl=true or sslmode=verify-full (and sslrootcert=FILE), without uselibpqcompat; a server that is not verified is none to trust`,
+    );
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
