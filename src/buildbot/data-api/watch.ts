@@ -133,6 +133,8 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
     });
     socket.on('error', (error) => {
       failure = error;
+      // It would wait half a minute for the goodbye of a master that has just broken the rules.
+      socket.terminate();
     });
     socket.on('close', () => {
       clearInterval(pinger);

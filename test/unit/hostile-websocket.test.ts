@@ -1,0 +1,114 @@
+/** The WebSocket of the Data API against a master that sends what no master sends. */
+import { createHash } from 'node:crypto';
+import { createServer, type IncomingMessage } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { constants, deflateRawSync } from 'node:zlib';
+import { afterEach, describe, expect, it } from '@jest/globals';
+import { createSession } from '../../src/buildbot/data-api/session.ts';
+import { startWatch } from '../../src/buildbot/data-api/watch.ts';
+import { systemClock } from '../../src/clock.ts';
+import { createLog } from '../../src/log.ts';
+import { eventually } from '../support/eventually.ts';
+
+const undo: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const work of undo.splice(0).reverse()) {
+    await work();
+  }
+});
+
+/** A frame as RFC 6455 has it, of a server. */
+function frame(opcode: number, payload: Buffer, { length = payload.length, isPacked = false } = {}): Buffer {
+  const head = Buffer.alloc(10);
+  head[0] = 0x80 | (isPacked ? 0x40 : 0) | opcode;
+  head[1] = 127;
+  head.writeBigUInt64BE(BigInt(length), 2);
+  return Buffer.concat([head, payload]);
+}
+const PING = Buffer.concat([Buffer.from([0x89, 125]), Buffer.alloc(125, 'p')]);
+
+/** Takes WebSockets, and does with each what it is told. */
+async function startMaster(does: (socket: Socket) => void, { isPacking = false } = {}) {
+  const sockets = new Set<Socket>();
+  const server = createServer();
+  server.on('upgrade', (request: IncomingMessage, socket: Socket) => {
+    sockets.add(socket);
+    // It says no goodbye, and hears none.
+    socket.on('error', () => undefined);
+    const key = `${request.headers['sec-websocket-key']}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`;
+    const accept = createHash('sha1').update(key).digest('base64');
+    const packing = isPacking ? 'Sec-WebSocket-Extensions: permessage-deflate\r\n' : '';
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n${packing}\r\n`,
+    );
+    does(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  undo.push(async () => {
+    for (const socket of sockets) {
+      socket.destroy();
+    }
+    await new Promise((resolve) => server.close(resolve));
+  });
+  const lines: string[] = [];
+  const hints: number[] = [];
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const watch = startWatch({
+    ...{ url, session: createSession(url), clock: systemClock },
+    log: createLog({ level: 'debug', destination: { write: (line) => void lines.push(line) } }),
+    onHint: (id) => void hints.push(id),
+    onGap: () => undefined,
+  });
+  undo.push(() => watch.stop());
+  return { lines, hints, connections: () => sockets.size };
+}
+
+/** Writes again and again, for as long as the client reads. @returns how many bytes so far */
+function flood(socket: Socket, chunk: Buffer): () => number {
+  let sent = 0;
+  const more = () => {
+    while (!socket.destroyed) {
+      sent += chunk.length;
+      if (!socket.write(chunk)) {
+        return;
+      }
+    }
+  };
+  socket.on('drain', more);
+  more();
+  return () => sent;
+}
+
+describe('what is too large', () => {
+  const event = JSON.stringify({ k: 'buildrequests/7/new', m: { pad: 'x'.repeat(100_000_000) } });
+  it.each<[string, boolean, () => Buffer]>([
+    ['a frame of 100 MB', false, () => frame(1, Buffer.from(event))],
+    ['a frame that says it has 2^62 bytes', false, () => frame(1, Buffer.alloc(1000), { length: 2 ** 62 })],
+    [
+      'a frame of 100 MB that is small as long as it is packed',
+      true,
+      () =>
+        frame(1, deflateRawSync(event, { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4), { isPacked: true }),
+    ],
+  ])('%s ends the connection, and there is another', async (_what, isPacking, make) => {
+    const master = await startMaster((socket) => socket.resume().write(make()), { isPacking });
+    await eventually(() => master.connections() > 1, { timeoutMs: 8000 });
+    expect(master.hints).toEqual([]);
+    expect(master.lines.every((line) => line.length < 2000)).toBe(true);
+    expect(master.lines.join()).toMatch(/Max payload size exceeded|payload length > 2\^53/);
+  });
+});
+
+it('pings without end, whose answers nobody reads, end the connection', async () => {
+  let sent = () => 0;
+  const master = await startMaster((socket) => {
+    socket.pause();
+    if (sent() === 0) {
+      sent = flood(socket, Buffer.concat(Array.from({ length: 500 }, () => PING)));
+    }
+  });
+  await eventually(() => master.connections() > 1, { timeoutMs: 8000 });
+  // With what lies in the buffers of both ends.
+  expect(sent()).toBeLessThan(60_000_000);
+  expect(master.lines.every((line) => line.length < 2000)).toBe(true);
+});
