@@ -18,7 +18,8 @@ const MAX_PAGES = 1000;
 /**
  * The ids of a list's tasks, a page at a time. Tasks come with their definitions, of up to a megabyte each: a page that
  * is too long is asked for again in smaller ones.
- * @param read one page @throws (as is read) what `read` throws, QueueError for a list without end
+ * @param read of one page
+ * @throws what `read` throws; QueueError for a list without end
  */
 export async function* pagesOf(
   read: (page: Page) => Promise<TaskPage>,
