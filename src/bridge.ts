@@ -1,8 +1,9 @@
 /** Puts the services of one bridge process together. No logic of its own: `main.ts` makes the parts, this ties them. */
 import type { Logger } from 'pino';
+import type { SettableClock } from './clock.ts';
 import { createLegacyCiListener, type LegacyCiListener } from './listeners/legacy-ci-listener.ts';
 import { createTaskclusterListener, type TaskclusterListener } from './listeners/taskcluster-listener.ts';
-import type { Broker, Clock, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
+import type { Broker, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { Mode } from './reflector/actions.ts';
 import type { BuilderRules } from './reflector/admission.ts';
 import type { Timing } from './reflector/apply.ts';
@@ -13,6 +14,7 @@ import { createReconciler, type PassResult, type Reconciler } from './reflector/
 import { createReflector, type Reflector, type Timer } from './reflector/reflector.ts';
 import { sweep } from './reflector/sweep.ts';
 import { createWorkQueue, type WorkQueue } from './reflector/work-queue.ts';
+import { createTimekeeper } from './timekeeper.ts';
 
 /** The services that a process may run; `http` is put beside them by `main.ts`. */
 export const SERVICES = ['tc-listener', 'legacy-listener', 'reflector', 'http'] as const;
@@ -23,7 +25,8 @@ export interface BridgeOptions {
   readonly ci: LegacyCi;
   readonly store: MappingStore;
   readonly broker: Broker;
-  readonly clock: Clock;
+  /** Set by the database server's while the bridge runs. */
+  readonly clock: SettableClock;
   readonly log: Logger;
   readonly rules: BuilderRules;
   readonly policy: Policy;
@@ -128,6 +131,17 @@ export function createBridge(options: BridgeOptions): Bridge {
     }
   }
 
+  const timekeeper = createTimekeeper({ clock, store, log, onSetBack: () => void makeAllDue() });
+
+  async function makeAllDue(): Promise<void> {
+    try {
+      await store.makeAllDue(clock.now());
+      onGap();
+    } catch (error) {
+      log.warn({ err: error }, 'mappings not made due after the clock was set back');
+    }
+  }
+
   const running: (TaskclusterListener | LegacyCiListener)[] = [];
 
   return {
@@ -135,6 +149,7 @@ export function createBridge(options: BridgeOptions): Bridge {
     workQueue,
     reflector,
     async start() {
+      await timekeeper.start();
       await heartbeat();
       if (options.services.includes('tc-listener')) {
         const listener = createTaskclusterListener({
@@ -163,7 +178,12 @@ export function createBridge(options: BridgeOptions): Bridge {
     },
     async stop() {
       // The work queue gives unfinished hints back first, so that a listener's messages under way end too.
-      await Promise.all([reflector.stop(), workQueue.stop(), ...running.map((listener) => listener.stop())]);
+      await Promise.all([
+        timekeeper.stop(),
+        reflector.stop(),
+        workQueue.stop(),
+        ...running.map((listener) => listener.stop()),
+      ]);
     },
   };
 }

@@ -7,7 +7,7 @@ import type { RE2JS } from 're2js';
 import { type Bridge, createBridge, type Service } from './bridge.ts';
 import { createDataApi } from './buildbot/data-api/index.ts';
 import { createSchedulerDbCi } from './buildbot/scheduler-db/index.ts';
-import { systemClock } from './clock.ts';
+import { createSettableClock, thisMachine } from './clock.ts';
 import type { Config } from './config.ts';
 import { checkSchema, connect } from './db/connection.ts';
 import { createKeptBuilds } from './db/kept-builds.ts';
@@ -16,7 +16,7 @@ import { describeError, isTransient } from './errors.ts';
 import { type Check, createHttpServer } from './http/server.ts';
 import type { Part } from './lifecycle.ts';
 import { createPulseBroker, type PulseBroker } from './listeners/pulse-broker.ts';
-import type { Broker, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
+import type { Broker, Clock, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { BuilderRules } from './reflector/admission.ts';
 import type { Timing } from './reflector/apply.ts';
 import type { Policy } from './reflector/decide.ts';
@@ -52,11 +52,11 @@ export interface BridgeProcess {
 /** Makes everything; nothing is connected before the parts are started. */
 export function createProcess(options: ProcessOptions): BridgeProcess {
   const { config, log, services } = options;
-  const clock = systemClock;
-  const queue = queueOf(config);
+  const clock = createSettableClock(thisMachine);
+  const queue = queueOf(config, clock);
   const db = connect(config.database.url.reveal());
   const store = createMappingStore(db);
-  const pulse = options.broker ? undefined : createPulse(config, log);
+  const pulse = options.broker ? undefined : createPulse(config, clock, log);
   const broker = options.broker ?? pulse;
   if (broker === undefined) {
     throw new Error('neither Pulse nor another broker: a bug');
@@ -65,6 +65,7 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
     store,
     kept: createKeptBuilds(db, log),
     broker,
+    clock,
     log: log.child({ service: 'legacy-listener' }),
   });
   const instance = instanceName(config);
@@ -115,12 +116,13 @@ interface LegacyCiNeeds {
   readonly store: MappingStore;
   readonly kept: KeptBuilds;
   readonly broker: Broker;
+  readonly clock: Clock;
   readonly log: Logger;
 }
 
-function legacyCiOf({ legacyCi, retention }: Config, { store, kept, broker, log }: LegacyCiNeeds): LegacyCi {
+function legacyCiOf({ legacyCi, retention }: Config, { store, kept, broker, clock, log }: LegacyCiNeeds): LegacyCi {
   if (legacyCi.kind === 'data-api') {
-    return createDataApi({ ...legacyCi.dataApi, clock: systemClock, log });
+    return createDataApi({ ...legacyCi.dataApi, clock, log });
   }
   const { url, pollInterval, outcomeWait, ...rest } = legacyCi.schedulerDb;
   return createSchedulerDbCi({
@@ -129,7 +131,7 @@ function legacyCiOf({ legacyCi, retention }: Config, { store, kept, broker, log 
     pollIntervalMs: pollInterval,
     outcomeWaitMs: outcomeWait,
     retentionMs: retention,
-    ...{ broker, kept, clock: systemClock, log },
+    ...{ broker, kept, clock, log },
     openRequests: () => store.openRequests(),
     ownRequests: (named, taskId) => ownRequests(store, named, taskId),
   });
@@ -152,7 +154,7 @@ export async function ownRequests(
 }
 
 /** A client of the queue, with the bridge's own credentials and identity. */
-export function queueOf({ taskcluster }: Pick<Config, 'taskcluster'>): TaskQueue {
+export function queueOf({ taskcluster }: Pick<Config, 'taskcluster'>, clock: Clock): TaskQueue {
   const certificate = taskcluster.credentials.certificate?.reveal();
   return createQueueClient({
     ...taskcluster,
@@ -161,15 +163,15 @@ export function queueOf({ taskcluster }: Pick<Config, 'taskcluster'>): TaskQueue
       accessToken: taskcluster.credentials.accessToken.reveal(),
       ...(certificate === undefined ? {} : { certificate }),
     },
-    clock: systemClock,
+    clock,
   });
 }
 
-function createPulse(config: Config, log: Logger): PulseBroker {
+function createPulse(config: Config, clock: Clock, log: Logger): PulseBroker {
   return createPulseBroker({
     url: config.pulse.url.reveal(),
     namespace: config.pulse.namespace,
-    clock: systemClock,
+    clock,
     log: log.child({ service: 'tc-listener' }),
   });
 }
@@ -194,7 +196,7 @@ function legacyCiPart(ci: LegacyCi, log: Logger): Part {
         log.error({ err: error }, 'the legacy CI is not set up for the bridge');
       });
       // While it is away claims have to be kept alive all the same: the rest starts without it.
-      await Promise.race([checked, systemClock.sleep(FIRST_ANSWER_MS)]);
+      await Promise.race([checked, thisMachine.sleep(FIRST_ANSWER_MS)]);
       isLate = true;
     },
   };
@@ -222,7 +224,7 @@ function waitingPart(
             throw error;
           }
           log.warn({ part: name, retryInMs: wait, err: error }, 'not there yet; waiting for it');
-          await systemClock.sleep(wait, stopping.signal);
+          await thisMachine.sleep(wait, stopping.signal);
         }
       }
     },

@@ -170,6 +170,8 @@ export type Leased =
 
 /** The mapping database. Every method throws `StoreError`. */
 export interface MappingStore {
+  /** The time by the database server's clock, UTC milliseconds: the one that all instances share. */
+  now(): Promise<number>;
   /** Adds a mapping, leased to `owner` until `leaseUntil`. */
   insert(mapping: NewMapping, lease: { owner: string; leaseUntil: number; now: number }): Promise<Stored>;
   /** Adds, in one statement, a mapping that was taken over from another bridge: leased to nobody, and due now. */

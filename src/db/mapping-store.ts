@@ -1,6 +1,7 @@
 /** The mapping store: every statement that the bridge sends to its database. */
 import type { Knex } from 'knex';
 import type { Mapping, MappingChanges, NewMapping } from '../domain/mapping.ts';
+import { StoreError } from '../errors.ts';
 import type { MappingStore, Stored } from '../ports.ts';
 import { isUniqueViolation } from '../sql.ts';
 import { withStoreErrors } from './errors.ts';
@@ -15,9 +16,26 @@ import {
   toKey,
   toMapping,
   toNewRow,
+  toNow,
   toStorable,
   withChanges,
 } from './rows.ts';
+
+/** UTC milliseconds, whatever the time zone of server and session, and through the hour that summer time repeats. */
+const NOW: Readonly<Record<string, string>> = {
+  mysql: "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000",
+  postgresql: 'CAST(EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000 AS BIGINT)',
+  sqlite3: "CAST((JULIANDAY('now') - 2440587.5) * 86400000 AS INTEGER)",
+};
+
+function nowOf(db: Knex): string {
+  const dialect = String(db.client.dialect);
+  const now = NOW[dialect];
+  if (now === undefined) {
+    throw new StoreError('store-schema', `the time of a ${dialect} database is not known`);
+  }
+  return now;
+}
 
 /** More than one statement takes comfortably on every engine. */
 const ID_BATCH = 500;
@@ -79,6 +97,11 @@ export function createMappingStore(db: Knex): MappingStore {
   }
 
   const store: MappingStore = {
+    async now() {
+      const row: unknown = await db.first(db.raw(`${nowOf(db)} AS now`));
+      return toNow(row);
+    },
+
     async insert(mapping, lease) {
       try {
         await tasks().insert(toNewRow(mapping, lease));

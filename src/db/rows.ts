@@ -54,6 +54,13 @@ const mappingRow = z.object({
   resolution: z.string().nullable(),
 });
 
+const nowRow = z.object({ now: number });
+
+/** The time in a row with nothing else, UTC milliseconds. */
+export function toNow(row: unknown): number {
+  return nowRow.parse(row).now;
+}
+
 /** @throws z.ZodError if the row is not one of this version's */
 export function toMapping(row: unknown): Mapping {
   const r = mappingRow.parse(row);

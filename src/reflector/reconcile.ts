@@ -3,7 +3,7 @@
  * all come through here; there is no second way to claim, resolve or cancel.
  */
 import type { Mapping } from '../domain/mapping.ts';
-import { BridgeError, describeError, QueueError, StoreError } from '../errors.ts';
+import { BridgeError, describeError, isTransient, QueueError, StoreError } from '../errors.ts';
 import { type Action, applyMode, type Mode } from './actions.ts';
 import type { BuilderRules } from './admission.ts';
 import { type ApplyContext, MappingMoved, type Pass, perform, renewIfOver, SubmissionUnknown } from './apply.ts';
@@ -77,7 +77,8 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       }
       return await run(newPass(taskId, owner, { mapping: leased.kind === 'leased' ? leased.mapping : null }));
     } catch (error) {
-      log.error({ taskId, err: error }, 'mapping could not be read');
+      const level = isTransient(error) ? 'warn' : 'error';
+      log[level]({ taskId, err: error }, 'mapping could not be read; it will be tried again');
       return { kind: 'failed', retryAt: clock.now() + FIRST_RETRY_MS };
     }
   }

@@ -7,7 +7,7 @@ import type { Call, Host } from './host.ts';
 import type { Master } from './master.ts';
 import { isOpen, type SimRequest } from './master-state.ts';
 import { shortName } from './names.ts';
-import { MAX_SKEW_MS, type Plan } from './plan.ts';
+import { MAX_DATABASE_SKEW_MS, type Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import type { Scheduler } from './scheduler.ts';
 import { LEASE_MS, POLICY } from './settings.ts';
@@ -43,6 +43,8 @@ export interface RulesContext {
 
 /** The longest wait between two looks: a cancel's last, and a little. */
 const MAX_WAIT_MS = 11 * 60_000;
+/** By so much the clocks of two instances may differ that were set by the database server's. */
+const READING_MS = 5000;
 /** A submission follows the renewal of its lease as fast as that, or its process was frozen in between. */
 const LONGEST_PREPARATION_MS = 30_000;
 
@@ -155,7 +157,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         carried.add(row.externalId);
       }
       runs.set(row.id, row.runId);
-      const now = scheduler.now() + 2 * MAX_SKEW_MS;
+      const now = scheduler.now() + MAX_DATABASE_SKEW_MS + READING_MS;
       if (row.state !== 'closed' && row.nextCheckAt > now + MAX_WAIT_MS) {
         history.complain(`${shortName(row.taskId)} is to be looked at in ${row.nextCheckAt - scheduler.now()} ms only`);
       }

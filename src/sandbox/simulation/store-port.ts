@@ -5,7 +5,8 @@ import type { Host } from './host.ts';
 import { shortName } from './names.ts';
 import type { StoreState } from './store-state.ts';
 
-export function createStorePort(host: Host, state: StoreState): MappingStore {
+/** @param now the database server's clock */
+export function createStorePort(host: Host, state: StoreState, now: () => number): MappingStore {
   function read<T>(method: string, about: string, work: () => T): Promise<T> {
     return host.call({ service: 'store', method, about, isChange: false }, work);
   }
@@ -19,6 +20,7 @@ export function createStorePort(host: Host, state: StoreState): MappingStore {
       .join(' ')}`;
 
   return {
+    now: () => read('now', '', now),
     // Two statements each, as in the real store: anything may happen in between.
     async insert(mapping, lease) {
       const { taskId, runId, state: is } = mapping;
