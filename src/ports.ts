@@ -168,6 +168,12 @@ export type Leased =
   | { readonly kind: 'busy' }
   | { readonly kind: 'none' };
 
+/** For how long mappings are left alone, and what is wrong with them. */
+export interface Rest {
+  readonly nextCheckAt: number;
+  readonly lastError: string | null;
+}
+
 /** The mapping database. Every method throws `StoreError`. */
 export interface MappingStore {
   /** The time by the database server's clock, UTC milliseconds: the one that all instances share. */
@@ -186,8 +192,12 @@ export interface MappingStore {
   release(mapping: Mapping, changes: MappingChanges, now: number): Promise<Stored>;
   /** Keeps the lease for longer, during work that takes a while. */
   renewLease(mapping: Mapping, leaseUntil: number, now: number): Promise<Stored>;
-  /** Lets go of many mappings at which nothing was found to do, in a fixed number of statements a batch. */
-  releaseMany(mappings: readonly Mapping[], changes: { nextCheckAt: number }, now: number): Promise<void>;
+  /**
+   * Lets go of many mappings at which nothing was found to do, in a fixed number of statements a batch.
+   * @param changes.lastError why nothing could be found out about them; null: all is well, and they count as such. What
+   *   a refused task's author is to read stays.
+   */
+  releaseMany(mappings: readonly Mapping[], changes: Rest, now: number): Promise<void>;
   /** The open mapping of a task. */
   openMapping(taskId: string): Promise<Mapping | undefined>;
   /** The ids of tasks whose open mappings have one of these build requests. */

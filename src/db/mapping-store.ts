@@ -9,6 +9,7 @@ import {
   readMapping,
   toAdoptedRow,
   toChangedColumns,
+  toErrorText,
   toEvent,
   toEventRow,
   toInstance,
@@ -178,7 +179,7 @@ export function createMappingStore(db: Knex): MappingStore {
 
     renewLease: (mapping, leaseUntil, now) => compareAndSet(mapping, {}, { leaseUntil }, now),
 
-    async releaseMany(mappings, { nextCheckAt }, now) {
+    async releaseMany(mappings, { nextCheckAt, lastError }, now) {
       const owners = [...new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []))];
       await inBatches(mappings, async (batch) => {
         await tasks()
@@ -191,8 +192,10 @@ export function createMappingStore(db: Knex): MappingStore {
             lease_owner: null,
             lease_until: 0,
             next_check_at: Math.round(nextCheckAt),
-            attempts: 0,
-            last_error: null,
+            ...(lastError === null ? { attempts: 0 } : {}),
+            last_error: db.raw("CASE WHEN state = 'refusing' THEN last_error ELSE ? END", [
+              lastError === null ? null : toErrorText(lastError),
+            ]),
             version: db.raw('version + 1'),
             updated: now,
           });

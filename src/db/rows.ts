@@ -147,6 +147,11 @@ export function toAdoptedRow(mapping: AdoptedMapping, now: number): object {
   };
 }
 
+/** As much of an error as the column can hold. */
+export function toErrorText(lastError: string): string {
+  return clip(lastError, MAX_ERROR);
+}
+
 /** The changes as the columns can hold them: whole milliseconds (PostgreSQL refuses others), texts clipped. */
 export function toStorable(mapping: Mapping, changes: MappingChanges): MappingChanges {
   const times = TIMES.flatMap((key) => {
@@ -156,7 +161,7 @@ export function toStorable(mapping: Mapping, changes: MappingChanges): MappingCh
   return {
     ...changes,
     ...Object.fromEntries(times),
-    ...(typeof changes.lastError === 'string' ? { lastError: clip(changes.lastError, MAX_ERROR) } : {}),
+    ...(typeof changes.lastError === 'string' ? { lastError: toErrorText(changes.lastError) } : {}),
     ...(typeof changes.resolution === 'string' ? { resolution: clip(changes.resolution, 64) } : {}),
     ...(changes.hasSlot === true ? { hasSlot: mapping.collapseKey !== null } : {}),
     ...(changes.state === 'closed' ? { hasSlot: false, nextCheckAt: NEVER } : {}),

@@ -113,6 +113,15 @@ export function describeQueries(engine: Engine): void {
     expect(known).toEqual([second, { ...first, heartbeat: NOW + 5, version: '2' }]);
   });
 
+  it("tells the time by its server's clock", async () => {
+    const before = Date.now();
+    const now = await opened.store.now();
+    expect(Number.isInteger(now)).toBe(true);
+    // The same machine's, to the millisecond.
+    expect(now).toBeGreaterThanOrEqual(before - 1);
+    expect(now).toBeLessThanOrEqual(Date.now() + 1);
+  });
+
   describe('prune', () => {
     it('removes what was resolved before, with its events, oldest first and up to the limit', async () => {
       const closed: string[] = [];

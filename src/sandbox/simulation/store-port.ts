@@ -67,9 +67,9 @@ export function createStorePort(host: Host, state: StoreState, now: () => number
         () => state.compareAndSet(mapping, {}, { leaseUntil }, now),
         mapping.taskId,
       ),
-    releaseMany: (mappings, { nextCheckAt }, now) =>
+    releaseMany: (mappings, rest, now) =>
       change('releaseMany', mappings.map(({ taskId }) => shortName(taskId)).join(' '), () =>
-        state.releaseMany(mappings, nextCheckAt, now),
+        state.releaseMany(mappings, rest, now),
       ),
     openMapping: (taskId) => read('openMapping', shortName(taskId), () => state.open(taskId)),
     tasksOfRequests: (ids) =>
