@@ -30,7 +30,9 @@ export type PassResult =
   /** The task is another bridge's, or nothing that this bridge does anything about. */
   | { readonly kind: 'not-ours' }
   | { readonly kind: 'busy' }
-  | { readonly kind: 'failed'; readonly retryAt: number };
+  | { readonly kind: 'failed'; readonly retryAt: number }
+  /** The mapping database failed, without which nothing can be done about any task. */
+  | { readonly kind: 'store-away'; readonly retryAt: number };
 
 /** What a sweep has read beforehand. */
 export type Seed = Pick<Knowledge, 'task' | 'request'>;
@@ -78,8 +80,8 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       return await run(newPass(taskId, owner, { mapping: leased.kind === 'leased' ? leased.mapping : null }));
     } catch (error) {
       const level = isTransient(error) ? 'warn' : 'error';
-      log[level]({ taskId, err: error }, 'mapping could not be read; it will be tried again');
-      return { kind: 'failed', retryAt: clock.now() + FIRST_RETRY_MS };
+      log[level]({ taskId, err: error }, 'no look could be had; it will be tried again');
+      return failure(error, clock.now() + FIRST_RETRY_MS);
     }
   }
 
@@ -222,7 +224,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         )
         .catch((err: unknown) => log.warn({ taskId: pass.taskId, err }, 'lease not released; it runs out'));
     }
-    return { kind: 'failed', retryAt };
+    return failure(error, retryAt);
   }
 
   function backoff(error: unknown, attempts: number): number {
@@ -277,6 +279,10 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       ).todo;
     },
   };
+}
+
+function failure(error: unknown, retryAt: number): PassResult {
+  return { kind: error instanceof StoreError ? 'store-away' : 'failed', retryAt };
 }
 
 function isClaimed(mapping: Mapping | null): boolean {

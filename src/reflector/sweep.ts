@@ -92,7 +92,7 @@ async function sweepBatch(
       limit(async () => {
         report.passes += 1;
         const result = await context.reconciler.reconcileLeased(mapping, owner, seeds.get(mapping) ?? {});
-        report.failed += result.kind === 'failed' ? 1 : 0;
+        report.failed += result.kind === 'failed' || result.kind === 'store-away' ? 1 : 0;
       }),
     ),
   );

@@ -156,7 +156,7 @@ describe('while the database is away', () => {
     isAway = true;
     calls = 0;
     const taskIds = await Promise.all(Array.from({ length: 5 }, create));
-    await eventually(() => lines.filter(({ msg }) => String(msg).startsWith('mapping could not be read')).length >= 10);
+    await eventually(() => lines.filter(({ msg }) => String(msg).startsWith('no look could be had')).length >= 10);
     // Ten looks at tasks, and what the reflector's rounds asked for meanwhile.
     expect(calls).toBeLessThan(60);
     expect(lines.some(({ msg }) => msg === 'hint given up; the reflector will find the task')).toBe(false);
