@@ -134,7 +134,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
         resolution: null,
         ...(mapping.state === 'submitted' && action.takenUntil !== null ? { hasSlot: false } : {}),
       });
-      return 'observe';
+      return 'next';
     case 'claimRun':
       return claimRun(action, pass, context);
     case 'reclaimRun':
