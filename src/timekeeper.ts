@@ -32,6 +32,7 @@ export function createTimekeeper({ clock, store, log, onSetBack }: TimekeeperOpt
   const { machine } = clock;
   const stopping = new AbortController();
   let loop: Promise<void> | undefined;
+  let isSet = false;
 
   /** @returns whether the answer came soon enough to be of use; @throws StoreError */
   async function setClock(): Promise<boolean> {
@@ -48,9 +49,11 @@ export function createTimekeeper({ clock, store, log, onSetBack }: TimekeeperOpt
         "the clock was set by the database server's; see that all machines' clocks are kept right",
       );
     }
-    if (forwardMs < -TOLERABLE_MS) {
+    // What was written before the first time was written by others, whose clocks were right.
+    if (isSet && forwardMs < -TOLERABLE_MS) {
       onSetBack();
     }
+    isSet = true;
     return true;
   }
 

@@ -430,10 +430,12 @@ async function resolved(status: TaskStatus, resolution: string, pass: Pass, cont
 
 /** A person may have asked for another run since the task was read, not least while something was uploaded. */
 async function cancelTask(runId: number, pass: Pass, context: ApplyContext): Promise<Next> {
+  const before = lastRun(taskOf(pass));
   const seen = await context.queue.status(pass.taskId);
   pass.knowledge.task = seen;
   const run = seen.kind === 'present' ? lastRun(seen.value) : undefined;
-  if (run?.runId !== runId || (run.state !== 'pending' && run.state !== 'running')) {
+  // A claim that took effect late, too, makes a difference: what there is has to be uploaded first.
+  if (run?.runId !== runId || run.state !== before?.state || (run.state !== 'pending' && run.state !== 'running')) {
     return 'observe';
   }
   return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
