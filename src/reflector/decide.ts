@@ -303,10 +303,7 @@ function decidePending(facts: Facts, task: TaskStatus, run: TaskRun, admission: 
     case 'pending':
       return [lookAgain(nextLook(facts), 'the build request is pending')];
     case 'building':
-      return [
-        claimRun(facts, run, 'its build has started'),
-        announceBuild(run),
-      ];
+      return [claimRun(facts, run, 'its build has started'), announceBuild(run)];
     case 'complete':
       if (isLostToShutdown(value) || isCollapsed(value)) {
         return (
