@@ -6,7 +6,7 @@ import { createTaskclusterListener, type TaskclusterListener } from './listeners
 import type { Broker, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { Mode } from './reflector/actions.ts';
 import type { BuilderRules } from './reflector/admission.ts';
-import type { Timing } from './reflector/apply.ts';
+import type { Timing } from './reflector/apply/pass.ts';
 import type { Policy } from './reflector/decide.ts';
 import { createForeignTasks } from './reflector/foreign-tasks.ts';
 import type { Spool } from './reflector/log-spool.ts';

@@ -18,7 +18,7 @@ import type { Part } from './lifecycle.ts';
 import { createPulseBroker, type PulseBroker } from './listeners/pulse-broker.ts';
 import type { Broker, Clock, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { BuilderRules } from './reflector/admission.ts';
-import type { Timing } from './reflector/apply.ts';
+import type { Timing } from './reflector/apply/pass.ts';
 import type { Policy } from './reflector/decide.ts';
 import { createQueueClient } from './taskcluster/queue-client.ts';
 import { readVersion } from './version.ts';

@@ -6,7 +6,9 @@ import type { Mapping } from '../domain/mapping.ts';
 import { BridgeError, describeError, isTransient, QueueError, StoreError } from '../errors.ts';
 import { type Action, applyMode, type Mode } from './actions.ts';
 import type { BuilderRules } from './admission.ts';
-import { type ApplyContext, MappingMoved, type Pass, perform, renewIfOver, SubmissionUnknown } from './apply.ts';
+import { type ApplyContext, MappingMoved, type Pass, renewIfOver } from './apply/pass.ts';
+import { SubmissionUnknown } from './apply/submission.ts';
+import { perform } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readError } from './observe.ts';
 

@@ -3,7 +3,7 @@ import { type Logger, pino } from 'pino';
 import { type Bridge, createBridge } from '../../bridge.ts';
 import { createSettableClock, type SettableClock } from '../../clock.ts';
 import type { Broker, LegacyCi, MappingStore, TaskQueue } from '../../ports.ts';
-import type { Timing } from '../../reflector/apply.ts';
+import type { Timing } from '../../reflector/apply/pass.ts';
 import type { Policy } from '../../reflector/decide.ts';
 import type { Timer } from '../../reflector/reflector.ts';
 import { createBroker, type SimBroker } from './broker.ts';
