@@ -2,6 +2,7 @@
 import type { Logger } from 'pino';
 import { createLegacyCiListener, type LegacyCiListener } from './listeners/legacy-ci-listener.ts';
 import { createTaskclusterListener, type TaskclusterListener } from './listeners/taskcluster-listener.ts';
+import type { Metrics } from './metrics.ts';
 import type { Broker, Clock, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { Mode } from './reflector/actions.ts';
 import type { BuilderRules } from './reflector/admission.ts';
@@ -25,6 +26,7 @@ export interface BridgeOptions {
   readonly broker: Broker;
   readonly clock: Clock;
   readonly log: Logger;
+  readonly metrics: Omit<Metrics, 'expose'>;
   readonly rules: BuilderRules;
   readonly policy: Policy;
   readonly timing: Timing;
@@ -67,7 +69,7 @@ export interface Bridge {
 const PREFETCH = 50;
 
 export function createBridge(options: BridgeOptions): Bridge {
-  const { queue, ci, store, clock, log, policy, timing, instance, random } = options;
+  const { queue, ci, store, clock, log, metrics, policy, timing, instance, random } = options;
   const foreign = createForeignTasks(clock);
 
   const poke = (taskId: string) => {
@@ -79,6 +81,8 @@ export function createBridge(options: BridgeOptions): Bridge {
     rules: options.rules,
     reclaimThresholdMs: policy.reclaimThresholdMs,
     maxCancels: policy.maxCancels,
+    onPass: metrics.onPass,
+    onAction: metrics.onAction,
     upload: { queue, ci, log, tempDir: options.tempDir, maxLogSize: options.maxLogSize, spool: options.spool },
   });
 
@@ -141,6 +145,7 @@ export function createBridge(options: BridgeOptions): Bridge {
           broker: options.broker,
           taskQueueId: queue.taskQueueId,
           prefetch: PREFETCH,
+          inputs: metrics.inputs,
           onHint: (taskId) => workQueue.add(taskId),
           onGap,
           log: log.child({ service: 'tc-listener' }),

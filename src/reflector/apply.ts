@@ -7,7 +7,7 @@ import type { TaskRun, TaskStatus } from '../domain/task.ts';
 import { lastRun, priorityRank } from '../domain/task.ts';
 import { describeError, LegacyCiError } from '../errors.ts';
 import type { CancelAnswer, Clock, LegacyCi, MappingStore, Stored, TaskQueue } from '../ports.ts';
-import type { Action } from './actions.ts';
+import type { Action, ActionKind } from './actions.ts';
 import { reclaimDue, reclaimTime } from './claims.ts';
 import { externalIdOf, type Knowledge, readDefinition, refusalLog } from './observe.ts';
 import { resolutionName } from './outcome.ts';
@@ -45,6 +45,8 @@ export interface ApplyContext {
   readonly reclaimThresholdMs: number;
   /** `Policy.maxCancels` */
   readonly maxCancels: number;
+  /** Called for each action that was carried out. */
+  readonly onAction?: ((kind: ActionKind) => void) | undefined;
 }
 
 /** One pass over one task: what is known, and whose lease it runs under. */
@@ -79,6 +81,7 @@ export async function perform(action: Action, pass: Pass, context: ApplyContext)
   const next = await performOne(action, pass, context);
   // What ends a pass has changed nothing: a look at a later time, or a held task whose turn has not come.
   if (typeof next !== 'object') {
+    context.onAction?.(action.do);
     const { mapping } = pass.knowledge;
     pass.trace.push({
       taskId: pass.taskId,

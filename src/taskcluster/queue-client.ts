@@ -6,11 +6,9 @@ import taskcluster from 'taskcluster-client';
 import type { z } from 'zod';
 import type { TaskStatus } from '../domain/task.ts';
 import { QueueError } from '../errors.ts';
-import type { Clock, Resolution, Seen, TaskQueue } from '../ports.ts';
+import type { Clock, InputCounter, Resolution, Seen, TaskQueue } from '../ports.ts';
 import {
-  parse,
-  parseDefinition,
-  parseStatus,
+  createAnswerReader,
   reclaimAnswer,
   scopesAnswer,
   statusAnswer,
@@ -34,6 +32,7 @@ export interface QueueClientOptions {
   readonly retries?: number;
   /** Connections at once. */
   readonly maxSockets?: number;
+  readonly inputs?: InputCounter | undefined;
 }
 
 /** How many statuses are asked for at once: no more than fit into one page of the queue's answers. */
@@ -51,6 +50,8 @@ const MAX_CACHED_SCOPES = 1000;
 /** Keeps its connections alive and reuses them; idle ones do not keep the process alive. */
 export function createQueueClient(options: QueueClientOptions): TaskQueue {
   const { clock, workerGroup, workerId } = options;
+  const reader = createAnswerReader(options.inputs);
+  const { parse } = reader;
   const taskQueueId = `${options.provisionerId}/${options.workerType}`;
   const agentOptions = { keepAlive: true, maxSockets: options.maxSockets ?? 20, maxFreeSockets: 10, timeout: 60_000 };
   const clientOptions = {
@@ -132,7 +133,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
         'a list of task statuses',
       );
       for (const entry of answer.statuses) {
-        found.set(entry.taskId, await seen(async () => parseStatus(entry.status)));
+        found.set(entry.taskId, await seen(async () => reader.status(entry.status)));
       }
       continuationToken = nextToken(answer.continuationToken);
     } while (continuationToken !== undefined);
@@ -197,7 +198,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     workerId,
     status,
     statuses,
-    task: (taskId) => seen(() => call('task', { taskId }, () => queue.task(taskId), parseDefinition)),
+    task: (taskId) => seen(() => call('task', { taskId }, () => queue.task(taskId), reader.definition)),
     claim: (taskId, runId) =>
       call('claimTask', { taskId, runId }, () => queue.claimTask(taskId, runId, { workerGroup, workerId }), readStatus),
     reclaim: (taskId, runId) =>
@@ -211,7 +212,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       call('report', { taskId, runId, state: resolution.state }, () => report(taskId, runId, resolution), readStatus),
     cancelTask: (taskId) => call('cancelTask', { taskId }, () => queue.cancelTask(taskId), readStatus),
     rerunTask: (taskId) => call('rerunTask', { taskId }, () => queue.rerunTask(taskId), readStatus),
-    putArtifact: (taskId, runId, artifact) => putArtifact(taskId, runId, artifact, { queue, agent }),
+    putArtifact: (taskId, runId, artifact) => putArtifact(taskId, runId, artifact, { queue, agent, reader }),
     listPending: () =>
       pages(
         'listPendingTasks',

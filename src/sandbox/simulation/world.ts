@@ -1,6 +1,7 @@
 /** One simulated world, put together from a plan: both systems, the broker, the database, and the bridge's processes. */
 import { type Logger, pino } from 'pino';
 import { type Bridge, createBridge } from '../../bridge.ts';
+import { createMetrics } from '../../metrics.ts';
 import type { Broker, LegacyCi, MappingStore, TaskQueue } from '../../ports.ts';
 import type { Timing } from '../../reflector/apply.ts';
 import type { Policy } from '../../reflector/decide.ts';
@@ -124,6 +125,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
         ...parts,
         clock: host.clock,
         log: SILENT,
+        metrics: createMetrics(),
         rules: RULES,
         mode: instance?.isDraining && !weather.isCalm() ? 'drain' : 'normal',
         services: instance?.services ?? [],
