@@ -69,6 +69,16 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   const expanded = new Map<string, { readonly scopes: readonly string[]; readonly until: number }>();
   let noBatchUntil = Number.NEGATIVE_INFINITY;
 
+  /** The client itself throws where an answer is not JSON: a failure whose status is a good one. */
+  function failed(what: string, thrown: unknown, context?: Record<string, string | number>): QueueError {
+    const error = toQueueError(what, thrown, context);
+    const { statusCode } = error.context;
+    if (typeof statusCode === 'number' && statusCode < 400) {
+      options.inputs?.rejected('queue-answer');
+    }
+    return error;
+  }
+
   async function call<T>(
     what: string,
     context: Record<string, string | number>,
@@ -78,7 +88,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     try {
       return read(await work());
     } catch (error) {
-      throw toQueueError(what, error, context);
+      throw failed(what, error, context);
     }
   }
 
@@ -104,7 +114,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       try {
         return await statusesInOneCall(taskIds);
       } catch (error) {
-        const failure = toQueueError('statuses', error);
+        const failure = failed('statuses', error);
         if (failure.context.statusCode !== 404) {
           return new Map(taskIds.map((taskId) => [taskId, { kind: 'unreadable', error: failure }]));
         }
