@@ -97,7 +97,10 @@ function toMapping(r: z.infer<typeof mappingRow>): Mapping {
   };
 }
 
-const overviewRows = z.array(z.object({ state: z.string(), count: number, failing: number, takenUntil: nullable }));
+const overviewRows = z.array(
+  // A row that cannot be read must not hide the others.
+  z.object({ state: z.string(), count: number, failing: number, takenUntil: nullable.catch(null) }),
+);
 
 /** Of a row for each state of open mappings. */
 export function toOverview(given: unknown): Overview {

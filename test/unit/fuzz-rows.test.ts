@@ -59,7 +59,8 @@ describe('a row of a mapping', () => {
     for (const taskId of ['a', 'b', 'c']) {
       await store.insert(aNew(taskId), LEASE);
     }
-    await db('tasks').where({ task_id: 'b' }).update({ state: 'nonsense' });
+    await db('tasks').where({ task_id: 'b' }).update({ state: 'nonsense', taken_until: 'nonsense' });
+    expect(await store.overview()).toMatchObject({ byState: { held: 2 }, nearestTakenUntil: null });
     const due = (now: number) => store.leaseDue({ owner: `at ${now}`, leaseUntil: now + 100, now, limit: 10 });
     expect((await due(10)).map(({ taskId }) => taskId)).toEqual(['a', 'c']);
     expect(await due(20)).toEqual([]);

@@ -35,7 +35,7 @@ const frame = z.object({
 });
 const withRequestId = z.object({ buildrequestid: z.int() });
 
-/** The build request that an event is about; undefined for events that say nothing new about any, or ought to and do not. */
+/** The build request that an event is about; undefined for events that say nothing new about any. */
 export function requestOfEvent(key: string, message: unknown): number | 'malformed' | undefined {
   const [kind, id, event] = key.split('/');
   if (kind === 'buildrequests') {
