@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 import type { SettableClock } from './clock.ts';
 import { createLegacyCiListener, type LegacyCiListener } from './listeners/legacy-ci-listener.ts';
 import { createTaskclusterListener, type TaskclusterListener } from './listeners/taskcluster-listener.ts';
+import type { Metrics } from './metrics.ts';
 import type { Broker, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { Mode } from './reflector/actions.ts';
 import type { BuilderRules } from './reflector/admission.ts';
@@ -28,6 +29,7 @@ export interface BridgeOptions {
   /** Set by the database server's while the bridge runs. */
   readonly clock: SettableClock;
   readonly log: Logger;
+  readonly metrics: Omit<Metrics, 'expose'>;
   readonly rules: BuilderRules;
   readonly policy: Policy;
   readonly timing: Timing;
@@ -70,7 +72,7 @@ export interface Bridge {
 const PREFETCH = 50;
 
 export function createBridge(options: BridgeOptions): Bridge {
-  const { queue, ci, store, clock, log, policy, timing, instance, random } = options;
+  const { queue, ci, store, clock, log, metrics, policy, timing, instance, random } = options;
   const foreign = createForeignTasks(clock);
 
   const poke = (taskId: string) => {
@@ -82,6 +84,8 @@ export function createBridge(options: BridgeOptions): Bridge {
     rules: options.rules,
     reclaimThresholdMs: policy.reclaimThresholdMs,
     maxCancels: policy.maxCancels,
+    onPass: metrics.onPass,
+    onAction: metrics.onAction,
     upload: { queue, ci, log, tempDir: options.tempDir, maxLogSize: options.maxLogSize, spool: options.spool },
   });
 
@@ -156,6 +160,7 @@ export function createBridge(options: BridgeOptions): Bridge {
           broker: options.broker,
           taskQueueId: queue.taskQueueId,
           prefetch: PREFETCH,
+          inputs: metrics.inputs,
           onHint: (taskId) => workQueue.add(taskId),
           onGap,
           log: log.child({ service: 'tc-listener' }),

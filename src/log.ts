@@ -77,3 +77,19 @@ export function clean(text: string): string {
   const hidden = text.slice(0, MAX_TEXT * 2).replace(/([a-z][a-z0-9+.-]{0,20}:\/\/)[^\s/]{1,500}@/gi, '$1[secret]@');
   return hidden.length > MAX_TEXT ? `${hidden.slice(0, MAX_TEXT)}…` : hidden;
 }
+
+/** The beginning of a message for a log line: at most `length` characters, none of which is anything but text. */
+export function excerpt(body: Buffer | string, length = 200): string {
+  const text = typeof body === 'string' ? body.slice(0, length) : body.subarray(0, length * 4).toString('utf8');
+  let result = '';
+  for (const char of text) {
+    const shown = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u.test(char)
+      ? `\\u${char.codePointAt(0)?.toString(16).padStart(4, '0')}`
+      : char;
+    if (result.length + shown.length > length) {
+      break;
+    }
+    result += shown;
+  }
+  return result;
+}

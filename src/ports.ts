@@ -10,8 +10,8 @@ import type {
   Instance,
   Mapping,
   MappingChanges,
-  MappingState,
   NewMapping,
+  OpenState,
   TraceEvent,
 } from './domain/mapping.ts';
 import type { ExceptionReason, Priority, TaskDefinition, TaskStatus } from './domain/task.ts';
@@ -174,6 +174,15 @@ export interface Rest {
   readonly lastError: string | null;
 }
 
+/** What an operator wants to know of all open mappings. */
+export interface Overview {
+  readonly byState: Readonly<Record<OpenState, number>>;
+  /** How many fail again and again: at least `FAILING_ATTEMPTS` passes in a row. */
+  readonly failing: number;
+  /** The `takenUntil` of the claim that ends first; null while nothing is claimed. */
+  readonly nearestTakenUntil: number | null;
+}
+
 /** The mapping database. Every method throws `StoreError`. */
 export interface MappingStore {
   /** The time by the database server's clock, UTC milliseconds: the one that all instances share. */
@@ -216,7 +225,8 @@ export interface MappingStore {
   nextHeld(collapseKey: string): Promise<string | undefined>;
   /** Mappings of a task, newest first. */
   mappingsOf(taskId: string): Promise<readonly Mapping[]>;
-  countByState(): Promise<Readonly<Record<Exclude<MappingState, 'closed'>, number>>>;
+  /** The open mappings in figures, in one statement. */
+  overview(): Promise<Overview>;
   addEvents(events: readonly TraceEvent[]): Promise<void>;
   eventsOf(taskId: string): Promise<readonly TraceEvent[]>;
   heartbeat(instance: Instance): Promise<void>;
@@ -233,6 +243,25 @@ export interface KeptBuilds {
   of(buildRequestIds: readonly number[]): Promise<readonly KeptBuild[]>;
   /** Removes up to `limit` that were kept before then; answers how many. */
   prune(before: number, limit: number): Promise<number>;
+}
+
+/** Where what others send comes in; the names are those of the metrics. Of the first three, everything that comes is counted. */
+export const MESSAGE_SOURCES = ['task-message', 'build-event', 'websocket-frame'] as const;
+export const INPUT_SOURCES = [
+  ...MESSAGE_SOURCES,
+  'mapping-row',
+  'kept-build-row',
+  'queue-answer',
+  'legacy-ci-answer',
+] as const;
+export type MessageSource = (typeof MESSAGE_SOURCES)[number];
+export type InputSource = (typeof INPUT_SOURCES)[number];
+
+/** Counts what comes in. Whoever rejects an input logs it as well, once and in short. */
+export interface InputCounter {
+  received(source: MessageSource): void;
+  /** It cannot be read, or is more than is taken in. */
+  rejected(source: InputSource): void;
 }
 
 /** A message as it came; nothing in it has been checked. */

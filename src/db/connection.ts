@@ -6,7 +6,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import knex, { type Knex } from 'knex';
 import { type BridgeError, ConfigError, StoreError } from '../errors.ts';
 import { withoutStatement } from '../sql.ts';
-import { isRace, toStoreError } from './errors.ts';
+import { ANSWER_MS, isRace, toStoreError } from './errors.ts';
 import { LibsqlClient } from './libsql-dialect.ts';
 
 const POOL_MAX = 10;
@@ -44,7 +44,20 @@ export function connect(url: string, { name = 'database.url', isReadOnly = false
     return connectSqlite(file, isReadOnly);
   }
   checkServerUrl(url, name);
-  return url.startsWith('mysql:') ? connectMysql(url, isReadOnly) : connectPostgres(url, isReadOnly);
+  return givingUpTheDead(url.startsWith('mysql:') ? connectMysql(url, isReadOnly) : connectPostgres(url, isReadOnly));
+}
+
+/**
+ * A connection that does not answer a statement is not used again: where the other end has forgotten it without a word,
+ * it would keep its place in the pool for as long as the system believes in it. Migrations may take their time.
+ */
+function givingUpTheDead(db: Knex): Knex {
+  db.on('start', (builder: object) => {
+    if ('timeout' in builder && typeof builder.timeout === 'function') {
+      builder.timeout(ANSWER_MS);
+    }
+  });
+  return db;
 }
 
 /** The drivers would find fault with it only when they connect, and show it in their errors. */

@@ -1,6 +1,6 @@
 /** The mapping store: every statement that the bridge sends to its database. */
 import type { Knex } from 'knex';
-import type { Mapping, MappingChanges, NewMapping } from '../domain/mapping.ts';
+import { FAILING_ATTEMPTS, type Mapping, type MappingChanges, type NewMapping } from '../domain/mapping.ts';
 import { StoreError } from '../errors.ts';
 import type { MappingStore, Stored } from '../ports.ts';
 import { isUniqueViolation } from '../sql.ts';
@@ -15,12 +15,13 @@ import {
   toInstance,
   toInstanceRow,
   toKey,
-  toMapping,
   toNewRow,
   toNow,
+  toOverview,
   toStorable,
   withChanges,
 } from './rows.ts';
+import { createUnreadableRows, type RowReports } from './unreadable-rows.ts';
 
 /** UTC milliseconds, whatever the time zone of server and session, and through the hour that summer time repeats. */
 const NOW: Readonly<Record<string, string>> = {
@@ -43,8 +44,18 @@ const ID_BATCH = 500;
 const UNREADABLE = 'this row is not one that this version of the bridge can read: correct it, or delete it';
 
 /** The caller opens (and migrates) the database; `close` ends its connections. */
-export function createMappingStore(db: Knex): MappingStore {
+export function createMappingStore(db: Knex, reports: RowReports = {}): MappingStore {
   const tasks = () => db('tasks');
+  const onUnreadable = createUnreadableRows('mapping-row', 'mapping left alone: its row cannot be read', reports);
+  /** @throws z.ZodError */
+  function toMapping(row: unknown): Mapping {
+    const read = readMapping(row);
+    if (read.mapping === undefined) {
+      onUnreadable(row, read.error);
+      throw read.error;
+    }
+    return read.mapping;
+  }
   const readOne = async (query: Knex.QueryBuilder): Promise<Mapping | undefined> => {
     const row: unknown = await query.first();
     return row === undefined ? undefined : toMapping(row);
@@ -164,13 +175,22 @@ export function createMappingStore(db: Knex): MappingStore {
         .whereIn('id', ids)
         .andWhere({ lease_owner: owner })
         .orderByRaw('case when taken_until is null then 1 else 0 end, taken_until, next_check_at');
-      const mappings = leased.map((row) => ({ row, mapping: readMapping(row) }));
-      const unreadable = mappings.flatMap(({ row, mapping }) => (mapping === undefined ? [row.id] : []));
+      const mappings: Mapping[] = [];
+      const unreadable: number[] = [];
+      for (const row of leased) {
+        const read = readMapping(row);
+        if (read.mapping === undefined) {
+          onUnreadable(row, read.error);
+          unreadable.push(row.id);
+        } else {
+          mappings.push(read.mapping);
+        }
+      }
       if (unreadable.length > 0) {
         // They stay leased for as long as a crashed pass's: the others come first, and nothing spins.
         await tasks().whereIn('id', unreadable).update({ last_error: UNREADABLE });
       }
-      return mappings.flatMap(({ mapping }) => mapping ?? []);
+      return mappings;
     },
 
     update: (mapping, changes, now) => compareAndSet(mapping, changes, {}, now),
@@ -290,20 +310,15 @@ export function createMappingStore(db: Knex): MappingStore {
       return rows.map(toMapping);
     },
 
-    async countByState() {
-      const rows: { state: string; count: number | string }[] = await tasks()
-        .whereNotNull('open_task_id')
-        .groupBy('state')
-        .select('state')
-        .count({ count: '*' });
-      const count = (state: string) => Number(rows.find((row) => row.state === state)?.count ?? 0);
-      return {
-        refusing: count('refusing'),
-        held: count('held'),
-        intended: count('intended'),
-        submitted: count('submitted'),
-        cancelling: count('cancelling'),
-      };
+    async overview() {
+      return toOverview(
+        await tasks()
+          .whereNotNull('open_task_id')
+          .groupBy('state')
+          .select('state', db.raw('sum(case when attempts >= ? then 1 else 0 end) as failing', [FAILING_ATTEMPTS]))
+          .count({ count: '*' })
+          .min({ takenUntil: 'taken_until' }),
+      );
     },
 
     async addEvents(events) {

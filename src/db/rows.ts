@@ -10,6 +10,7 @@ import {
   type NewMapping,
   type TraceEvent,
 } from '../domain/mapping.ts';
+import type { Overview } from '../ports.ts';
 
 /** A time that never comes: closed mappings are never due. */
 const NEVER = 9_000_000_000_000_000;
@@ -61,9 +62,15 @@ export function toNow(row: unknown): number {
   return nowRow.parse(row).now;
 }
 
-/** @throws z.ZodError if the row is not one of this version's */
-export function toMapping(row: unknown): Mapping {
-  const r = mappingRow.parse(row);
+/** A row as a mapping, or what is wrong with it if it is not one of this version's. */
+export function readMapping(
+  row: unknown,
+): { readonly mapping: Mapping } | { readonly mapping?: never; readonly error: z.ZodError } {
+  const parsed = mappingRow.safeParse(row);
+  return parsed.success ? { mapping: toMapping(parsed.data) } : { error: parsed.error };
+}
+
+function toMapping(r: z.infer<typeof mappingRow>): Mapping {
   return {
     id: r.id,
     version: r.version,
@@ -97,9 +104,28 @@ export function toMapping(row: unknown): Mapping {
   };
 }
 
-/** Undefined if the row is not one of this version's. */
-export function readMapping(row: unknown): Mapping | undefined {
-  return mappingRow.safeParse(row).success ? toMapping(row) : undefined;
+const overviewRows = z.array(
+  // A row that cannot be read must not hide the others.
+  z.object({ state: z.string(), count: number, failing: number, takenUntil: nullable.catch(null) }),
+);
+
+/** Of a row for each state of open mappings. */
+export function toOverview(given: unknown): Overview {
+  const rows = overviewRows.parse(given);
+  const count = (state: string) => rows.find((row) => row.state === state)?.count ?? 0;
+  // What is cancelled has no claim any more, only the memory of one.
+  const ends = rows.flatMap(({ state, takenUntil }) => (state === 'cancelling' ? [] : (takenUntil ?? [])));
+  return {
+    byState: {
+      refusing: count('refusing'),
+      held: count('held'),
+      intended: count('intended'),
+      submitted: count('submitted'),
+      cancelling: count('cancelling'),
+    },
+    failing: rows.reduce((sum, { failing }) => sum + failing, 0),
+    nearestTakenUntil: ends.length > 0 ? Math.min(...ends) : null,
+  };
 }
 
 export function toNewRow(mapping: NewMapping, lease: { owner: string; leaseUntil: number; now: number }): object {

@@ -10,6 +10,11 @@
  */
 export const MAPPING_STATES = ['refusing', 'held', 'intended', 'submitted', 'cancelling', 'closed'] as const;
 export type MappingState = (typeof MAPPING_STATES)[number];
+export const OPEN_STATES = ['refusing', 'held', 'intended', 'submitted', 'cancelling'] as const;
+export type OpenState = (typeof OPEN_STATES)[number];
+
+/** With waits that double from a second, half a minute: what was away for a moment is back by then. */
+export const FAILING_ATTEMPTS = 5;
 
 export interface Mapping {
   readonly id: number;

@@ -14,6 +14,7 @@ export async function perform(action: Action, pass: Pass, context: ApplyContext)
   const next = await performOne(action, pass, context);
   // What ends a pass has changed nothing: a look at a later time, or a held task whose turn has not come.
   if (typeof next !== 'object') {
+    context.onAction?.(action.do);
     const { mapping } = pass.knowledge;
     pass.trace.push({
       taskId: pass.taskId,

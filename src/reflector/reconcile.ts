@@ -20,6 +20,8 @@ export interface ReconcileContext extends ApplyContext {
   readonly instance: string;
   /** Called for a task whose turn has come because another one's request was claimed. */
   readonly poke: (taskId: string) => void;
+  /** Called at the end of each pass. */
+  readonly onPass?: ((result: PassResult['kind']) => void) | undefined;
   /** Uniform in [0, 1): jitter. */
   readonly random: () => number;
 }
@@ -35,6 +37,11 @@ export type PassResult =
   | { readonly kind: 'failed'; readonly retryAt: number }
   /** The mapping database failed, without which nothing can be done about any task. */
   | { readonly kind: 'store-away'; readonly retryAt: number };
+
+const RESULTS: Readonly<Record<PassResult['kind'], true>> = {
+  ...{ done: true, 'not-ours': true, busy: true, failed: true, 'store-away': true },
+};
+export const PASS_RESULTS = Object.keys(RESULTS);
 
 /** What a sweep has read beforehand. */
 export type Seed = Pick<Knowledge, 'task' | 'request'>;
@@ -265,9 +272,15 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     return { kind: 'done' };
   }
 
+  async function counted(pass: Promise<PassResult>): Promise<PassResult> {
+    const result = await pass;
+    context.onPass?.(result.kind);
+    return result;
+  }
+
   return {
-    reconcile,
-    reconcileLeased: (mapping, owner, seed) => run(newPass(mapping.taskId, owner, { mapping, ...seed }, true)),
+    reconcile: (taskId) => counted(reconcile(taskId)),
+    reconcileLeased: (mapping, owner, seed) => counted(run(newPass(mapping.taskId, owner, { mapping, ...seed }, true))),
     preview(mapping, seed) {
       const { task, request } = seed;
       const isUnclear = mapping.state === 'intended' || mapping.state === 'refusing';

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { PRIORITIES, RUN_STATES, type TaskDefinition, type TaskRun, type TaskStatus } from '../domain/task.ts';
 import { QueueError } from '../errors.ts';
+import type { InputCounter } from '../ports.ts';
 
 /** Written `...Z` in one place and `...+00:00` in another. */
 const time = z.iso.datetime({ offset: true }).transform((text) => Date.parse(text));
@@ -54,16 +55,34 @@ export const taskPageAnswer = z.object({
 export const putUrlAnswer = z.object({ putUrl: z.url() });
 export const scopesAnswer = z.object({ scopes: z.array(z.string()) });
 
-/** @throws QueueError `queue-invalid` */
-export const parseStatus = (answer: unknown): TaskStatus => parse(status, answer, 'a task status');
-/** @throws QueueError `queue-invalid` */
-export const parseDefinition = (answer: unknown): TaskDefinition => parse(definition, answer, 'a task definition');
+const MAX_MESSAGE = 1000;
 
-/**
- * @param what is said in the error, such as `a claim`
- * @throws QueueError `queue-invalid` that names what does not fit, `queue-unavailable` for an answer that is not JSON
- */
-export function parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T {
+/** Reads answers. All of it throws QueueError: `queue-invalid` that names what does not fit, `queue-unavailable` if it is no JSON. */
+export interface AnswerReader {
+  /** @param what is said in the error, such as `a claim` */
+  parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T;
+  status(answer: unknown): TaskStatus;
+  definition(answer: unknown): TaskDefinition;
+}
+
+/** What cannot be read is counted here, and logged where the error is handled. */
+export function createAnswerReader(inputs?: InputCounter): AnswerReader {
+  function counted<T>(schema: z.ZodType<T>, answer: unknown, what: string): T {
+    try {
+      return parse(schema, answer, what);
+    } catch (error) {
+      inputs?.rejected('queue-answer');
+      throw error;
+    }
+  }
+  return {
+    parse: counted,
+    status: (answer) => counted(status, answer, 'a task status'),
+    definition: (answer) => counted(definition, answer, 'a task definition'),
+  };
+}
+
+function parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T {
   if (answer === undefined) {
     // A page of some proxy's, most likely.
     throw new QueueError('queue-unavailable', `the answer is not JSON, so not ${what} of the queue's`, {
@@ -72,9 +91,8 @@ export function parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T
   }
   const parsed = schema.safeParse(answer);
   if (!parsed.success) {
-    throw new QueueError('queue-invalid', `the queue's answer is not ${what}: ${z.prettifyError(parsed.error)}`, {
-      cause: parsed.error,
-    });
+    const message = `the queue's answer is not ${what}: ${z.prettifyError(parsed.error)}`;
+    throw new QueueError('queue-invalid', message.slice(0, MAX_MESSAGE));
   }
   return parsed.data;
 }

@@ -6,11 +6,9 @@ import taskcluster from 'taskcluster-client';
 import type { z } from 'zod';
 import type { TaskStatus } from '../domain/task.ts';
 import { QueueError } from '../errors.ts';
-import type { Clock, Resolution, Seen, TaskQueue } from '../ports.ts';
+import type { Clock, InputCounter, Resolution, Seen, TaskQueue } from '../ports.ts';
 import {
-  parse,
-  parseDefinition,
-  parseStatus,
+  createAnswerReader,
   reclaimAnswer,
   scopesAnswer,
   statusAnswer,
@@ -34,6 +32,7 @@ export interface QueueClientOptions {
   readonly retries?: number;
   /** Connections at once. */
   readonly maxSockets?: number;
+  readonly inputs?: InputCounter | undefined;
 }
 
 /** How many statuses are asked for at once: no more than fit into one page of the queue's answers. */
@@ -51,6 +50,8 @@ const MAX_CACHED_SCOPES = 1000;
 /** Keeps its connections alive and reuses them; idle ones do not keep the process alive. */
 export function createQueueClient(options: QueueClientOptions): TaskQueue {
   const { clock, workerGroup, workerId } = options;
+  const reader = createAnswerReader(options.inputs);
+  const { parse } = reader;
   const taskQueueId = `${options.provisionerId}/${options.workerType}`;
   const agentOptions = { keepAlive: true, maxSockets: options.maxSockets ?? 20, maxFreeSockets: 10, timeout: 60_000 };
   const clientOptions = {
@@ -68,6 +69,16 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   const expanded = new Map<string, { readonly scopes: readonly string[]; readonly until: number }>();
   let noBatchUntil = Number.NEGATIVE_INFINITY;
 
+  /** The client itself throws where an answer is not JSON: a failure whose status is a good one. */
+  function failed(what: string, thrown: unknown, context?: Record<string, string | number>): QueueError {
+    const error = toQueueError(what, thrown, context);
+    const { statusCode } = error.context;
+    if (typeof statusCode === 'number' && statusCode < 400) {
+      options.inputs?.rejected('queue-answer');
+    }
+    return error;
+  }
+
   async function call<T>(
     what: string,
     context: Record<string, string | number>,
@@ -77,7 +88,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     try {
       return read(await work());
     } catch (error) {
-      throw toQueueError(what, error, context);
+      throw failed(what, error, context);
     }
   }
 
@@ -103,7 +114,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       try {
         return await statusesInOneCall(taskIds);
       } catch (error) {
-        const failure = toQueueError('statuses', error);
+        const failure = failed('statuses', error);
         if (failure.context.statusCode !== 404) {
           return new Map(taskIds.map((taskId) => [taskId, { kind: 'unreadable', error: failure }]));
         }
@@ -132,7 +143,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
         'a list of task statuses',
       );
       for (const entry of answer.statuses) {
-        found.set(entry.taskId, await seen(async () => parseStatus(entry.status)));
+        found.set(entry.taskId, await seen(async () => reader.status(entry.status)));
       }
       continuationToken = nextToken(answer.continuationToken);
     } while (continuationToken !== undefined);
@@ -197,7 +208,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     workerId,
     status,
     statuses,
-    task: (taskId) => seen(() => call('task', { taskId }, () => queue.task(taskId), parseDefinition)),
+    task: (taskId) => seen(() => call('task', { taskId }, () => queue.task(taskId), reader.definition)),
     claim: (taskId, runId) =>
       call('claimTask', { taskId, runId }, () => queue.claimTask(taskId, runId, { workerGroup, workerId }), readStatus),
     reclaim: (taskId, runId) =>
@@ -211,7 +222,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       call('report', { taskId, runId, state: resolution.state }, () => report(taskId, runId, resolution), readStatus),
     cancelTask: (taskId) => call('cancelTask', { taskId }, () => queue.cancelTask(taskId), readStatus),
     rerunTask: (taskId) => call('rerunTask', { taskId }, () => queue.rerunTask(taskId), readStatus),
-    putArtifact: (taskId, runId, artifact) => putArtifact(taskId, runId, artifact, { queue, agent }),
+    putArtifact: (taskId, runId, artifact) => putArtifact(taskId, runId, artifact, { queue, agent, reader }),
     listPending: () =>
       pages(
         'listPendingTasks',

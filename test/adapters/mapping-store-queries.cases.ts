@@ -82,13 +82,22 @@ export function describeQueries(engine: Engine): void {
     expect(await opened.store.nextHeld('k')).toBe(urgent.taskId);
   });
 
-  it('counts open mappings by state', async () => {
-    for (const state of ['refusing', 'held', 'held', 'submitted'] as const) {
-      await addReleased(opened.store, { state });
-    }
-    await addReleased(opened.store, {}, { state: 'closed', resolved: NOW });
-    const counts = { refusing: 1, held: 2, intended: 0, submitted: 1, cancelling: 0 };
-    expect(await opened.store.countByState()).toEqual(counts);
+  it('overview: open mappings by state, those that fail, and the claim that ends first', async () => {
+    const byState = { refusing: 0, held: 0, intended: 0, submitted: 0, cancelling: 0 };
+    expect(await opened.store.overview()).toEqual({ byState, failing: 0, nearestTakenUntil: null });
+    await addReleased(opened.store, { state: 'refusing' }, { attempts: 5 });
+    await addReleased(opened.store, { state: 'held' }, { attempts: 4 });
+    await addReleased(opened.store, { state: 'held' }, { attempts: 9 });
+    await addReleased(opened.store, { state: 'submitted' }, { takenUntil: NOW + 2000 });
+    await addReleased(opened.store, { state: 'submitted' }, { takenUntil: NOW + 1000 });
+    // What is cancelled or closed only remembers its claim.
+    await addReleased(opened.store, {}, { state: 'cancelling', takenUntil: NOW - 1 });
+    await addReleased(opened.store, {}, { state: 'closed', resolved: NOW, attempts: 9, takenUntil: NOW });
+    expect(await opened.store.overview()).toEqual({
+      byState: { refusing: 1, held: 2, intended: 0, submitted: 2, cancelling: 1 },
+      failing: 2,
+      nearestTakenUntil: NOW + 1000,
+    });
   });
 
   it('keeps the trace of a task in the order in which it was written', async () => {

@@ -169,7 +169,7 @@ async function settle(stage: Stage, cast: readonly Cast[]): Promise<void> {
         const ended = cast.every(
           ({ taskId, fate }) => lastReason(stage, taskId) === fate.ends && isRerun(stage, taskId, fate),
         );
-        const open = Object.values(await store.countByState()).reduce((sum, count) => sum + count, 0);
+        const open = Object.values((await store.overview()).byState).reduce((sum, count) => sum + count, 0);
         return ended && open === 0;
       },
       { timeoutMs: SETTLE_MS, intervalMs: 500, what: 'everything to come to rest' },

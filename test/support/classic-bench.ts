@@ -17,6 +17,7 @@ import type { Mapping } from '../../src/domain/mapping.ts';
 import { QueueError } from '../../src/errors.ts';
 import { createLog } from '../../src/log.ts';
 import { ownRequests } from '../../src/main.ts';
+import { createMetrics } from '../../src/metrics.ts';
 import type { Broker, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
 import type { BuilderRules } from '../../src/reflector/admission.ts';
 import type { PassResult } from '../../src/reflector/reconcile.ts';
@@ -287,6 +288,7 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
     const ci = faulty('ci', bare);
     const make = (services: readonly Service[]) =>
       createBridge({
+        metrics: createMetrics(),
         queue: faulty('queue', forgetful(clientOf(queue.rootUrl, { clock, retries: 0, timeoutMs: 5000 }), forgotten)),
         ...{ ci, store: own, broker: ownBroker, clock, log, policy: POLICY, mode: 'normal', services },
         rules: { isIgnored: () => false, isRestricted: () => false, ...options.rules, ...more.rules },

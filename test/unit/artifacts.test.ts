@@ -8,6 +8,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import taskcluster from 'taskcluster-client';
 import type { Artifact, TaskQueue } from '../../src/ports.ts';
+import { createAnswerReader } from '../../src/taskcluster/answers.ts';
 import { putArtifact } from '../../src/taskcluster/artifacts.ts';
 import { eventually } from '../support/eventually.ts';
 import { clientOf, type FakeServer, startFakeServer } from '../support/queue-client.ts';
@@ -44,7 +45,13 @@ function putQuickly(artifact: Artifact, rootUrl = fixture.emulator.rootUrl): Pro
   const { clientId, accessToken } = ROOT_CLIENT;
   const client = new taskcluster.Queue({ rootUrl, credentials: { clientId, accessToken }, retries: 0 });
   const agent = { http: new http.Agent(), https: new https.Agent() };
-  return putArtifact(taskId, 0, artifact, { queue: client, agent, tries: 3, firstDelayMs: 1 });
+  return putArtifact(taskId, 0, artifact, {
+    queue: client,
+    agent,
+    reader: createAnswerReader(),
+    tries: 3,
+    firstDelayMs: 1,
+  });
 }
 
 function makeFile(size: number): { path: string; size: number; content: Buffer } {

@@ -8,6 +8,7 @@ import { connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import { LegacyCiError, StoreError } from '../../src/errors.ts';
 import { createLog } from '../../src/log.ts';
+import { createMetrics } from '../../src/metrics.ts';
 import type { LegacyCi, MappingStore } from '../../src/ports.ts';
 import { createInProcessBroker } from '../../src/sandbox/broker.ts';
 import { createFaults } from '../../src/sandbox/faults.ts';
@@ -57,6 +58,7 @@ async function startBridge(ci: Partial<LegacyCi>, wrap: (store: MappingStore) =>
     broker,
     clock: createSettableClock(thisMachine),
     log: createLog({ level: 'debug', destination: { write: (line) => void lines.push(JSON.parse(line)) } }),
+    metrics: createMetrics(),
     services: SERVICES,
     instance: 'test',
     version: 'test',

@@ -4,6 +4,7 @@ import type { RequestView } from '../../domain/build.ts';
 import type { Mapping, MappingChanges, TraceEvent } from '../../domain/mapping.ts';
 import type { TaskStatus } from '../../domain/task.ts';
 import type { Clock, LegacyCi, MappingStore, Stored, TaskQueue } from '../../ports.ts';
+import type { ActionKind } from '../actions.ts';
 import type { Knowledge } from '../observe.ts';
 import type { UploadContext } from '../upload.ts';
 
@@ -29,6 +30,8 @@ export interface ApplyContext {
   readonly reclaimThresholdMs: number;
   /** `Policy.maxCancels` */
   readonly maxCancels: number;
+  /** Called for each action that was carried out. */
+  readonly onAction?: ((kind: ActionKind) => void) | undefined;
 }
 
 /** One pass over one task: what is known, and whose lease it runs under. */

@@ -104,16 +104,8 @@ export function createStorePort(host: Host, state: StoreState, now: () => number
       read('mappingsOf', shortName(taskId), () =>
         [...state.rows.values()].filter((row) => row.taskId === taskId).reverse(),
       ),
-    countByState: () =>
-      read('countByState', '', () => {
-        const counts = { refusing: 0, held: 0, intended: 0, submitted: 0, cancelling: 0 };
-        for (const { state: is } of state.allOpen()) {
-          if (is !== 'closed') {
-            counts[is] += 1;
-          }
-        }
-        return counts;
-      }),
+    // Nobody scrapes a simulated process.
+    overview: () => Promise.reject(new Error('not simulated')),
     addEvents: (events) =>
       change('addEvents', events.map(({ what }) => what).join(' '), () => void state.events.push(...events)),
     eventsOf: (taskId) =>

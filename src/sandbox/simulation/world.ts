@@ -2,6 +2,7 @@
 import { type Logger, pino } from 'pino';
 import { type Bridge, createBridge } from '../../bridge.ts';
 import { createSettableClock, type SettableClock } from '../../clock.ts';
+import { createMetrics } from '../../metrics.ts';
 import type { Broker, LegacyCi, MappingStore, TaskQueue } from '../../ports.ts';
 import type { Timing } from '../../reflector/apply/pass.ts';
 import type { Policy } from '../../reflector/decide.ts';
@@ -127,6 +128,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
       const bridge = createBridge({
         ...parts,
         log: SILENT,
+        metrics: createMetrics(),
         rules: RULES,
         mode: instance?.isDraining && !weather.isCalm() ? 'drain' : 'normal',
         services: instance?.services ?? [],
