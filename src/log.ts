@@ -51,7 +51,7 @@ export function serializeError(thrown: unknown, depth = 0): Record<string, unkno
   return {
     type: error.name,
     message: clean(error.message),
-    ...(error instanceof BridgeError ? { code: error.code, ...error.context } : codeOf(error)),
+    ...(error instanceof BridgeError ? { ...error.context, code: error.code } : codeOf(error)),
     // The stack of an expected error says nothing that its code does not; a bug has no code.
     ...(isExpected(error, depth) ? {} : { stack: clean(error.stack ?? '') }),
     ...(cause !== undefined && depth < MAX_CAUSES ? { cause: serializeError(cause, depth + 1) } : {}),
