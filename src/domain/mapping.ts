@@ -94,6 +94,23 @@ export type MappingChanges = Partial<
   >
 >;
 
+/** Which mappings an operator wants to see, and no more than `limit` of them. */
+export type ListWish = { readonly limit: number } & (
+  | { readonly taskId: string }
+  /** Of open mappings those in this state, and those that fail, where that is wished. */
+  | { readonly state: Exclude<MappingState, 'closed'> | undefined; readonly isFailing: boolean }
+);
+
+export type Listed =
+  | { readonly kind: 'mapping'; readonly mapping: Mapping }
+  /** A row that is not one of this version's. */
+  | { readonly kind: 'unreadable'; readonly id: number; readonly taskId: string };
+
+/** Whether the last pass over it failed. */
+export function isFailing({ attempts, lastError }: Pick<Mapping, 'attempts' | 'lastError'>): boolean {
+  return attempts > 0 || lastError !== null;
+}
+
 /** One line of a task's trace. */
 export interface TraceEvent {
   readonly taskId: string;

@@ -1,5 +1,5 @@
 /** The mapping store as one process reaches it. */
-import type { Mapping, MappingChanges } from '../../domain/mapping.ts';
+import { isFailing, type ListWish, type Mapping, type MappingChanges } from '../../domain/mapping.ts';
 import type { MappingStore } from '../../ports.ts';
 import type { Host } from './host.ts';
 import { shortName } from './names.ts';
@@ -102,6 +102,15 @@ export function createStorePort(host: Host, state: StoreState): MappingStore {
       read('mappingsOf', shortName(taskId), () =>
         [...state.rows.values()].filter((row) => row.taskId === taskId).reverse(),
       ),
+    list: (wish) =>
+      read('list', '', () => {
+        const rows = 'taskId' in wish ? [...state.rows.values()] : state.allOpen();
+        return rows
+          .filter((row) => ('taskId' in wish ? row.taskId === wish.taskId : isWished(row, wish)))
+          .sort((a, b) => ('taskId' in wish ? b.id - a.id : byFailure(a, b)))
+          .slice(0, wish.limit)
+          .map((mapping) => ({ kind: 'mapping', mapping }));
+      }),
     countByState: () =>
       read('countByState', '', () => {
         const counts = { refusing: 0, held: 0, intended: 0, submitted: 0, cancelling: 0 };
@@ -114,11 +123,19 @@ export function createStorePort(host: Host, state: StoreState): MappingStore {
       }),
     addEvents: (events) =>
       change('addEvents', events.map(({ what }) => what).join(' '), () => void state.events.push(...events)),
-    eventsOf: (taskId) =>
-      read('eventsOf', shortName(taskId), () => state.events.filter((event) => event.taskId === taskId)),
+    eventsOf: (taskId, limit = Number.POSITIVE_INFINITY) =>
+      read('eventsOf', shortName(taskId), () => state.events.filter((event) => event.taskId === taskId).slice(-limit)),
     heartbeat: () => change('heartbeat', '', () => undefined),
     instances: () => read('instances', '', () => []),
     prune: (before, limit) => change('prune', '', () => state.prune(before, limit)),
     close: () => Promise.resolve(),
   };
+}
+
+function isWished(row: Mapping, wish: Exclude<ListWish, { taskId: string }>): boolean {
+  return (wish.state === undefined || row.state === wish.state) && (!wish.isFailing || isFailing(row));
+}
+
+function byFailure(a: Mapping, b: Mapping): number {
+  return Number(isFailing(b)) - Number(isFailing(a)) || b.attempts - a.attempts || a.id - b.id;
 }
