@@ -1,6 +1,7 @@
 /** The log: JSON lines on stdout, fixed messages, everything that varies as fields. */
 import { type DestinationStream, type Logger, type LoggerOptions, pino } from 'pino';
 import { BridgeError, toError } from './errors.ts';
+import { plain } from './plain.ts';
 
 /** Keys whose values never reach the log, wherever they stand. */
 const REDACTED = [
@@ -13,6 +14,8 @@ const REDACTED = [
   'credentials',
   'putUrl',
 ];
+/** What a terminal would take for something else, and JSON leaves as it is; the end of the line is its end. */
+const LEFT_BY_JSON = /[\u007f-\u009f\p{Cf}\u2028\u2029]/gu;
 const MAX_TEXT = 2000;
 const MAX_CAUSES = 5;
 
@@ -31,17 +34,10 @@ export function createLog({ level, base = {}, destination }: LogOptions): Logger
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
     serializers: { err: serializeError },
-    hooks: { streamWrite: plain },
+    hooks: { streamWrite: (line) => plain(line, LEFT_BY_JSON) },
     redact: { paths: REDACTED.flatMap((key) => [key, `*.${key}`, `*.*.${key}`]), censor: '[secret]' },
   };
   return destination ? pino(options, destination) : pino(options);
-}
-
-/** What JSON leaves as it is, and a terminal or a reader's eye takes for something else: still the same JSON. */
-function plain(line: string): string {
-  return line.replace(/[\u007f-\u009f\p{Cf}\u2028\u2029]/gu, (char) =>
-    [...Array(char.length).keys()].map((at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, '0')}`).join(''),
-  );
 }
 
 /** An error with its code, its facts and its causes; texts are clipped, and credentials in URLs hidden. */
@@ -51,7 +47,7 @@ export function serializeError(thrown: unknown, depth = 0): Record<string, unkno
   return {
     type: error.name,
     message: clean(error.message),
-    ...(error instanceof BridgeError ? { code: error.code, ...error.context } : codeOf(error)),
+    ...(error instanceof BridgeError ? { ...error.context, code: error.code } : codeOf(error)),
     // The stack of an expected error says nothing that its code does not; a bug has no code.
     ...(isExpected(error, depth) ? {} : { stack: clean(error.stack ?? '') }),
     ...(cause !== undefined && depth < MAX_CAUSES ? { cause: serializeError(cause, depth + 1) } : {}),

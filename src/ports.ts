@@ -8,6 +8,8 @@ import type { KeptBuild } from './domain/kept-build.ts';
 import type {
   AdoptedMapping,
   Instance,
+  Listed,
+  ListWish,
   Mapping,
   MappingChanges,
   NewMapping,
@@ -225,10 +227,16 @@ export interface MappingStore {
   nextHeld(collapseKey: string): Promise<string | undefined>;
   /** Mappings of a task, newest first. */
   mappingsOf(taskId: string): Promise<readonly Mapping[]>;
+  /**
+   * For people: a task's mappings, newest first; or open ones, those that fail first, and of these the one that failed
+   * most often. A row that cannot be read does not keep the others from being listed.
+   */
+  list(wish: ListWish): Promise<readonly Listed[]>;
   /** The open mappings in figures, in one statement. */
   overview(): Promise<Overview>;
   addEvents(events: readonly TraceEvent[]): Promise<void>;
-  eventsOf(taskId: string): Promise<readonly TraceEvent[]>;
+  /** In the order in which they were written; with a `limit` only the last ones. */
+  eventsOf(taskId: string, limit?: number): Promise<readonly TraceEvent[]>;
   heartbeat(instance: Instance): Promise<void>;
   instances(): Promise<readonly Instance[]>;
   /** Removes up to `limit` closed mappings (with their events) resolved before `before`, and instances not heard of since; answers how many mappings. */

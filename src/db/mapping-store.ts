@@ -1,6 +1,12 @@
 /** The mapping store: every statement that the bridge sends to its database. */
 import type { Knex } from 'knex';
-import { FAILING_ATTEMPTS, type Mapping, type MappingChanges, type NewMapping } from '../domain/mapping.ts';
+import {
+  FAILING_ATTEMPTS,
+  type ListWish,
+  type Mapping,
+  type MappingChanges,
+  type NewMapping,
+} from '../domain/mapping.ts';
 import { StoreError } from '../errors.ts';
 import type { MappingStore, Stored } from '../ports.ts';
 import { isUniqueViolation } from '../sql.ts';
@@ -310,6 +316,19 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
       return rows.map(toMapping);
     },
 
+    async list(wish) {
+      const query = tasks().limit(wish.limit);
+      const rows: { id: number | string; task_id: unknown }[] = await ('taskId' in wish
+        ? query.where({ task_id: wish.taskId }).orderBy('id', 'desc')
+        : openOnes(query, wish));
+      return rows.map((row) => {
+        const { mapping } = readMapping(row);
+        return mapping === undefined
+          ? { kind: 'unreadable', id: Number(row.id), taskId: String(row.task_id) }
+          : { kind: 'mapping', mapping };
+      });
+    },
+
     async overview() {
       return toOverview(
         await tasks()
@@ -327,9 +346,10 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
       }
     },
 
-    async eventsOf(taskId) {
-      const rows: Record<string, unknown>[] = await db('events').where({ task_id: taskId }).orderBy('id');
-      return rows.map(toEvent);
+    async eventsOf(taskId, limit) {
+      const query = db('events').where({ task_id: taskId }).orderBy('id', 'desc');
+      const rows: Record<string, unknown>[] = await (limit === undefined ? query : query.limit(limit));
+      return rows.map(toEvent).reverse();
     },
 
     async heartbeat(instance) {
@@ -364,4 +384,19 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     close: () => db.destroy(),
   };
   return withStoreErrors(store);
+}
+
+/** Those that fail first. */
+function openOnes(
+  query: Knex.QueryBuilder,
+  { state, isFailing }: Exclude<ListWish, { taskId: string }>,
+): Knex.QueryBuilder {
+  query.whereNotNull('open_task_id');
+  if (state !== undefined) {
+    query.andWhere({ state });
+  }
+  if (isFailing) {
+    query.andWhere((failing) => failing.whereNotNull('last_error').orWhere('attempts', '>', 0));
+  }
+  return query.orderByRaw('case when last_error is null and attempts <= 0 then 1 else 0 end, attempts desc, id');
 }

@@ -99,6 +99,18 @@ export type MappingChanges = Partial<
   >
 >;
 
+/** Which mappings an operator wants to see, and no more than `limit` of them. */
+export type ListWish = { readonly limit: number } & (
+  | { readonly taskId: string }
+  /** Of open mappings those in this state, and those that fail, where that is wished. */
+  | { readonly state: Exclude<MappingState, 'closed'> | undefined; readonly isFailing: boolean }
+);
+
+export type Listed =
+  | { readonly kind: 'mapping'; readonly mapping: Mapping }
+  /** A row that is not one of this version's. */
+  | { readonly kind: 'unreadable'; readonly id: number; readonly taskId: string };
+
 /** One line of a task's trace. */
 export interface TraceEvent {
   readonly taskId: string;

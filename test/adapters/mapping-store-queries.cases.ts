@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import slugid from 'slugid';
-import type { NewMapping, TraceEvent } from '../../src/domain/mapping.ts';
+import type { ListWish, NewMapping, TraceEvent } from '../../src/domain/mapping.ts';
 import { addMany, addReleased, type Engine, LEASE, NOW, type Opened, openStore } from './mapping-store-support.ts';
 
 const event = (taskId: string, more: Partial<TraceEvent> = {}): TraceEvent => ({
@@ -100,6 +100,49 @@ export function describeQueries(engine: Engine): void {
     });
   });
 
+  describe('list', () => {
+    const everything = { state: undefined, isFailing: false, limit: 10 };
+    const shown = async (wish: ListWish) =>
+      (await opened.store.list(wish)).map((listed) =>
+        listed.kind === 'mapping' ? listed.mapping.taskId : `${listed.id} ${listed.taskId}`,
+      );
+
+    it('has open mappings, those that fail first, and of these the one that failed most often', async () => {
+      const fine = await addReleased(opened.store, {}, { state: 'submitted' });
+      const once = await addReleased(opened.store, {}, { state: 'held', attempts: 1 });
+      const often = await addReleased(opened.store, {}, { state: 'submitted', attempts: 12, lastError: 'away' });
+      const told = await addReleased(opened.store, {}, { state: 'cancelling', lastError: 'odd' });
+      await addReleased(opened.store, {}, { state: 'closed', resolved: NOW, attempts: 20, lastError: 'over' });
+      const [a, b, c, d] = [often, once, told, fine].map(({ taskId }) => taskId);
+      expect(await shown(everything)).toEqual([a, b, c, d]);
+      expect(await shown({ ...everything, isFailing: true })).toEqual([a, b, c]);
+      expect(await shown({ ...everything, state: 'submitted' })).toEqual([a, d]);
+      expect(await shown({ ...everything, state: 'submitted', isFailing: true })).toEqual([a]);
+      expect(await shown({ ...everything, state: 'refusing' })).toEqual([]);
+      expect(await shown({ ...everything, limit: 2 })).toEqual([a, b]);
+      expect(await opened.store.list({ ...everything, limit: 1 })).toEqual([{ kind: 'mapping', mapping: often }]);
+    });
+
+    it('has all mappings of one task, newest first', async () => {
+      const first = await addReleased(opened.store, {}, { state: 'closed', resolved: NOW });
+      const second = await addReleased(opened.store, { taskId: first.taskId, runId: 1 });
+      await addReleased(opened.store);
+      const { taskId } = first;
+      const listed = [second, first].map((mapping) => ({ kind: 'mapping', mapping }));
+      expect(await opened.store.list({ taskId, limit: 10 })).toEqual(listed);
+      expect(await opened.store.list({ taskId, limit: 1 })).toEqual(listed.slice(0, 1));
+      expect(await opened.store.list({ taskId: slugid.nice(), limit: 10 })).toEqual([]);
+    });
+
+    it('tells a row that cannot be read from the others', async () => {
+      const { id, taskId } = await addReleased(opened.store);
+      const other = await addReleased(opened.store);
+      await opened.db('tasks').where({ id }).update({ state: 'nonsense', attempts: 1 });
+      expect(await shown(everything)).toEqual([`${id} ${taskId}`, other.taskId]);
+      expect(await opened.store.list({ taskId, limit: 10 })).toEqual([{ kind: 'unreadable', id, taskId }]);
+    });
+  });
+
   it('keeps the trace of a task in the order in which it was written', async () => {
     const taskId = slugid.nice();
     const written = [event(taskId, { at: NOW + 1 }), event(taskId, { runId: null, at: NOW, what: 'closeMapping' })];
@@ -110,6 +153,8 @@ export function describeQueries(engine: Engine): void {
     // Reading changes nothing.
     expect(await opened.store.eventsOf(taskId)).toEqual(written);
     expect(await opened.store.eventsOf(slugid.nice())).toEqual([]);
+    expect(await opened.store.eventsOf(taskId, 2)).toEqual(written);
+    expect(await opened.store.eventsOf(taskId, 1)).toEqual(written.slice(1));
   });
 
   it('remembers each instance by its last heartbeat', async () => {

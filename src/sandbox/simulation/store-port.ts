@@ -104,12 +104,13 @@ export function createStorePort(host: Host, state: StoreState, now: () => number
       read('mappingsOf', shortName(taskId), () =>
         [...state.rows.values()].filter((row) => row.taskId === taskId).reverse(),
       ),
-    // Nobody scrapes a simulated process.
+    // Nobody scrapes a simulated process, nor lists its tasks.
+    list: () => Promise.reject(new Error('not simulated')),
     overview: () => Promise.reject(new Error('not simulated')),
     addEvents: (events) =>
       change('addEvents', events.map(({ what }) => what).join(' '), () => void state.events.push(...events)),
-    eventsOf: (taskId) =>
-      read('eventsOf', shortName(taskId), () => state.events.filter((event) => event.taskId === taskId)),
+    eventsOf: (taskId, limit = Number.POSITIVE_INFINITY) =>
+      read('eventsOf', shortName(taskId), () => state.events.filter((event) => event.taskId === taskId).slice(-limit)),
     heartbeat: () => change('heartbeat', '', () => undefined),
     instances: () => read('instances', '', () => []),
     prune: (before, limit) => change('prune', '', () => state.prune(before, limit)),
