@@ -79,9 +79,7 @@ export function excerpt(body: Buffer | string, length = 200): string {
   const text = typeof body === 'string' ? body.slice(0, length) : body.subarray(0, length * 4).toString('utf8');
   let result = '';
   for (const char of text) {
-    const shown = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u.test(char)
-      ? `\\u${char.codePointAt(0)?.toString(16).padStart(4, '0')}`
-      : char;
+    const shown = plain(char);
     if (result.length + shown.length > length) {
       break;
     }
