@@ -1,11 +1,13 @@
 /** Puts the services of one bridge process together. No logic of its own: `main.ts` makes the parts, this ties them. */
 import type { Logger } from 'pino';
+import type { SettableClock } from './clock.ts';
 import { createLegacyCiListener, type LegacyCiListener } from './listeners/legacy-ci-listener.ts';
 import { createTaskclusterListener, type TaskclusterListener } from './listeners/taskcluster-listener.ts';
-import type { Broker, Clock, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
+import type { Metrics } from './metrics.ts';
+import type { Broker, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { Mode } from './reflector/actions.ts';
 import type { BuilderRules } from './reflector/admission.ts';
-import type { Timing } from './reflector/apply.ts';
+import type { Timing } from './reflector/apply/pass.ts';
 import type { Policy } from './reflector/decide.ts';
 import { createForeignTasks } from './reflector/foreign-tasks.ts';
 import type { Spool } from './reflector/log-spool.ts';
@@ -13,6 +15,7 @@ import { createReconciler, type PassResult, type Reconciler } from './reflector/
 import { createReflector, type Reflector, type Timer } from './reflector/reflector.ts';
 import { sweep } from './reflector/sweep.ts';
 import { createWorkQueue, type WorkQueue } from './reflector/work-queue.ts';
+import { createTimekeeper } from './timekeeper.ts';
 
 /** The services that a process may run; `http` is put beside them by `main.ts`. */
 export const SERVICES = ['tc-listener', 'legacy-listener', 'reflector', 'http'] as const;
@@ -23,8 +26,10 @@ export interface BridgeOptions {
   readonly ci: LegacyCi;
   readonly store: MappingStore;
   readonly broker: Broker;
-  readonly clock: Clock;
+  /** Set by the database server's while the bridge runs. */
+  readonly clock: SettableClock;
   readonly log: Logger;
+  readonly metrics: Omit<Metrics, 'expose'>;
   readonly rules: BuilderRules;
   readonly policy: Policy;
   readonly timing: Timing;
@@ -67,7 +72,7 @@ export interface Bridge {
 const PREFETCH = 50;
 
 export function createBridge(options: BridgeOptions): Bridge {
-  const { queue, ci, store, clock, log, policy, timing, instance, random } = options;
+  const { queue, ci, store, clock, log, metrics, policy, timing, instance, random } = options;
   const foreign = createForeignTasks(clock);
 
   const poke = (taskId: string) => {
@@ -79,6 +84,8 @@ export function createBridge(options: BridgeOptions): Bridge {
     rules: options.rules,
     reclaimThresholdMs: policy.reclaimThresholdMs,
     maxCancels: policy.maxCancels,
+    onPass: metrics.onPass,
+    onAction: metrics.onAction,
     upload: { queue, ci, log, tempDir: options.tempDir, maxLogSize: options.maxLogSize, spool: options.spool },
   });
 
@@ -128,6 +135,17 @@ export function createBridge(options: BridgeOptions): Bridge {
     }
   }
 
+  const timekeeper = createTimekeeper({ clock, store, log, onSetBack: () => void makeAllDue() });
+
+  async function makeAllDue(): Promise<void> {
+    try {
+      await store.makeAllDue(clock.now());
+      onGap();
+    } catch (error) {
+      log.warn({ err: error }, 'mappings not made due after the clock was set back');
+    }
+  }
+
   const running: (TaskclusterListener | LegacyCiListener)[] = [];
 
   return {
@@ -135,12 +153,14 @@ export function createBridge(options: BridgeOptions): Bridge {
     workQueue,
     reflector,
     async start() {
+      await timekeeper.start();
       await heartbeat();
       if (options.services.includes('tc-listener')) {
         const listener = createTaskclusterListener({
           broker: options.broker,
           taskQueueId: queue.taskQueueId,
           prefetch: PREFETCH,
+          inputs: metrics.inputs,
           onHint: (taskId) => workQueue.add(taskId),
           onGap,
           log: log.child({ service: 'tc-listener' }),
@@ -163,7 +183,12 @@ export function createBridge(options: BridgeOptions): Bridge {
     },
     async stop() {
       // The work queue gives unfinished hints back first, so that a listener's messages under way end too.
-      await Promise.all([reflector.stop(), workQueue.stop(), ...running.map((listener) => listener.stop())]);
+      await Promise.all([
+        timekeeper.stop(),
+        reflector.stop(),
+        workQueue.stop(),
+        ...running.map((listener) => listener.stop()),
+      ]);
     },
   };
 }

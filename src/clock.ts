@@ -17,3 +17,36 @@ export const systemClock: Clock = {
     }
   },
 };
+
+/** What a machine knows of time, in milliseconds. */
+export interface Machine extends Clock {
+  /** Since any moment, and never set by anybody. */
+  uptime(): number;
+}
+
+export const thisMachine: Machine = { ...systemClock, uptime: () => performance.now() };
+
+/** A clock that is set by another one, and runs evenly in between. */
+export interface SettableClock extends Clock {
+  readonly machine: Machine;
+  /** It is `now` at the machine's `uptime`. @returns by how much the clock was put forward, in milliseconds */
+  set(now: number, uptime: number): number;
+}
+
+/**
+ * Shows the machine's time until it is set. Whatever becomes of the machine's own clock (an administrator or NTP sets
+ * it, a virtual machine comes back with an old one) it does not follow.
+ */
+export function createSettableClock(machine: Machine): SettableClock {
+  let offset = machine.now() - machine.uptime();
+  return {
+    machine,
+    now: () => Math.round(machine.uptime() + offset),
+    sleep: machine.sleep,
+    set(now, uptime) {
+      const before = offset;
+      offset = now - uptime;
+      return offset - before;
+    },
+  };
+}

@@ -151,7 +151,7 @@ export type Config = Readonly<z.infer<typeof schema>>;
  * @throws ConfigError with every problem
  */
 export function loadConfig({ file, env }: { file?: string | undefined; env: NodeJS.ProcessEnv }): Config {
-  const path = file ?? env.BBB_CONFIG;
+  const path = pathOf(file, env);
   if (path === undefined) {
     throw new ConfigError('no configuration: name the file with --config FILE or in the variable BBB_CONFIG');
   }
@@ -163,11 +163,16 @@ export function loadConfig({ file, env }: { file?: string | undefined; env: Node
  * @throws ConfigError
  */
 export function loadDatabaseUrl({ file, env }: { file?: string | undefined; env: NodeJS.ProcessEnv }): Secret {
-  const path = file ?? env.BBB_CONFIG;
+  const path = pathOf(file, env);
   const given = path === undefined ? {} : readYaml(path);
   const merged = withEnvironment(given, env);
   const database = typeof merged === 'object' && merged !== null && 'database' in merged ? merged.database : undefined;
   return check(schema.shape.database, database, path ?? 'the environment', ['database']).url;
+}
+
+/** A variable that is empty is as good as none. */
+function pathOf(file: string | undefined, env: NodeJS.ProcessEnv): string | undefined {
+  return file ?? (env.BBB_CONFIG === '' ? undefined : env.BBB_CONFIG);
 }
 
 /** @throws ConfigError with every problem of an already parsed file */

@@ -8,6 +8,8 @@ export const EXIT = {
   /** A bug, or something that nobody thought of. */
   failure: 1,
   usage: 64,
+  /** What was asked about is not there. */
+  noInput: 66,
   /** Something did not end in time, or a dependency could not be reached at start: try again. */
   tempFail: 75,
   config: 78,

@@ -1,6 +1,7 @@
 /** The log: JSON lines on stdout, fixed messages, everything that varies as fields. */
 import { type DestinationStream, type Logger, type LoggerOptions, pino } from 'pino';
 import { BridgeError, toError } from './errors.ts';
+import { plain } from './plain.ts';
 
 /** Keys whose values never reach the log, wherever they stand. */
 const REDACTED = [
@@ -13,6 +14,8 @@ const REDACTED = [
   'credentials',
   'putUrl',
 ];
+/** What a terminal would take for something else, and JSON leaves as it is; the end of the line is its end. */
+const LEFT_BY_JSON = /[\u007f-\u009f\p{Cf}\u2028\u2029]/gu;
 const MAX_TEXT = 2000;
 const MAX_CAUSES = 5;
 
@@ -31,17 +34,10 @@ export function createLog({ level, base = {}, destination }: LogOptions): Logger
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
     serializers: { err: serializeError },
-    hooks: { streamWrite: plain },
+    hooks: { streamWrite: (line) => plain(line, LEFT_BY_JSON) },
     redact: { paths: REDACTED.flatMap((key) => [key, `*.${key}`, `*.*.${key}`]), censor: '[secret]' },
   };
   return destination ? pino(options, destination) : pino(options);
-}
-
-/** What JSON leaves as it is, and a terminal or a reader's eye takes for something else: still the same JSON. */
-function plain(line: string): string {
-  return line.replace(/[\u007f-\u009f\p{Cf}\u2028\u2029]/gu, (char) =>
-    [...Array(char.length).keys()].map((at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, '0')}`).join(''),
-  );
 }
 
 /** An error with its code, its facts and its causes; texts are clipped, and credentials in URLs hidden. */
@@ -51,7 +47,7 @@ export function serializeError(thrown: unknown, depth = 0): Record<string, unkno
   return {
     type: error.name,
     message: clean(error.message),
-    ...(error instanceof BridgeError ? { code: error.code, ...error.context } : codeOf(error)),
+    ...(error instanceof BridgeError ? { ...error.context, code: error.code } : codeOf(error)),
     // The stack of an expected error says nothing that its code does not; a bug has no code.
     ...(isExpected(error, depth) ? {} : { stack: clean(error.stack ?? '') }),
     ...(cause !== undefined && depth < MAX_CAUSES ? { cause: serializeError(cause, depth + 1) } : {}),
@@ -76,4 +72,18 @@ export function clean(text: string): string {
   // Up to the last @: a password may hold one, though it should be escaped.
   const hidden = text.slice(0, MAX_TEXT * 2).replace(/([a-z][a-z0-9+.-]{0,20}:\/\/)[^\s/]{1,500}@/gi, '$1[secret]@');
   return hidden.length > MAX_TEXT ? `${hidden.slice(0, MAX_TEXT)}…` : hidden;
+}
+
+/** The beginning of a message for a log line: at most `length` characters, none of which is anything but text. */
+export function excerpt(body: Buffer | string, length = 200): string {
+  const text = typeof body === 'string' ? body.slice(0, length) : body.subarray(0, length * 4).toString('utf8');
+  let result = '';
+  for (const char of text) {
+    const shown = plain(char);
+    if (result.length + shown.length > length) {
+      break;
+    }
+    result += shown;
+  }
+  return result;
 }

@@ -7,18 +7,20 @@ import type { RE2JS } from 're2js';
 import { type Bridge, createBridge, type Service } from './bridge.ts';
 import { createDataApi } from './buildbot/data-api/index.ts';
 import { createSchedulerDbCi } from './buildbot/scheduler-db/index.ts';
-import { systemClock } from './clock.ts';
+import { createSettableClock, thisMachine } from './clock.ts';
 import type { Config } from './config.ts';
 import { checkSchema, connect } from './db/connection.ts';
 import { createKeptBuilds } from './db/kept-builds.ts';
 import { createMappingStore } from './db/mapping-store.ts';
-import { describeError, isTransient } from './errors.ts';
+import { isTransient } from './errors.ts';
+import { createHealth } from './health.ts';
 import { type Check, createHttpServer } from './http/server.ts';
 import type { Part } from './lifecycle.ts';
 import { createPulseBroker, type PulseBroker } from './listeners/pulse-broker.ts';
-import type { Broker, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
+import { createMetrics } from './metrics.ts';
+import type { Broker, Clock, InputCounter, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { BuilderRules } from './reflector/admission.ts';
-import type { Timing } from './reflector/apply.ts';
+import type { Timing } from './reflector/apply/pass.ts';
 import type { Policy } from './reflector/decide.ts';
 import { createQueueClient } from './taskcluster/queue-client.ts';
 import { readVersion } from './version.ts';
@@ -52,24 +54,26 @@ export interface BridgeProcess {
 /** Makes everything; nothing is connected before the parts are started. */
 export function createProcess(options: ProcessOptions): BridgeProcess {
   const { config, log, services } = options;
-  const clock = systemClock;
-  const queue = queueOf(config);
+  const clock = createSettableClock(thisMachine);
+  const metrics = createMetrics();
+  const { inputs } = metrics;
+  const queue = queueOf(config, clock, inputs);
   const db = connect(config.database.url.reveal());
-  const store = createMappingStore(db);
-  const pulse = options.broker ? undefined : createPulse(config, log);
+  const store = createMappingStore(db, { log, inputs });
+  const pulse = options.broker ? undefined : createPulse(config, clock, log);
   const broker = options.broker ?? pulse;
   if (broker === undefined) {
     throw new Error('neither Pulse nor another broker: a bug');
   }
   const ci = legacyCiOf(config, {
     store,
-    kept: createKeptBuilds(db, log),
-    broker,
+    kept: createKeptBuilds(db, { log, inputs }),
+    ...{ broker, clock, inputs },
     log: log.child({ service: 'legacy-listener' }),
   });
   const instance = instanceName(config);
   const bridge = createBridge({
-    ...{ queue, ci, store, broker, clock, log, services, instance },
+    ...{ queue, ci, store, broker, clock, log, metrics, services, instance },
     rules: rulesOf(config),
     policy: policyOf(config),
     timing: timingOf(config),
@@ -88,10 +92,13 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
     services.includes('legacy-listener') &&
     config.legacyCi.kind === 'scheduler-db' &&
     config.legacyCi.schedulerDb.pulseExchange !== undefined;
+  const listens = services.includes('tc-listener') || listensToBuilds;
+  const health = createHealth({ store, bridge, pulse: listens ? pulse : undefined, metrics, clock });
   const http = createHttpServer({
     ...config.http,
     live: () => liveChecks(bridge, services, clock.now()),
-    ready: () => readyChecks(store, pulse, services, listensToBuilds),
+    ready: health.ready,
+    metrics: health.metrics,
   });
 
   const parts: Part[] = [
@@ -115,12 +122,15 @@ interface LegacyCiNeeds {
   readonly store: MappingStore;
   readonly kept: KeptBuilds;
   readonly broker: Broker;
+  readonly clock: Clock;
   readonly log: Logger;
+  readonly inputs: InputCounter;
 }
 
-function legacyCiOf({ legacyCi, retention }: Config, { store, kept, broker, log }: LegacyCiNeeds): LegacyCi {
+function legacyCiOf({ legacyCi, retention }: Config, needs: LegacyCiNeeds): LegacyCi {
+  const { store, kept, broker, clock, log, inputs } = needs;
   if (legacyCi.kind === 'data-api') {
-    return createDataApi({ ...legacyCi.dataApi, clock: systemClock, log });
+    return createDataApi({ ...legacyCi.dataApi, clock, log, inputs });
   }
   const { url, pollInterval, outcomeWait, ...rest } = legacyCi.schedulerDb;
   return createSchedulerDbCi({
@@ -129,7 +139,7 @@ function legacyCiOf({ legacyCi, retention }: Config, { store, kept, broker, log 
     pollIntervalMs: pollInterval,
     outcomeWaitMs: outcomeWait,
     retentionMs: retention,
-    ...{ broker, kept, clock: systemClock, log },
+    ...{ broker, kept, clock, log, inputs },
     openRequests: () => store.openRequests(),
     ownRequests: (named, taskId) => ownRequests(store, named, taskId),
   });
@@ -152,7 +162,7 @@ export async function ownRequests(
 }
 
 /** A client of the queue, with the bridge's own credentials and identity. */
-export function queueOf({ taskcluster }: Pick<Config, 'taskcluster'>): TaskQueue {
+export function queueOf({ taskcluster }: Pick<Config, 'taskcluster'>, clock: Clock, inputs?: InputCounter): TaskQueue {
   const certificate = taskcluster.credentials.certificate?.reveal();
   return createQueueClient({
     ...taskcluster,
@@ -161,15 +171,16 @@ export function queueOf({ taskcluster }: Pick<Config, 'taskcluster'>): TaskQueue
       accessToken: taskcluster.credentials.accessToken.reveal(),
       ...(certificate === undefined ? {} : { certificate }),
     },
-    clock: systemClock,
+    clock,
+    inputs,
   });
 }
 
-function createPulse(config: Config, log: Logger): PulseBroker {
+function createPulse(config: Config, clock: Clock, log: Logger): PulseBroker {
   return createPulseBroker({
     url: config.pulse.url.reveal(),
     namespace: config.pulse.namespace,
-    clock: systemClock,
+    clock,
     log: log.child({ service: 'tc-listener' }),
   });
 }
@@ -194,7 +205,7 @@ function legacyCiPart(ci: LegacyCi, log: Logger): Part {
         log.error({ err: error }, 'the legacy CI is not set up for the bridge');
       });
       // While it is away claims have to be kept alive all the same: the rest starts without it.
-      await Promise.race([checked, systemClock.sleep(FIRST_ANSWER_MS)]);
+      await Promise.race([checked, thisMachine.sleep(FIRST_ANSWER_MS)]);
       isLate = true;
     },
   };
@@ -222,7 +233,7 @@ function waitingPart(
             throw error;
           }
           log.warn({ part: name, retryInMs: wait, err: error }, 'not there yet; waiting for it');
-          await systemClock.sleep(wait, stopping.signal);
+          await thisMachine.sleep(wait, stopping.signal);
         }
       }
     },
@@ -276,27 +287,4 @@ function liveChecks(bridge: Bridge, services: readonly Service[], now: number): 
   }
   const ageMs = now - bridge.reflector.lastRound();
   return [{ name: 'reflector', isOk: ageMs < STUCK_MS, detail: `last round ended ${Math.round(ageMs / 1000)} s ago` }];
-}
-
-async function readyChecks(
-  store: MappingStore,
-  pulse: PulseBroker | undefined,
-  services: readonly Service[],
-  listensToBuilds: boolean,
-): Promise<readonly Check[]> {
-  const checks: Check[] = [await databaseCheck(store)];
-  if (pulse && (services.includes('tc-listener') || listensToBuilds)) {
-    const { isConnected, lastError } = pulse.status();
-    checks.push({ name: 'pulse', isOk: isConnected, detail: isConnected ? 'connected' : (lastError ?? 'connecting') });
-  }
-  return checks;
-}
-
-async function databaseCheck(store: MappingStore): Promise<Check> {
-  try {
-    const counts = await store.countByState();
-    return { name: 'database', isOk: true, detail: JSON.stringify(counts) };
-  } catch (error) {
-    return { name: 'database', isOk: false, detail: describeError(error) };
-  }
 }

@@ -45,7 +45,7 @@ export async function runMigrate({ file, env, adopt: from, say }: MigrateOptions
     await bringUpToDate(db, say);
     const counts = new Map<Outcome, number>();
     await adopt(rows, {
-      queue: queueOf(config),
+      queue: queueOf(config, systemClock),
       store: createMappingStore(db),
       isIgnored: rulesOf(config).isIgnored,
       now: () => systemClock.now(),

@@ -8,10 +8,12 @@ import type { KeptBuild } from './domain/kept-build.ts';
 import type {
   AdoptedMapping,
   Instance,
+  Listed,
+  ListWish,
   Mapping,
   MappingChanges,
-  MappingState,
   NewMapping,
+  OpenState,
   TraceEvent,
 } from './domain/mapping.ts';
 import type { ExceptionReason, Priority, TaskDefinition, TaskStatus } from './domain/task.ts';
@@ -168,8 +170,25 @@ export type Leased =
   | { readonly kind: 'busy' }
   | { readonly kind: 'none' };
 
+/** For how long mappings are left alone, and what is wrong with them. */
+export interface Rest {
+  readonly nextCheckAt: number;
+  readonly lastError: string | null;
+}
+
+/** What an operator wants to know of all open mappings. */
+export interface Overview {
+  readonly byState: Readonly<Record<OpenState, number>>;
+  /** How many fail again and again: at least `FAILING_ATTEMPTS` passes in a row. */
+  readonly failing: number;
+  /** The `takenUntil` of the claim that ends first; null while nothing is claimed. */
+  readonly nearestTakenUntil: number | null;
+}
+
 /** The mapping database. Every method throws `StoreError`. */
 export interface MappingStore {
+  /** The time by the database server's clock, UTC milliseconds: the one that all instances share. */
+  now(): Promise<number>;
   /** Adds a mapping, leased to `owner` until `leaseUntil`. */
   insert(mapping: NewMapping, lease: { owner: string; leaseUntil: number; now: number }): Promise<Stored>;
   /** Adds, in one statement, a mapping that was taken over from another bridge: leased to nobody, and due now. */
@@ -184,8 +203,12 @@ export interface MappingStore {
   release(mapping: Mapping, changes: MappingChanges, now: number): Promise<Stored>;
   /** Keeps the lease for longer, during work that takes a while. */
   renewLease(mapping: Mapping, leaseUntil: number, now: number): Promise<Stored>;
-  /** Lets go of many mappings at which nothing was found to do, in a fixed number of statements a batch. */
-  releaseMany(mappings: readonly Mapping[], changes: { nextCheckAt: number }, now: number): Promise<void>;
+  /**
+   * Lets go of many mappings at which nothing was found to do, in a fixed number of statements a batch.
+   * @param changes.lastError why nothing could be found out about them; null: all is well, and they count as such. What
+   *   a refused task's author is to read stays.
+   */
+  releaseMany(mappings: readonly Mapping[], changes: Rest, now: number): Promise<void>;
   /** The open mapping of a task. */
   openMapping(taskId: string): Promise<Mapping | undefined>;
   /** The ids of tasks whose open mappings have one of these build requests. */
@@ -204,9 +227,16 @@ export interface MappingStore {
   nextHeld(collapseKey: string): Promise<string | undefined>;
   /** Mappings of a task, newest first. */
   mappingsOf(taskId: string): Promise<readonly Mapping[]>;
-  countByState(): Promise<Readonly<Record<Exclude<MappingState, 'closed'>, number>>>;
+  /**
+   * For people: a task's mappings, newest first; or open ones, those that fail first, and of these the one that failed
+   * most often. A row that cannot be read does not keep the others from being listed.
+   */
+  list(wish: ListWish): Promise<readonly Listed[]>;
+  /** The open mappings in figures, in one statement. */
+  overview(): Promise<Overview>;
   addEvents(events: readonly TraceEvent[]): Promise<void>;
-  eventsOf(taskId: string): Promise<readonly TraceEvent[]>;
+  /** In the order in which they were written; with a `limit` only the last ones. */
+  eventsOf(taskId: string, limit?: number): Promise<readonly TraceEvent[]>;
   heartbeat(instance: Instance): Promise<void>;
   instances(): Promise<readonly Instance[]>;
   /** Removes up to `limit` closed mappings (with their events) resolved before `before`, and instances not heard of since; answers how many mappings. */
@@ -221,6 +251,25 @@ export interface KeptBuilds {
   of(buildRequestIds: readonly number[]): Promise<readonly KeptBuild[]>;
   /** Removes up to `limit` that were kept before then; answers how many. */
   prune(before: number, limit: number): Promise<number>;
+}
+
+/** Where what others send comes in; the names are those of the metrics. Of the first three, everything that comes is counted. */
+export const MESSAGE_SOURCES = ['task-message', 'build-event', 'websocket-frame'] as const;
+export const INPUT_SOURCES = [
+  ...MESSAGE_SOURCES,
+  'mapping-row',
+  'kept-build-row',
+  'queue-answer',
+  'legacy-ci-answer',
+] as const;
+export type MessageSource = (typeof MESSAGE_SOURCES)[number];
+export type InputSource = (typeof INPUT_SOURCES)[number];
+
+/** Counts what comes in. Whoever rejects an input logs it as well, once and in short. */
+export interface InputCounter {
+  received(source: MessageSource): void;
+  /** It cannot be read, or is more than is taken in. */
+  rejected(source: InputSource): void;
 }
 
 /** A message as it came; nothing in it has been checked. */

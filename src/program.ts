@@ -1,13 +1,16 @@
-/** The command line: `bbb run`, `bbb migrate`, `bbb demo`. */
+/** The command line: `bbb run`, `bbb migrate`, `bbb tasks`, `bbb demo`. */
 import process from 'node:process';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { SERVICES, type Service } from './bridge.ts';
 import { loadConfig } from './config.ts';
+import { isTaskId } from './domain/task.ts';
 import { BridgeError, ConfigError, describeError } from './errors.ts';
 import { EXIT, runUntilSignal } from './lifecycle.ts';
 import { createLog } from './log.ts';
 import { createProcess } from './main.ts';
 import { ADOPT_VARIABLE, runMigrate } from './migrate.ts';
+import { plainLines } from './plain.ts';
+import { DEFAULT_LIMIT, MAX_LIMIT, OPEN_STATES, type OpenState, runTasks } from './tasks/command.ts';
 import { readVersion } from './version.ts';
 
 interface GlobalOptions {
@@ -47,6 +50,44 @@ async function migrateDatabase(options: { adopt?: string | true }, command: Comm
   });
 }
 
+function parseTaskId(text: string): string {
+  if (!isTaskId(text)) {
+    throw new InvalidArgumentError(
+      'It is no id that a task can have: 22 of A-Z a-z 0-9 _ -, as Taskcluster shows them.',
+    );
+  }
+  return text;
+}
+
+function parseLimit(text: string): number {
+  const limit = /^\d{1,9}$/.test(text) ? Number(text) : 0;
+  if (limit < 1 || limit > MAX_LIMIT) {
+    throw new InvalidArgumentError(`It has to be a number from 1 to ${MAX_LIMIT}.`);
+  }
+  return limit;
+}
+
+interface TasksFlags {
+  readonly failing?: boolean;
+  readonly state?: OpenState;
+  readonly limit: number;
+  readonly json?: boolean;
+}
+
+async function tasks(taskId: string | undefined, flags: TasksFlags, command: Command): Promise<number> {
+  if (taskId !== undefined && (flags.failing === true || flags.state !== undefined)) {
+    command.error('error: --failing and --state are for the list of open mappings: leave them out, or the task id');
+  }
+  // Whoever reads the list may go, as `bbb tasks | head` does.
+  process.stdout.on('error', () => process.exit(EXIT.ok));
+  return runTasks({
+    ...{ taskId, state: flags.state, isFailing: flags.failing === true, limit: flags.limit },
+    ...{ isJson: flags.json === true, file: command.optsWithGlobals<GlobalOptions>().config, env: process.env },
+    say: (line) => process.stdout.write(`${line}\n`),
+    note: (line) => process.stderr.write(`bbb: ${line}\n`),
+  });
+}
+
 async function demo(options: { real?: boolean; classic?: boolean; keep?: boolean }): Promise<number> {
   // The sandbox is a program of its own; a bridge in production never loads it.
   const { runDemo } = await import('./sandbox/demo/demo.ts');
@@ -63,6 +104,8 @@ function createProgram(finish: (code: number) => void): Command {
     .version(readVersion())
     .option('--config <file>', 'the configuration (or the variable BBB_CONFIG)')
     .showHelpAfterError('(bbb --help says more)')
+    // It repeats what was typed, or pasted.
+    .configureOutput({ outputError: (text, write) => write(plainLines(text)) })
     .exitOverride();
   program
     .command('run')
@@ -96,6 +139,27 @@ ${EXIT.config} wrong configuration.`,
     )
     .action(async (options, command) => finish(await migrateDatabase(options, command)));
   program
+    .command('tasks')
+    .description('show what the bridge has under way, or all about one task; only reads the database')
+    .argument('[taskId]', 'a task: all its mappings, newest first, and its trace', parseTaskId)
+    .option('--failing', 'only mappings whose last pass failed')
+    .addOption(new Option('--state <state>', 'only mappings in this state').choices(OPEN_STATES))
+    .addOption(
+      new Option('--limit <number>', 'no more than so many mappings, and lines of a trace')
+        .default(DEFAULT_LIMIT)
+        .argParser(parseLimit),
+    )
+    .option('--json', 'lines of JSON, with times as UTC milliseconds')
+    .addHelpText(
+      'after',
+      `
+Without a task: all open mappings, those that fail first, and of these the one that failed most often. A row that cannot
+be read is listed as such. Of the configuration only database.url is needed. An id that begins with - comes after --.
+Exit codes: ${EXIT.ok} done, ${EXIT.usage} wrong usage, ${EXIT.noInput} nothing is known of this task, ${EXIT.tempFail} the database could not be read, ${EXIT.config} wrong
+configuration.`,
+    )
+    .action(async (taskId, options, command) => finish(await tasks(taskId, options, command)));
+  program
     .command('demo')
     .description('show what the bridge does, on an emulated Taskcluster and an emulated Buildbot; needs no services')
     .option('--real', 'on a real RabbitMQ, MariaDB and Buildbot (from Debian, installed if missing and root)')
@@ -122,7 +186,7 @@ async function main(): Promise<number> {
     ) {
       return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
     }
-    process.stderr.write(`bbb: ${error instanceof ConfigError ? error.message : describeError(error)}\n`);
+    process.stderr.write(`bbb: ${plainLines(error instanceof ConfigError ? error.message : describeError(error))}\n`);
     if (error instanceof ConfigError) {
       return EXIT.config;
     }

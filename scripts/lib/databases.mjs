@@ -1,5 +1,5 @@
 /** Private MariaDB and PostgreSQL servers. */
-import { chmodSync, chownSync, mkdirSync, readFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
 import { postgresBin } from './packages.mjs';
@@ -71,6 +71,9 @@ export async function preparePostgres(base) {
   const port = await freePort();
   const initdb = ['-D', data, '-U', 'bbb', '-A', 'trust', '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync'];
   await run(path.join(postgresBin(), 'initdb'), initdb, { cwd: folder, uid, gid });
+  // Whoever a test makes needs a password.
+  const rules = ['local all all trust', 'host all bbb 127.0.0.1/32 trust', 'host all all 127.0.0.1/32 scram-sha-256'];
+  writeFileSync(path.join(data, 'pg_hba.conf'), `${rules.join('\n')}\n`);
   return { folder, data, port, url: `postgres://bbb@127.0.0.1:${port}/` };
 }
 

@@ -6,7 +6,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import knex, { type Knex } from 'knex';
 import { type BridgeError, ConfigError, StoreError } from '../errors.ts';
 import { withoutStatement } from '../sql.ts';
-import { isRace, toStoreError } from './errors.ts';
+import { ANSWER_MS, isRace, toStoreError } from './errors.ts';
 import { LibsqlClient } from './libsql-dialect.ts';
 import { checkPostgresTls, type MysqlTls, mysqlTls } from './tls.ts';
 
@@ -46,10 +46,23 @@ export function connect(url: string, { name = 'database.url', isReadOnly = false
   }
   checkServerUrl(url, name);
   if (url.startsWith('mysql:')) {
-    return connectMysql(url, mysqlTls(url, name), isReadOnly);
+    return givingUpTheDead(connectMysql(url, mysqlTls(url, name), isReadOnly));
   }
   checkPostgresTls(url, name);
-  return connectPostgres(url, isReadOnly);
+  return givingUpTheDead(connectPostgres(url, isReadOnly));
+}
+
+/**
+ * A connection that does not answer a statement is not used again: where the other end has forgotten it without a word,
+ * it would keep its place in the pool for as long as the system believes in it. Migrations may take their time.
+ */
+function givingUpTheDead(db: Knex): Knex {
+  db.on('start', (builder: object) => {
+    if ('timeout' in builder && typeof builder.timeout === 'function') {
+      builder.timeout(ANSWER_MS);
+    }
+  });
+  return db;
 }
 
 /** The drivers would find fault with it only when they connect, and show it in their errors. */

@@ -8,7 +8,7 @@ const SCHEMA = new Set(['ER_NO_SUCH_TABLE', 'ER_BAD_FIELD_ERROR', '42P01', '4270
 const EXISTS = new Set(['ER_TABLE_EXISTS_ERROR', '42P07', '42710']);
 const MAX_TRIES = 5;
 /** No statement of the store takes nearly as long, unless nothing answers any more. */
-const ANSWER_MS = 30_000;
+export const ANSWER_MS = 30_000;
 
 /** Whether two instances made the same table at the same time, or the engine wants a statement again. */
 export function isRace(error: unknown): boolean {

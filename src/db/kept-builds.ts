@@ -1,13 +1,13 @@
 /** Keeps what only messages of a classic Buildbot tell of a build. */
 import { createHash } from 'node:crypto';
 import type { Knex } from 'knex';
-import type { Logger } from 'pino';
 import { z } from 'zod';
 import type { KeptBuild } from '../domain/kept-build.ts';
 import type { KeptBuilds } from '../ports.ts';
 import { isUniqueViolation } from '../sql.ts';
 import { withStoreErrors } from './errors.ts';
 import { clip } from './rows.ts';
+import { createUnreadableRows, type RowReports } from './unreadable-rows.ts';
 
 const ID_BATCH = 500;
 
@@ -31,13 +31,10 @@ const keptRow = z.object({
   worker: z.string().nullable(),
 });
 
-/** Rows that were said to be unreadable; beyond that, they are left out without a word. */
-const MAX_SAID = 1000;
-
 /** The caller opens (and migrates) the database, and closes it. */
-export function createKeptBuilds(db: Knex, log?: Logger): KeptBuilds {
+export function createKeptBuilds(db: Knex, reports: RowReports = {}): KeptBuilds {
   const table = () => db('kept_builds');
-  const said = new Set<unknown>();
+  const onUnreadable = createUnreadableRows('kept-build-row', 'kept build left out: it cannot be read', reports);
 
   /** One that cannot be read is as good as none: what it tells is not vital, and others are read with it. */
   function readable(row: Record<string, unknown>): readonly KeptBuild[] {
@@ -45,11 +42,7 @@ export function createKeptBuilds(db: Knex, log?: Logger): KeptBuilds {
     if (parsed.success) {
       return [toKeptBuild(parsed.data)];
     }
-    if (!said.has(row.id) && said.size < MAX_SAID) {
-      said.add(row.id);
-      const reason = parsed.error.issues[0]?.path.join('.');
-      log?.warn({ id: row.id, buildRequestId: row.build_request_id, reason }, 'kept build left out: it cannot be read');
-    }
+    onUnreadable(row, parsed.error);
     return [];
   }
 

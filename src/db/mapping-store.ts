@@ -1,6 +1,13 @@
 /** The mapping store: every statement that the bridge sends to its database. */
 import type { Knex } from 'knex';
-import type { Mapping, MappingChanges, NewMapping } from '../domain/mapping.ts';
+import {
+  FAILING_ATTEMPTS,
+  type ListWish,
+  type Mapping,
+  type MappingChanges,
+  type NewMapping,
+} from '../domain/mapping.ts';
+import { StoreError } from '../errors.ts';
 import type { MappingStore, Stored } from '../ports.ts';
 import { isUniqueViolation } from '../sql.ts';
 import { withStoreErrors } from './errors.ts';
@@ -8,24 +15,53 @@ import {
   readMapping,
   toAdoptedRow,
   toChangedColumns,
+  toErrorText,
   toEvent,
   toEventRow,
   toInstance,
   toInstanceRow,
   toKey,
-  toMapping,
   toNewRow,
+  toNow,
+  toOverview,
   toStorable,
   withChanges,
 } from './rows.ts';
+import { createUnreadableRows, type RowReports } from './unreadable-rows.ts';
+
+/** UTC milliseconds, whatever the time zone of server and session, and through the hour that summer time repeats. */
+const NOW: Readonly<Record<string, string>> = {
+  mysql: "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000",
+  postgresql: 'CAST(EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000 AS BIGINT)',
+  sqlite3: "CAST((JULIANDAY('now') - 2440587.5) * 86400000 AS INTEGER)",
+};
+
+function nowOf(db: Knex): string {
+  const dialect = String(db.client.dialect);
+  const now = NOW[dialect];
+  if (now === undefined) {
+    throw new StoreError('store-schema', `the time of a ${dialect} database is not known`);
+  }
+  return now;
+}
 
 /** More than one statement takes comfortably on every engine. */
 const ID_BATCH = 500;
 const UNREADABLE = 'this row is not one that this version of the bridge can read: correct it, or delete it';
 
 /** The caller opens (and migrates) the database; `close` ends its connections. */
-export function createMappingStore(db: Knex): MappingStore {
+export function createMappingStore(db: Knex, reports: RowReports = {}): MappingStore {
   const tasks = () => db('tasks');
+  const onUnreadable = createUnreadableRows('mapping-row', 'mapping left alone: its row cannot be read', reports);
+  /** @throws z.ZodError */
+  function toMapping(row: unknown): Mapping {
+    const read = readMapping(row);
+    if (read.mapping === undefined) {
+      onUnreadable(row, read.error);
+      throw read.error;
+    }
+    return read.mapping;
+  }
   const readOne = async (query: Knex.QueryBuilder): Promise<Mapping | undefined> => {
     const row: unknown = await query.first();
     return row === undefined ? undefined : toMapping(row);
@@ -79,6 +115,11 @@ export function createMappingStore(db: Knex): MappingStore {
   }
 
   const store: MappingStore = {
+    async now() {
+      const row: unknown = await db.first(db.raw(`${nowOf(db)} AS now`));
+      return toNow(row);
+    },
+
     async insert(mapping, lease) {
       try {
         await tasks().insert(toNewRow(mapping, lease));
@@ -140,13 +181,22 @@ export function createMappingStore(db: Knex): MappingStore {
         .whereIn('id', ids)
         .andWhere({ lease_owner: owner })
         .orderByRaw('case when taken_until is null then 1 else 0 end, taken_until, next_check_at');
-      const mappings = leased.map((row) => ({ row, mapping: readMapping(row) }));
-      const unreadable = mappings.flatMap(({ row, mapping }) => (mapping === undefined ? [row.id] : []));
+      const mappings: Mapping[] = [];
+      const unreadable: number[] = [];
+      for (const row of leased) {
+        const read = readMapping(row);
+        if (read.mapping === undefined) {
+          onUnreadable(row, read.error);
+          unreadable.push(row.id);
+        } else {
+          mappings.push(read.mapping);
+        }
+      }
       if (unreadable.length > 0) {
         // They stay leased for as long as a crashed pass's: the others come first, and nothing spins.
         await tasks().whereIn('id', unreadable).update({ last_error: UNREADABLE });
       }
-      return mappings.flatMap(({ mapping }) => mapping ?? []);
+      return mappings;
     },
 
     update: (mapping, changes, now) => compareAndSet(mapping, changes, {}, now),
@@ -155,7 +205,7 @@ export function createMappingStore(db: Knex): MappingStore {
 
     renewLease: (mapping, leaseUntil, now) => compareAndSet(mapping, {}, { leaseUntil }, now),
 
-    async releaseMany(mappings, { nextCheckAt }, now) {
+    async releaseMany(mappings, { nextCheckAt, lastError }, now) {
       const owners = [...new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []))];
       await inBatches(mappings, async (batch) => {
         await tasks()
@@ -168,8 +218,10 @@ export function createMappingStore(db: Knex): MappingStore {
             lease_owner: null,
             lease_until: 0,
             next_check_at: Math.round(nextCheckAt),
-            attempts: 0,
-            last_error: null,
+            ...(lastError === null ? { attempts: 0 } : {}),
+            last_error: db.raw("CASE WHEN state = 'refusing' THEN last_error ELSE ? END", [
+              lastError === null ? null : toErrorText(lastError),
+            ]),
             version: db.raw('version + 1'),
             updated: now,
           });
@@ -264,20 +316,28 @@ export function createMappingStore(db: Knex): MappingStore {
       return rows.map(toMapping);
     },
 
-    async countByState() {
-      const rows: { state: string; count: number | string }[] = await tasks()
-        .whereNotNull('open_task_id')
-        .groupBy('state')
-        .select('state')
-        .count({ count: '*' });
-      const count = (state: string) => Number(rows.find((row) => row.state === state)?.count ?? 0);
-      return {
-        refusing: count('refusing'),
-        held: count('held'),
-        intended: count('intended'),
-        submitted: count('submitted'),
-        cancelling: count('cancelling'),
-      };
+    async list(wish) {
+      const query = tasks().limit(wish.limit);
+      const rows: { id: number | string; task_id: unknown }[] = await ('taskId' in wish
+        ? query.where({ task_id: wish.taskId }).orderBy('id', 'desc')
+        : openOnes(query, wish));
+      return rows.map((row) => {
+        const { mapping } = readMapping(row);
+        return mapping === undefined
+          ? { kind: 'unreadable', id: Number(row.id), taskId: String(row.task_id) }
+          : { kind: 'mapping', mapping };
+      });
+    },
+
+    async overview() {
+      return toOverview(
+        await tasks()
+          .whereNotNull('open_task_id')
+          .groupBy('state')
+          .select('state', db.raw('sum(case when attempts >= ? then 1 else 0 end) as failing', [FAILING_ATTEMPTS]))
+          .count({ count: '*' })
+          .min({ takenUntil: 'taken_until' }),
+      );
     },
 
     async addEvents(events) {
@@ -286,9 +346,10 @@ export function createMappingStore(db: Knex): MappingStore {
       }
     },
 
-    async eventsOf(taskId) {
-      const rows: Record<string, unknown>[] = await db('events').where({ task_id: taskId }).orderBy('id');
-      return rows.map(toEvent);
+    async eventsOf(taskId, limit) {
+      const query = db('events').where({ task_id: taskId }).orderBy('id', 'desc');
+      const rows: Record<string, unknown>[] = await (limit === undefined ? query : query.limit(limit));
+      return rows.map(toEvent).reverse();
     },
 
     async heartbeat(instance) {
@@ -323,4 +384,19 @@ export function createMappingStore(db: Knex): MappingStore {
     close: () => db.destroy(),
   };
   return withStoreErrors(store);
+}
+
+/** Those that fail first. */
+function openOnes(
+  query: Knex.QueryBuilder,
+  { state, isFailing }: Exclude<ListWish, { taskId: string }>,
+): Knex.QueryBuilder {
+  query.whereNotNull('open_task_id');
+  if (state !== undefined) {
+    query.andWhere({ state });
+  }
+  if (isFailing) {
+    query.andWhere((failing) => failing.whereNotNull('last_error').orWhere('attempts', '>', 0));
+  }
+  return query.orderByRaw('case when last_error is null and attempts <= 0 then 1 else 0 end, attempts desc, id');
 }

@@ -10,6 +10,7 @@ import {
   type NewMapping,
   type TraceEvent,
 } from '../domain/mapping.ts';
+import type { Overview } from '../ports.ts';
 
 /** A time that never comes: closed mappings are never due. */
 const NEVER = 9_000_000_000_000_000;
@@ -54,9 +55,22 @@ const mappingRow = z.object({
   resolution: z.string().nullable(),
 });
 
-/** @throws z.ZodError if the row is not one of this version's */
-export function toMapping(row: unknown): Mapping {
-  const r = mappingRow.parse(row);
+const nowRow = z.object({ now: number });
+
+/** The time in a row with nothing else, UTC milliseconds. */
+export function toNow(row: unknown): number {
+  return nowRow.parse(row).now;
+}
+
+/** A row as a mapping, or what is wrong with it if it is not one of this version's. */
+export function readMapping(
+  row: unknown,
+): { readonly mapping: Mapping } | { readonly mapping?: never; readonly error: z.ZodError } {
+  const parsed = mappingRow.safeParse(row);
+  return parsed.success ? { mapping: toMapping(parsed.data) } : { error: parsed.error };
+}
+
+function toMapping(r: z.infer<typeof mappingRow>): Mapping {
   return {
     id: r.id,
     version: r.version,
@@ -90,9 +104,28 @@ export function toMapping(row: unknown): Mapping {
   };
 }
 
-/** Undefined if the row is not one of this version's. */
-export function readMapping(row: unknown): Mapping | undefined {
-  return mappingRow.safeParse(row).success ? toMapping(row) : undefined;
+const overviewRows = z.array(
+  // A row that cannot be read must not hide the others.
+  z.object({ state: z.string(), count: number, failing: number, takenUntil: nullable.catch(null) }),
+);
+
+/** Of a row for each state of open mappings. */
+export function toOverview(given: unknown): Overview {
+  const rows = overviewRows.parse(given);
+  const count = (state: string) => rows.find((row) => row.state === state)?.count ?? 0;
+  // What is cancelled has no claim any more, only the memory of one.
+  const ends = rows.flatMap(({ state, takenUntil }) => (state === 'cancelling' ? [] : (takenUntil ?? [])));
+  return {
+    byState: {
+      refusing: count('refusing'),
+      held: count('held'),
+      intended: count('intended'),
+      submitted: count('submitted'),
+      cancelling: count('cancelling'),
+    },
+    failing: rows.reduce((sum, { failing }) => sum + failing, 0),
+    nearestTakenUntil: ends.length > 0 ? Math.min(...ends) : null,
+  };
 }
 
 export function toNewRow(mapping: NewMapping, lease: { owner: string; leaseUntil: number; now: number }): object {
@@ -140,6 +173,11 @@ export function toAdoptedRow(mapping: AdoptedMapping, now: number): object {
   };
 }
 
+/** As much of an error as the column can hold. */
+export function toErrorText(lastError: string): string {
+  return clip(lastError, MAX_ERROR);
+}
+
 /** The changes as the columns can hold them: whole milliseconds (PostgreSQL refuses others), texts clipped. */
 export function toStorable(mapping: Mapping, changes: MappingChanges): MappingChanges {
   const times = TIMES.flatMap((key) => {
@@ -149,7 +187,7 @@ export function toStorable(mapping: Mapping, changes: MappingChanges): MappingCh
   return {
     ...changes,
     ...Object.fromEntries(times),
-    ...(typeof changes.lastError === 'string' ? { lastError: clip(changes.lastError, MAX_ERROR) } : {}),
+    ...(typeof changes.lastError === 'string' ? { lastError: toErrorText(changes.lastError) } : {}),
     ...(typeof changes.resolution === 'string' ? { resolution: clip(changes.resolution, 64) } : {}),
     ...(changes.hasSlot === true ? { hasSlot: mapping.collapseKey !== null } : {}),
     ...(changes.state === 'closed' ? { hasSlot: false, nextCheckAt: NEVER } : {}),

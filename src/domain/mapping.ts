@@ -10,6 +10,11 @@
  */
 export const MAPPING_STATES = ['refusing', 'held', 'intended', 'submitted', 'cancelling', 'closed'] as const;
 export type MappingState = (typeof MAPPING_STATES)[number];
+export const OPEN_STATES = ['refusing', 'held', 'intended', 'submitted', 'cancelling'] as const;
+export type OpenState = (typeof OPEN_STATES)[number];
+
+/** With waits that double from a second, half a minute: what was away for a moment is back by then. */
+export const FAILING_ATTEMPTS = 5;
 
 export interface Mapping {
   readonly id: number;
@@ -93,6 +98,18 @@ export type MappingChanges = Partial<
     | 'resolution'
   >
 >;
+
+/** Which mappings an operator wants to see, and no more than `limit` of them. */
+export type ListWish = { readonly limit: number } & (
+  | { readonly taskId: string }
+  /** Of open mappings those in this state, and those that fail, where that is wished. */
+  | { readonly state: Exclude<MappingState, 'closed'> | undefined; readonly isFailing: boolean }
+);
+
+export type Listed =
+  | { readonly kind: 'mapping'; readonly mapping: Mapping }
+  /** A row that is not one of this version's. */
+  | { readonly kind: 'unreadable'; readonly id: number; readonly taskId: string };
 
 /** One line of a task's trace. */
 export interface TraceEvent {

@@ -17,6 +17,8 @@ export interface HttpOptions {
   readonly live: () => readonly Check[];
   /** Whether its dependencies can be reached; nothing is gained by a restart if not. */
   readonly ready: () => Promise<readonly Check[]>;
+  /** What the process counts, in whatever format it says. */
+  readonly metrics: () => Promise<{ readonly contentType: string; readonly body: string }>;
 }
 
 export interface HttpServer {
@@ -26,10 +28,10 @@ export interface HttpServer {
 }
 
 /**
- * `GET /livez` and `GET /readyz`: 200 or 503, with every check as JSON. Two routes want no framework, whose memory the
- * bridge would pay for in every process.
+ * `GET /livez` and `GET /readyz`: 200 or 503, with every check as JSON; `GET /metrics`. Three routes want no framework,
+ * whose memory the bridge would pay for in every process.
  */
-export function createHttpServer({ host, port, live, ready }: HttpOptions): HttpServer {
+export function createHttpServer({ host, port, live, ready, metrics }: HttpOptions): HttpServer {
   const server = createServer((request, response) => {
     route(request.method ?? '', request.url ?? '', response).catch(() => {
       // A check that throws is a bug, and no reason for the process to end.
@@ -45,8 +47,11 @@ export function createHttpServer({ host, port, live, ready }: HttpOptions): Http
       answerChecks(response, live());
     } else if (path === '/readyz') {
       answerChecks(response, await ready());
+    } else if (path === '/metrics') {
+      const { contentType, body } = await metrics();
+      response.writeHead(200, { 'content-type': contentType }).end(body);
     } else {
-      answer(response, 404, { error: 'there are /livez and /readyz' });
+      answer(response, 404, { error: 'there are /livez, /readyz and /metrics' });
     }
   }
 

@@ -35,19 +35,3 @@ export function parseTaskMessage(body: Buffer): ParsedMessage {
   }
   return { kind: 'task', taskId: parsed.data.status.taskId, runId: parsed.data.runId ?? null };
 }
-
-/** The beginning of a message for a log line: at most `length` characters, none of which is anything but text. */
-export function excerpt(body: Buffer, length = 200): string {
-  const text = body.subarray(0, length * 4).toString('utf8');
-  let result = '';
-  for (const char of text) {
-    const shown = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u.test(char)
-      ? `\\u${char.codePointAt(0)?.toString(16).padStart(4, '0')}`
-      : char;
-    if (result.length + shown.length > length) {
-      break;
-    }
-    result += shown;
-  }
-  return result;
-}

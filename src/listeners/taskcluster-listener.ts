@@ -1,7 +1,8 @@
 /** Hears from Pulse that a task is pending or was resolved as an exception, and asks for a look at it. */
 import type { Logger } from 'pino';
-import type { Broker, Message } from '../ports.ts';
-import { excerpt, parseTaskMessage } from './messages.ts';
+import { excerpt } from '../log.ts';
+import type { Broker, InputCounter, Message } from '../ports.ts';
+import { parseTaskMessage } from './messages.ts';
 
 export interface TaskclusterListenerOptions {
   readonly broker: Broker;
@@ -14,28 +15,25 @@ export interface TaskclusterListenerOptions {
   /** Messages may have been missed. */
   readonly onGap: () => void;
   readonly log: Logger;
+  readonly inputs: InputCounter;
 }
 
 export interface TaskclusterListener {
   start(): Promise<void>;
   stop(): Promise<void>;
-  /** Messages heard and dropped so far. */
-  counts(): { readonly received: number; readonly malformed: number };
 }
 
 const EXCHANGES = ['task-pending', 'task-exception'] as const;
 
 export function createTaskclusterListener(options: TaskclusterListenerOptions): TaskclusterListener {
-  const { broker, log, onHint, onGap } = options;
+  const { broker, log, inputs, onHint, onGap } = options;
   const [provisionerId, workerType] = options.taskQueueId.split('/');
-  let received = 0;
-  let malformed = 0;
 
   async function onMessage(message: Message): Promise<void> {
-    received += 1;
+    inputs.received('task-message');
     const parsed = parseTaskMessage(message.body);
     if (parsed.kind === 'malformed') {
-      malformed += 1;
+      inputs.rejected('task-message');
       log.warn(
         { exchange: message.exchange, reason: parsed.reason, excerpt: excerpt(message.body) },
         'malformed message dropped',
@@ -60,6 +58,5 @@ export function createTaskclusterListener(options: TaskclusterListenerOptions): 
   return {
     start: () => subscription.start(),
     stop: () => subscription.stop(),
-    counts: () => ({ received, malformed }),
   };
 }

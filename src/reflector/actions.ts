@@ -54,6 +54,31 @@ export type Action = {
   | { readonly do: 'lookAgain'; readonly at: number }
 );
 
+export type ActionKind = Action['do'];
+
+/** All that change something; one that is missing here does not compile. */
+export const ACTION_KINDS = Object.keys({
+  recordIntent: true,
+  takeSlot: true,
+  notePriority: true,
+  submit: true,
+  adopt: true,
+  refuse: true,
+  resubmit: true,
+  follow: true,
+  claimRun: true,
+  reclaimRun: true,
+  announceBuild: true,
+  uploadOutcome: true,
+  uploadExplanation: true,
+  resolveRun: true,
+  cancelTask: true,
+  rerunTask: true,
+  cancelRequest: true,
+  noteAbsence: true,
+  closeMapping: true,
+} satisfies Record<Exclude<ActionKind, 'lookAgain'>, true>);
+
 /** How the bridge behaves: as always; making no new requests; or changing nothing anywhere. */
 export type Mode = 'normal' | 'drain' | 'observe';
 

@@ -38,7 +38,7 @@
  *  submitted   pending | running, ours       absent, after the grace  claimRun; then resolveRun internal-error
  *  any         running, another worker's     open                     cancelRequest, loudly
  *  any         running, another worker's     complete, absent, none   closeMapping
- *  any         running, ours, not recorded   any                      follow: the claim is recorded
+ *  any         running, ours, not recorded   any                      follow: the claim is recorded; announceBuild
  *  submitted   resolved worker-shutdown,     after a RETRY            rerunTask, bounded: Buildbot builds again anyway
  *              no retries left
  *  any         resolved                      open                     cancelRequest, repeated, bounded
@@ -226,7 +226,7 @@ function decideMapped(facts: Facts, task: TaskStatus, admission: Admission | nul
         );
       }
       return run.runId > mapping.runId
-        ? [follow(facts, run, `run ${run.runId} is claimed by this bridge`)]
+        ? followClaimed(facts, run, `run ${run.runId} is claimed by this bridge`)
         : decideRunning(facts, run, admission);
     case 'completed':
     case 'failed':
@@ -303,10 +303,7 @@ function decidePending(facts: Facts, task: TaskStatus, run: TaskRun, admission: 
     case 'pending':
       return [lookAgain(nextLook(facts), 'the build request is pending')];
     case 'building':
-      return [
-        claimRun(facts, run, 'its build has started'),
-        { do: 'announceBuild', runId: run.runId, because: 'people want to see the build while it runs' },
-      ];
+      return [claimRun(facts, run, 'its build has started'), announceBuild(run)];
     case 'complete':
       if (isLostToShutdown(value) || isCollapsed(value)) {
         return (
@@ -355,7 +352,7 @@ function decideUnsubmitted(facts: Facts, admission: Admission | null): readonly 
 function decideRunning(facts: Facts, run: TaskRun, admission: Admission | null): readonly Action[] {
   const { mapping, request } = facts;
   if (mapping.takenUntil === null) {
-    return [follow(facts, run, 'the run was claimed, but the claim was not recorded')];
+    return followClaimed(facts, run, 'the run was claimed, but the claim was not recorded');
   }
   const near = reclaimIfNear(facts);
   switch (mapping.state) {
@@ -577,6 +574,17 @@ function uploadOutcome(
     isLastTry: mapping.attempts >= policy.maxUploadAttempts,
     because,
   };
+}
+
+/** Whoever claimed it may not have come to linking the build. */
+function followClaimed(facts: Facts, run: TaskRun, because: string): readonly Action[] {
+  const { request } = facts;
+  const isBuilding = request.kind === 'present' && request.value.state === 'building';
+  return [follow(facts, run, because), ...(isBuilding ? [announceBuild(run)] : [])];
+}
+
+function announceBuild(run: TaskRun): Action {
+  return { do: 'announceBuild', runId: run.runId, because: 'people want to see the build while it runs' };
 }
 
 function follow({ request }: Facts, run: TaskRun, because: string): Action {

@@ -127,9 +127,9 @@ export function refusalLog(mapping: Mapping, admission: Admission | undefined): 
 }
 
 /** The error of something unreadable, if there is one, for `lastError` and the log. */
-export function readError({ task, request }: Observation): BridgeError | undefined {
-  if (task.kind === 'unreadable') {
+export function readError({ task, request }: Pick<Knowledge, 'task' | 'request'>): BridgeError | undefined {
+  if (task?.kind === 'unreadable') {
     return task.error;
   }
-  return request.kind === 'unreadable' ? request.error : undefined;
+  return request?.kind === 'unreadable' ? request.error : undefined;
 }

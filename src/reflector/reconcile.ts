@@ -3,10 +3,12 @@
  * all come through here; there is no second way to claim, resolve or cancel.
  */
 import type { Mapping } from '../domain/mapping.ts';
-import { BridgeError, describeError, QueueError, StoreError } from '../errors.ts';
+import { BridgeError, describeError, isTransient, QueueError, StoreError } from '../errors.ts';
 import { type Action, applyMode, type Mode } from './actions.ts';
 import type { BuilderRules } from './admission.ts';
-import { type ApplyContext, MappingMoved, type Pass, perform, renewIfOver, SubmissionUnknown } from './apply.ts';
+import { type ApplyContext, MappingMoved, type Pass, renewIfOver } from './apply/pass.ts';
+import { SubmissionUnknown } from './apply/submission.ts';
+import { perform } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readError } from './observe.ts';
 
@@ -18,6 +20,8 @@ export interface ReconcileContext extends ApplyContext {
   readonly instance: string;
   /** Called for a task whose turn has come because another one's request was claimed. */
   readonly poke: (taskId: string) => void;
+  /** Called at the end of each pass. */
+  readonly onPass?: ((result: PassResult['kind']) => void) | undefined;
   /** Uniform in [0, 1): jitter. */
   readonly random: () => number;
 }
@@ -30,7 +34,14 @@ export type PassResult =
   /** The task is another bridge's, or nothing that this bridge does anything about. */
   | { readonly kind: 'not-ours' }
   | { readonly kind: 'busy' }
-  | { readonly kind: 'failed'; readonly retryAt: number };
+  | { readonly kind: 'failed'; readonly retryAt: number }
+  /** The mapping database failed, without which nothing can be done about any task. */
+  | { readonly kind: 'store-away'; readonly retryAt: number };
+
+const RESULTS: Readonly<Record<PassResult['kind'], true>> = {
+  ...{ done: true, 'not-ours': true, busy: true, failed: true, 'store-away': true },
+};
+export const PASS_RESULTS = Object.keys(RESULTS);
 
 /** What a sweep has read beforehand. */
 export type Seed = Pick<Knowledge, 'task' | 'request'>;
@@ -77,8 +88,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       }
       return await run(newPass(taskId, owner, { mapping: leased.kind === 'leased' ? leased.mapping : null }));
     } catch (error) {
-      log.error({ taskId, err: error }, 'mapping could not be read');
-      return { kind: 'failed', retryAt: clock.now() + FIRST_RETRY_MS };
+      const level = isTransient(error) ? 'warn' : 'error';
+      log[level]({ taskId, err: error }, 'no look could be had; it will be tried again');
+      return failure(error, clock.now() + FIRST_RETRY_MS);
     }
   }
 
@@ -221,7 +233,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         )
         .catch((err: unknown) => log.warn({ taskId: pass.taskId, err }, 'lease not released; it runs out'));
     }
-    return { kind: 'failed', retryAt };
+    return failure(error, retryAt);
   }
 
   function backoff(error: unknown, attempts: number): number {
@@ -260,9 +272,15 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     return { kind: 'done' };
   }
 
+  async function counted(pass: Promise<PassResult>): Promise<PassResult> {
+    const result = await pass;
+    context.onPass?.(result.kind);
+    return result;
+  }
+
   return {
-    reconcile,
-    reconcileLeased: (mapping, owner, seed) => run(newPass(mapping.taskId, owner, { mapping, ...seed }, true)),
+    reconcile: (taskId) => counted(reconcile(taskId)),
+    reconcileLeased: (mapping, owner, seed) => counted(run(newPass(mapping.taskId, owner, { mapping, ...seed }, true))),
     preview(mapping, seed) {
       const { task, request } = seed;
       const isUnclear = mapping.state === 'intended' || mapping.state === 'refusing';
@@ -276,6 +294,10 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       ).todo;
     },
   };
+}
+
+function failure(error: unknown, retryAt: number): PassResult {
+  return { kind: error instanceof StoreError ? 'store-away' : 'failed', retryAt };
 }
 
 function isClaimed(mapping: Mapping | null): boolean {

@@ -34,6 +34,14 @@ export interface ReflectorOptions {
   readonly timer?: Timer | undefined;
 }
 
+export interface RoundReport {
+  /** UTC milliseconds. */
+  readonly endedAt: number;
+  readonly durationMs: number;
+  /** Mappings that were due; 0 where the sweep failed. */
+  readonly due: number;
+}
+
 export interface Reflector {
   start(): void;
   /** Sweeps now, or once more after the sweep that is under way. */
@@ -42,6 +50,8 @@ export interface Reflector {
   runOnce(): Promise<void>;
   /** When the last round ended, well or not, UTC milliseconds; until then, when the reflector was made. */
   lastRound(): number;
+  /** Of the last round that ended; undefined until then. */
+  report(): RoundReport | undefined;
   /** Begins nothing new; resolves when the round under way is over. */
   stop(): Promise<void>;
 }
@@ -55,7 +65,8 @@ export function createReflector(options: ReflectorOptions): Reflector {
   let timer: ReturnType<Timer> | undefined;
   let round: Promise<void> | undefined;
   let isWantedAgain = false;
-  let lastRound = clock.now();
+  const made = clock.now();
+  let lastReport: RoundReport | undefined;
 
   /** One part that fails does not keep the others from being done. */
   async function part(name: string, work: () => Promise<unknown>): Promise<void> {
@@ -79,8 +90,9 @@ export function createReflector(options: ReflectorOptions): Reflector {
     await part('pending', () => findUnmapped(queue.listPending(), async (taskIds) => taskIds));
     await part('claimed', () => findUnmapped(queue.listClaimed(), stillClaimed));
     await part('prune', () => store.prune(clock.now() - options.retentionMs, PRUNE_BATCH));
-    lastRound = clock.now();
-    log.debug({ ...report, durationMs: clock.now() - started }, 'round ended');
+    const endedAt = clock.now();
+    lastReport = { endedAt, durationMs: endedAt - started, due: report?.due ?? 0 };
+    log.debug({ ...report, durationMs: endedAt - started }, 'round ended');
   }
 
   /** Tasks that the queue lists and that have no mapping: their message was lost, or is still on its way. */
@@ -141,7 +153,8 @@ export function createReflector(options: ReflectorOptions): Reflector {
     },
     poke,
     runOnce,
-    lastRound: () => lastRound,
+    lastRound: () => lastReport?.endedAt ?? made,
+    report: () => lastReport,
     async stop() {
       stopping.abort();
       await timer?.destroy();

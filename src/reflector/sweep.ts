@@ -5,9 +5,11 @@
 import pLimit from 'p-limit';
 import type { Logger } from 'pino';
 import type { Mapping } from '../domain/mapping.ts';
-import type { Clock, LegacyCi, MappingStore, TaskQueue } from '../ports.ts';
+import { describeError } from '../errors.ts';
+import type { Clock, LegacyCi, MappingStore, Rest, TaskQueue } from '../ports.ts';
 import type { Action } from './actions.ts';
 import type { Observation } from './decide.ts';
+import { readError } from './observe.ts';
 import type { Reconciler, Seed } from './reconcile.ts';
 
 export interface SweepContext {
@@ -62,21 +64,27 @@ async function sweepBatch(
   report: { passes: number; failed: number },
 ): Promise<void> {
   const seeds = await readAll(mappings, context);
-  const idle = new Map<number, Mapping[]>();
+  const idle = new Map<string, { readonly rest: Rest; readonly mappings: Mapping[] }>();
   const busy: Mapping[] = [];
   const firstHeld = firstOfEachKey(mappings);
   const now = context.clock.now();
   for (const mapping of mappings) {
-    const actions = context.reconciler.preview(mapping, seeds.get(mapping) ?? {});
-    const at = restUntil(mapping, actions, firstHeld, now + context.recheckMs);
-    if (at === undefined) {
+    const seed = seeds.get(mapping) ?? {};
+    const actions = context.reconciler.preview(mapping, seed);
+    const nextCheckAt = restUntil(mapping, actions, firstHeld, now + context.recheckMs);
+    if (nextCheckAt === undefined) {
       busy.push(mapping);
-    } else {
-      idle.set(at, [...(idle.get(at) ?? []), mapping]);
+      continue;
     }
+    const error = readError(seed);
+    const rest = { nextCheckAt, lastError: error === undefined ? null : describeError(error) };
+    const key = JSON.stringify(rest);
+    const group = idle.get(key) ?? { rest, mappings: [] };
+    idle.set(key, group);
+    group.mappings.push(mapping);
   }
-  for (const [nextCheckAt, group] of idle) {
-    await context.store.releaseMany(group, { nextCheckAt }, now);
+  for (const group of idle.values()) {
+    await context.store.releaseMany(group.mappings, group.rest, now);
   }
   const limit = pLimit(context.concurrency);
   await Promise.all(
@@ -84,7 +92,7 @@ async function sweepBatch(
       limit(async () => {
         report.passes += 1;
         const result = await context.reconciler.reconcileLeased(mapping, owner, seeds.get(mapping) ?? {});
-        report.failed += result.kind === 'failed' ? 1 : 0;
+        report.failed += result.kind === 'failed' || result.kind === 'store-away' ? 1 : 0;
       }),
     ),
   );

@@ -97,11 +97,12 @@ export function createWorkQueue({ pass, concurrency, clock, log, maxTries = 12 }
     entry.waiting = [];
     entry.tries += 1;
     const result = await pass(taskId);
-    if (result.kind === 'failed' || result.kind === 'busy') {
-      if (entry.tries < maxTries) {
+    if (result.kind === 'failed' || result.kind === 'busy' || result.kind === 'store-away') {
+      // Without the database the reflector could not find the task either, and the next hint would fare no better.
+      if (entry.tries < maxTries || result.kind === 'store-away') {
         entry.waiting = [...served, ...entry.waiting];
         const now = clock.now();
-        const patience = Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** (entry.tries - 1));
+        const patience = Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** Math.min(entry.tries - 1, 10));
         const at = result.kind === 'busy' ? now + FIRST_RETRY_MS : Math.max(result.retryAt, now + patience);
         void wakeLater(taskId, at);
         return;

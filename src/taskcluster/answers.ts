@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { PRIORITIES, RUN_STATES, type TaskDefinition, type TaskRun, type TaskStatus } from '../domain/task.ts';
 import { QueueError } from '../errors.ts';
+import type { InputCounter } from '../ports.ts';
 
 /** Written `...Z` in one place and `...+00:00` in another. */
 const time = z.iso.datetime({ offset: true }).transform((text) => Date.parse(text));
@@ -64,14 +65,34 @@ export const taskPageAnswer = z.object({
 export const putUrlAnswer = z.object({ putUrl: z.url() });
 export const scopesAnswer = z.object({ scopes: z.array(z.string()) });
 
-/** @param taskId of the task that was asked for @throws QueueError `queue-invalid` */
-export function parseStatus(answer: unknown, taskId: string): TaskStatus {
-  return ofTask(parse(status, answer, 'a task status'), taskId);
+/** Reads answers. All of it throws QueueError: `queue-invalid` that names what does not fit, `queue-unavailable` if it is no JSON. */
+export interface AnswerReader {
+  /** @param what is said in the error, such as `a claim` */
+  parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T;
+  /** @param taskId of the task that was asked for */
+  status(answer: unknown, taskId: string): TaskStatus;
+  /** The same where the status stands in an answer of its own. */
+  statusAnswer(answer: unknown, taskId: string): TaskStatus;
+  definition(answer: unknown): TaskDefinition;
 }
 
-/** The status in an answer that is about one task. @throws QueueError as `parse` */
-export function parseStatusAnswer(answer: unknown, taskId: string): TaskStatus {
-  return ofTask(parse(statusAnswer, answer, 'a task status').status, taskId);
+/** What cannot be read is counted here, and logged where the error is handled. */
+export function createAnswerReader(inputs?: InputCounter): AnswerReader {
+  function counted<T>(read: () => T): T {
+    try {
+      return read();
+    } catch (error) {
+      inputs?.rejected('queue-answer');
+      throw error;
+    }
+  }
+  return {
+    parse: (schema, answer, what) => counted(() => parse(schema, answer, what)),
+    status: (answer, taskId) => counted(() => ofTask(parse(status, answer, 'a task status'), taskId)),
+    statusAnswer: (answer, taskId) =>
+      counted(() => ofTask(parse(statusAnswer, answer, 'a task status').status, taskId)),
+    definition: (answer) => counted(() => parse(definition, answer, 'a task definition')),
+  };
 }
 
 /** A cache before the queue may mix up its answers: what is said of another task says nothing of this one. */
@@ -82,14 +103,7 @@ function ofTask(found: TaskStatus, taskId: string): TaskStatus {
   return found;
 }
 
-/** @throws QueueError `queue-invalid` */
-export const parseDefinition = (answer: unknown): TaskDefinition => parse(definition, answer, 'a task definition');
-
-/**
- * @param what is said in the error, such as `a claim`
- * @throws QueueError `queue-invalid` that names what does not fit, `queue-unavailable` for an answer that is not JSON
- */
-export function parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T {
+function parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T {
   if (answer === undefined) {
     // A page of some proxy's, most likely.
     throw new QueueError('queue-unavailable', `the answer is not JSON, so not ${what} of the queue's`, {

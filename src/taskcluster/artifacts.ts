@@ -5,13 +5,14 @@ import got, { HTTPError } from 'got';
 import { QueueError } from '../errors.ts';
 import { limited } from '../foreign-answer.ts';
 import type { Artifact } from '../ports.ts';
-import { parse, putUrlAnswer } from './answers.ts';
+import { type AnswerReader, putUrlAnswer } from './answers.ts';
 import { toQueueError } from './errors.ts';
 import type { Services } from './services.ts';
 
 export interface ArtifactOptions {
   readonly services: Pick<Services, 'createArtifact'>;
   readonly agent: { readonly http: import('node:http').Agent; readonly https: import('node:https').Agent };
+  readonly reader: AnswerReader;
   /** How often a PUT is tried, each time with a fresh URL. */
   readonly tries?: number;
   /** Before the second try, doubled each time. */
@@ -80,11 +81,11 @@ function httpUrl(text: string): string {
 async function upload(
   artifact: Extract<Artifact, { kind: 'content' | 'file' }>,
   create: () => Promise<unknown>,
-  { agent, tries = 4, firstDelayMs = 500 }: ArtifactOptions,
+  { agent, reader, tries = 4, firstDelayMs = 500 }: ArtifactOptions,
 ): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     // Asked for again each time: a URL lives for a while only, and asking twice for the same artifact is fine.
-    const { putUrl } = parse(putUrlAnswer, await create(), 'a place to put an artifact');
+    const { putUrl } = reader.parse(putUrlAnswer, await create(), 'a place to put an artifact');
     try {
       await put(putUrl, artifact, agent);
       return;

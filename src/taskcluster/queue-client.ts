@@ -4,17 +4,10 @@ import http from 'node:http';
 import https from 'node:https';
 import pLimit from 'p-limit';
 import type { TaskStatus } from '../domain/task.ts';
-import type { Clock, Resolution, Seen, TaskQueue } from '../ports.ts';
-import {
-  parse,
-  parseDefinition,
-  parseStatus,
-  parseStatusAnswer,
-  reclaimAnswer,
-  scopesAnswer,
-  statusesAnswer,
-  taskPageAnswer,
-} from './answers.ts';
+import type { QueueError } from '../errors.ts';
+import { AnswerTooLong } from '../foreign-answer.ts';
+import type { Clock, InputCounter, Resolution, Seen, TaskQueue } from '../ports.ts';
+import { createAnswerReader, reclaimAnswer, scopesAnswer, statusesAnswer, taskPageAnswer } from './answers.ts';
 import { putArtifact } from './artifacts.ts';
 import { toQueueError } from './errors.ts';
 import { type ListedTask, pagesOf, tokens } from './lists.ts';
@@ -34,6 +27,7 @@ export interface QueueClientOptions {
   readonly retries?: number;
   /** Connections at once. */
   readonly maxSockets?: number;
+  readonly inputs?: InputCounter | undefined;
 }
 
 /** How many statuses are asked for at once: no more than fit into one page of the queue's answers. */
@@ -49,6 +43,8 @@ const MAX_CACHED_LENGTH = 50_000;
 /** Keeps its connections alive and reuses them; idle ones do not keep the process alive. */
 export function createQueueClient(options: QueueClientOptions): TaskQueue {
   const { clock, workerGroup, workerId } = options;
+  const reader = createAnswerReader(options.inputs);
+  const { parse } = reader;
   const taskQueueId = `${options.provisionerId}/${options.workerType}`;
   const agentOptions = { keepAlive: true, maxSockets: options.maxSockets ?? 20, maxFreeSockets: 10, timeout: 60_000 };
   const agents = () => ({ http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) });
@@ -64,6 +60,17 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   const expanded = new Map<string, { readonly scopes: readonly string[]; readonly until: number }>();
   let noBatchUntil = Number.NEGATIVE_INFINITY;
 
+  /** Counts what came in place of an answer: a redirect, what only says that it is JSON, or what does not end. */
+  function failed(what: string, thrown: unknown, context?: Record<string, string | number>): QueueError {
+    const error = toQueueError(what, thrown, context);
+    const { statusCode } = error.context;
+    const isRefused = typeof statusCode === 'number' && statusCode < 400;
+    if (isRefused || error.cause instanceof AnswerTooLong) {
+      options.inputs?.rejected('queue-answer');
+    }
+    return error;
+  }
+
   async function call<T>(
     what: string,
     context: Record<string, string | number>,
@@ -73,14 +80,14 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     try {
       return read(await work());
     } catch (error) {
-      throw toQueueError(what, error, context);
+      throw failed(what, error, context);
     }
   }
 
   const statusOf =
     (taskId: string) =>
     (answer: unknown): TaskStatus =>
-      parseStatusAnswer(answer, taskId);
+      reader.statusAnswer(answer, taskId);
 
   function status(taskId: string): Promise<Seen<TaskStatus>> {
     return seen(() => call('status', { taskId }, () => services.status(taskId), statusOf(taskId)));
@@ -102,7 +109,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       try {
         return await statusesInOneCall(taskIds);
       } catch (error) {
-        const failure = toQueueError('statuses', error);
+        const failure = failed('statuses', error);
         if (failure.context.statusCode !== 404) {
           return new Map(taskIds.map((taskId) => [taskId, { kind: 'unreadable', error: failure }]));
         }
@@ -128,7 +135,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       const answer = parse(statusesAnswer, await services.statuses(taskIds, page), 'a list of task statuses');
       for (const entry of answer.statuses) {
         if (found.has(entry.taskId)) {
-          found.set(entry.taskId, await seen(async () => parseStatus(entry.status, entry.taskId)));
+          found.set(entry.taskId, await seen(async () => reader.status(entry.status, entry.taskId)));
         }
       }
       continuationToken = nextToken(answer.continuationToken);
@@ -191,7 +198,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     workerId,
     status,
     statuses,
-    task: (taskId) => seen(() => call('task', { taskId }, () => services.task(taskId), parseDefinition)),
+    task: (taskId) => seen(() => call('task', { taskId }, () => services.task(taskId), reader.definition)),
     claim: (taskId, runId) =>
       call(
         'claimTask',
@@ -215,7 +222,8 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       ),
     cancelTask: (taskId) => call('cancelTask', { taskId }, () => services.cancelTask(taskId), statusOf(taskId)),
     rerunTask: (taskId) => call('rerunTask', { taskId }, () => services.rerunTask(taskId), statusOf(taskId)),
-    putArtifact: (taskId, runId, artifact) => putArtifact(taskId, runId, artifact, { services, agent: uploadAgent }),
+    putArtifact: (taskId, runId, artifact) =>
+      putArtifact(taskId, runId, artifact, { services, agent: uploadAgent, reader }),
     listPending: () => list('listPendingTasks', () => true),
     listClaimed: () =>
       list('listClaimedTasks', (task) => task.workerGroup === workerGroup && task.workerId === workerId),

@@ -128,12 +128,19 @@ function extOf(certificate: string | undefined): { ext?: string } {
   return { ext: Buffer.from(JSON.stringify({ certificate: parsed })).toString('base64') };
 }
 
-/** @throws SyntaxError */
+/** @throws Refusal for a redirect, and for what says it is JSON and is not */
 function jsonOf({ headers, body, statusCode }: Response<string>): unknown {
   if (statusCode < 200 || statusCode > 299) {
-    throw new Refusal(statusCode, undefined, statusCode < 400 ? 'Unexpected Redirect' : 'Unknown Server Error');
+    throw new Refusal(statusCode, undefined, 'Unexpected Redirect');
   }
-  return isJson(headers) && body.length > 0 ? JSON.parse(body) : undefined;
+  if (!isJson(headers) || body.length === 0) {
+    return undefined;
+  }
+  try {
+    return JSON.parse(body);
+  } catch {
+    throw new Refusal(statusCode, undefined, 'the answer is not JSON');
+  }
 }
 
 function isJson(headers: Response['headers']): boolean {

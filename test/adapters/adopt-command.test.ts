@@ -70,7 +70,7 @@ describe.each(ENGINES)('bbb migrate --adopt, into $name', (engine) => {
     expect(second.lines.at(-1)).toBe('5 rows: 0 adopted, 1 merged, 3 known, 1 skipped, 0 failed');
 
     const store = createMappingStore(connect(target.url));
-    expect(await store.countByState()).toMatchObject({ submitted: 2, intended: 1 });
+    expect((await store.overview()).byState).toMatchObject({ submitted: 2, intended: 1 });
     await store.close();
     expect(await oldDb('tasks')).toEqual(before);
   });

@@ -136,7 +136,11 @@ export function describeLeases(engine: Engine): void {
         await atUpdate;
         await opened.store.lease(kept.taskId, { ...LEASE, owner: 'p#1' });
         const other = await opened.store.lease(settled.taskId, { ...LEASE, owner: 'p#2' });
-        await opened.store.release(other.kind === 'leased' ? other.mapping : aMissing(), { nextCheckAt: LATER }, NOW);
+        await opened.store.release(
+          other.kind === 'leased' ? other.mapping : aMissing(),
+          { nextCheckAt: LATER, lastError: null },
+          NOW,
+        );
         goOn();
         expect((await sweep).map(({ id }) => id)).toEqual([left.id]);
         expect((await opened.store.openMapping(kept.taskId))?.leaseOwner).toBe('p#1');
@@ -155,7 +159,7 @@ export function describeLeases(engine: Engine): void {
       const ids = taken.map(({ buildRequestId }) => buildRequestId ?? 0);
       const finding = await countStatements(opened.db, () => opened.store.tasksOfRequests(ids));
       const releasing = await countStatements(opened.db, () =>
-        opened.store.releaseMany(taken, { nextCheckAt: LATER }, NOW),
+        opened.store.releaseMany(taken, { nextCheckAt: LATER, lastError: null }, NOW),
       );
       expect({ leasing, finding, releasing }).toEqual({ leasing: 3, finding: 2, releasing: 2 });
       expect(await opened.store.leaseDue(due(1))).toEqual([]);
@@ -178,14 +182,24 @@ export function describeLeases(engine: Engine): void {
         limit: 1,
       });
       const [mine, lost] = first?.id === again?.id ? [second, first] : [first, second];
-      await opened.store.releaseMany([mine ?? aMissing(), lost ?? aMissing()], { nextCheckAt: LATER + 5 }, NOW + 3);
+      await opened.store.releaseMany(
+        [mine ?? aMissing(), lost ?? aMissing()],
+        { nextCheckAt: LATER + 5, lastError: null },
+        NOW + 3,
+      );
       expect(await opened.store.openMapping(mine?.taskId ?? '')).toEqual({
         ...mine,
         ...{ leaseOwner: null, leaseUntil: 0, nextCheckAt: LATER + 5, attempts: 0, lastError: null },
         ...{ version: (mine?.version ?? 0) + 1, updated: NOW + 3 },
       });
       expect(await opened.store.openMapping(lost?.taskId ?? '')).toEqual(again);
-      await opened.store.releaseMany([], { nextCheckAt: LATER }, NOW);
+      const later = await opened.store.leaseDue({ ...lease, owner: 's#3', now: LATER + 5, leaseUntil: 2 * LATER });
+      const away = 'is away'.padEnd(3000, '!');
+      await opened.store.releaseMany(later, { nextCheckAt: LATER + 9, lastError: away }, NOW + 4);
+      expect(await opened.store.openMapping(mine?.taskId ?? '')).toMatchObject({
+        ...{ attempts: 0, lastError: away.slice(0, 2000), nextCheckAt: LATER + 9, leaseOwner: null },
+      });
+      await opened.store.releaseMany([], { nextCheckAt: LATER, lastError: null }, NOW);
     });
   });
 }

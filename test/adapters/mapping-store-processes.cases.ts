@@ -26,7 +26,7 @@ for (let batch = 1, empty = 0; empty < 3; batch += 1) {
     const moved = await store.update(mapping, { runId: mapping.runId + 1 }, Number(now));
     leased += moved.kind === 'stored' ? 1 : 0;
   }
-  await store.releaseMany(mappings, { nextCheckAt: Number(now) + 1 }, Number(now));
+  await store.releaseMany(mappings, { nextCheckAt: Number(now) + 1, lastError: null }, Number(now));
 }
 const insert = (at) => store.insert(
   { ...JSON.parse(template), taskId: name + '-' + at, collapseKey: 'k' + at, hasSlot: true },

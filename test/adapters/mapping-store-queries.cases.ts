@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import slugid from 'slugid';
-import type { NewMapping, TraceEvent } from '../../src/domain/mapping.ts';
+import type { ListWish, NewMapping, TraceEvent } from '../../src/domain/mapping.ts';
 import { addMany, addReleased, type Engine, LEASE, NOW, type Opened, openStore } from './mapping-store-support.ts';
 
 const event = (taskId: string, more: Partial<TraceEvent> = {}): TraceEvent => ({
@@ -82,13 +82,65 @@ export function describeQueries(engine: Engine): void {
     expect(await opened.store.nextHeld('k')).toBe(urgent.taskId);
   });
 
-  it('counts open mappings by state', async () => {
-    for (const state of ['refusing', 'held', 'held', 'submitted'] as const) {
-      await addReleased(opened.store, { state });
-    }
-    await addReleased(opened.store, {}, { state: 'closed', resolved: NOW });
-    const counts = { refusing: 1, held: 2, intended: 0, submitted: 1, cancelling: 0 };
-    expect(await opened.store.countByState()).toEqual(counts);
+  it('overview: open mappings by state, those that fail, and the claim that ends first', async () => {
+    const byState = { refusing: 0, held: 0, intended: 0, submitted: 0, cancelling: 0 };
+    expect(await opened.store.overview()).toEqual({ byState, failing: 0, nearestTakenUntil: null });
+    await addReleased(opened.store, { state: 'refusing' }, { attempts: 5 });
+    await addReleased(opened.store, { state: 'held' }, { attempts: 4 });
+    await addReleased(opened.store, { state: 'held' }, { attempts: 9 });
+    await addReleased(opened.store, { state: 'submitted' }, { takenUntil: NOW + 2000 });
+    await addReleased(opened.store, { state: 'submitted' }, { takenUntil: NOW + 1000 });
+    // What is cancelled or closed only remembers its claim.
+    await addReleased(opened.store, {}, { state: 'cancelling', takenUntil: NOW - 1 });
+    await addReleased(opened.store, {}, { state: 'closed', resolved: NOW, attempts: 9, takenUntil: NOW });
+    expect(await opened.store.overview()).toEqual({
+      byState: { refusing: 1, held: 2, intended: 0, submitted: 2, cancelling: 1 },
+      failing: 2,
+      nearestTakenUntil: NOW + 1000,
+    });
+  });
+
+  describe('list', () => {
+    const everything = { state: undefined, isFailing: false, limit: 10 };
+    const shown = async (wish: ListWish) =>
+      (await opened.store.list(wish)).map((listed) =>
+        listed.kind === 'mapping' ? listed.mapping.taskId : `${listed.id} ${listed.taskId}`,
+      );
+
+    it('has open mappings, those that fail first, and of these the one that failed most often', async () => {
+      const fine = await addReleased(opened.store, {}, { state: 'submitted' });
+      const once = await addReleased(opened.store, {}, { state: 'held', attempts: 1 });
+      const often = await addReleased(opened.store, {}, { state: 'submitted', attempts: 12, lastError: 'away' });
+      const told = await addReleased(opened.store, {}, { state: 'cancelling', lastError: 'odd' });
+      await addReleased(opened.store, {}, { state: 'closed', resolved: NOW, attempts: 20, lastError: 'over' });
+      const [a, b, c, d] = [often, once, told, fine].map(({ taskId }) => taskId);
+      expect(await shown(everything)).toEqual([a, b, c, d]);
+      expect(await shown({ ...everything, isFailing: true })).toEqual([a, b, c]);
+      expect(await shown({ ...everything, state: 'submitted' })).toEqual([a, d]);
+      expect(await shown({ ...everything, state: 'submitted', isFailing: true })).toEqual([a]);
+      expect(await shown({ ...everything, state: 'refusing' })).toEqual([]);
+      expect(await shown({ ...everything, limit: 2 })).toEqual([a, b]);
+      expect(await opened.store.list({ ...everything, limit: 1 })).toEqual([{ kind: 'mapping', mapping: often }]);
+    });
+
+    it('has all mappings of one task, newest first', async () => {
+      const first = await addReleased(opened.store, {}, { state: 'closed', resolved: NOW });
+      const second = await addReleased(opened.store, { taskId: first.taskId, runId: 1 });
+      await addReleased(opened.store);
+      const { taskId } = first;
+      const listed = [second, first].map((mapping) => ({ kind: 'mapping', mapping }));
+      expect(await opened.store.list({ taskId, limit: 10 })).toEqual(listed);
+      expect(await opened.store.list({ taskId, limit: 1 })).toEqual(listed.slice(0, 1));
+      expect(await opened.store.list({ taskId: slugid.nice(), limit: 10 })).toEqual([]);
+    });
+
+    it('tells a row that cannot be read from the others', async () => {
+      const { id, taskId } = await addReleased(opened.store);
+      const other = await addReleased(opened.store);
+      await opened.db('tasks').where({ id }).update({ state: 'nonsense', attempts: 1 });
+      expect(await shown(everything)).toEqual([`${id} ${taskId}`, other.taskId]);
+      expect(await opened.store.list({ taskId, limit: 10 })).toEqual([{ kind: 'unreadable', id, taskId }]);
+    });
   });
 
   it('keeps the trace of a task in the order in which it was written', async () => {
@@ -101,6 +153,8 @@ export function describeQueries(engine: Engine): void {
     // Reading changes nothing.
     expect(await opened.store.eventsOf(taskId)).toEqual(written);
     expect(await opened.store.eventsOf(slugid.nice())).toEqual([]);
+    expect(await opened.store.eventsOf(taskId, 2)).toEqual(written);
+    expect(await opened.store.eventsOf(taskId, 1)).toEqual(written.slice(1));
   });
 
   it('remembers each instance by its last heartbeat', async () => {
@@ -111,6 +165,15 @@ export function describeQueries(engine: Engine): void {
     await opened.store.heartbeat({ ...first, heartbeat: NOW + 5, version: '2' });
     const known = [...(await opened.store.instances())].sort((one) => (one.instance === 'A' ? -1 : 1));
     expect(known).toEqual([second, { ...first, heartbeat: NOW + 5, version: '2' }]);
+  });
+
+  it("tells the time by its server's clock", async () => {
+    const before = Date.now();
+    const now = await opened.store.now();
+    expect(Number.isInteger(now)).toBe(true);
+    // The same machine's, to the millisecond.
+    expect(now).toBeGreaterThanOrEqual(before - 1);
+    expect(now).toBeLessThanOrEqual(Date.now() + 1);
   });
 
   describe('prune', () => {

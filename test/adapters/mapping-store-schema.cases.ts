@@ -85,7 +85,7 @@ export function describeSchema(engine: Engine): void {
 
   it('tells what to run when the schema is not there', async () => {
     const { db, store } = opened;
-    for (const call of [() => checkSchema(db), () => store.lease('t', LEASE), () => store.countByState()]) {
+    for (const call of [() => checkSchema(db), () => store.lease('t', LEASE), () => store.overview()]) {
       const error = await call().catch((thrown: unknown) => thrown);
       expect(error).toBeInstanceOf(StoreError);
       expect(error).toMatchObject({
@@ -115,7 +115,7 @@ export function describeSchema(engine: Engine): void {
     const mapping = stored(
       await opened.store.insert({ ...(await addReleased(opened.store)), taskId: 'Az09_-Az09_-Az09_-Az09' }, LEASE),
     );
-    await Promise.all(Array.from({ length: 5 }, () => opened.store.countByState()));
+    await Promise.all(Array.from({ length: 5 }, () => opened.store.overview()));
     await server.stop();
     try {
       const error = await opened.store.openMapping(mapping.taskId).catch((thrown: unknown) => thrown);
@@ -137,7 +137,7 @@ export function describeSchema(engine: Engine): void {
     url.password = 'hunter2';
     const store = createMappingStore(connect(url.href));
     const started = Date.now();
-    const error = await store.countByState().catch((thrown: unknown) => thrown);
+    const error = await store.overview().catch((thrown: unknown) => thrown);
     await store.close();
     expect(Date.now() - started).toBeLessThan(8000);
     expect(error).toMatchObject({ code: 'store-unavailable', isTransient: true });

@@ -208,7 +208,7 @@ describe('a database', () => {
 
   it('that is slow is given up in bounded time', async () => {
     bench = await startBench();
-    const database = createSchedulerDb(bench.db, 200);
+    const database = createSchedulerDb(bench.db, { answerMs: 200 });
     const begun = Date.now();
     await expect(database.run('sleeping', async (db) => db.raw('SELECT SLEEP(2)'))).rejects.toMatchObject({
       ...{ code: 'legacy-ci-unavailable', isTransient: true },

@@ -53,8 +53,7 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
     for (let made = 0; made < tasks; made += 1) {
       const fate = FATES[made % FATES.length] ?? FATES[0];
       const taskId = slugid.nice();
-      const definition = taskDefinition({ retries: 40, ...fate.wish });
-      await insistently(() => stage.client.createTask(taskId, definition));
+      await insistently(() => create(stage, taskId, fate));
       cast.push({ taskId, fate });
       await delay(pauseMs * 0.9 * (0.5 + random.next()));
     }
@@ -141,6 +140,13 @@ function createPeople(stage: Stage, cast: readonly Cast[]) {
   };
 }
 
+/** Whose answer is lost may have been made; and what is made later has a later deadline. */
+async function create({ client, queue }: Stage, taskId: string, { wish }: Fate): Promise<void> {
+  if (queue.tasks.get(taskId) === undefined) {
+    await client.createTask(taskId, taskDefinition({ retries: 40, ...wish }));
+  }
+}
+
 async function insistently<T>(work: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -163,7 +169,7 @@ async function settle(stage: Stage, cast: readonly Cast[]): Promise<void> {
         const ended = cast.every(
           ({ taskId, fate }) => lastReason(stage, taskId) === fate.ends && isRerun(stage, taskId, fate),
         );
-        const open = Object.values(await store.countByState()).reduce((sum, count) => sum + count, 0);
+        const open = Object.values((await store.overview()).byState).reduce((sum, count) => sum + count, 0);
         return ended && open === 0;
       },
       { timeoutMs: SETTLE_MS, intervalMs: 500, what: 'everything to come to rest' },

@@ -14,6 +14,7 @@ export interface Fate {
 }
 
 const stateOf = ({ queue }: Stage, taskId: string) => queue.tasks.get(taskId)?.status.state;
+const runsOf = ({ queue }: Stage, taskId: string) => queue.tasks.get(taskId)?.status.runs ?? [];
 const hasRequest = async ({ legacy }: Stage, taskId: string) => (await legacy.requests(taskId)).length > 0;
 
 export const FATES: readonly [Fate, ...Fate[]] = [
@@ -53,6 +54,10 @@ export const FATES: readonly [Fate, ...Fate[]] = [
     name: 'canceled while building',
     wish: { builder: 'slow' },
     async interfere(stage, taskId) {
+      // It may have had its effect although nobody was told.
+      if (runsOf(stage, taskId).some(({ reasonResolved }) => reasonResolved === 'canceled')) {
+        return true;
+      }
       if (stateOf(stage, taskId) !== 'running') {
         return false;
       }
@@ -91,6 +96,10 @@ export const FATES: readonly [Fate, ...Fate[]] = [
     name: 'rerun by a person',
     wish: { builder: 'quick-3' },
     async interfere(stage, taskId) {
+      // It may have had its effect although nobody was told.
+      if (runsOf(stage, taskId).some(({ reasonCreated }) => reasonCreated === 'rerun')) {
+        return true;
+      }
       if (stateOf(stage, taskId) !== 'completed') {
         return false;
       }

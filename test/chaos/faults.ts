@@ -92,7 +92,8 @@ async function downFor(server: { stop(): Promise<void>; start(): Promise<void> }
 }
 
 async function restartMaster(legacy: Stage['legacy'], how: 'stopMaster' | 'killMaster'): Promise<void> {
-  await legacy[how]();
+  // On a busy machine a stop can take longer than anybody waits; the master is killed then.
+  await legacy[how]().catch(() => undefined);
   await delay(500);
   await legacy.startMaster();
 }

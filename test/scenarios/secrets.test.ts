@@ -1,218 +1,132 @@
 /** The whole daemon, with secrets that cannot be mistaken, through everything that makes it talk: none of them shows. */
-import { randomBytes } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import slugid from 'slugid';
-import taskcluster from 'taskcluster-client';
-import { systemClock } from '../../src/clock.ts';
-import { connect } from '../../src/db/connection.ts';
-import { type BuildbotEmulator, createBuildbotEmulator } from '../../src/sandbox/buildbot/emulator.ts';
-import { createFaults } from '../../src/sandbox/faults.ts';
-import { createQueueEmulator, type QueueEmulator } from '../../src/sandbox/queue/emulator.ts';
-import { type Daemon, startDaemon } from '../support/daemon.ts';
+import { EXIT } from '../../src/lifecycle.ts';
 import { eventually } from '../support/eventually.ts';
-import { startPulsePublisher } from '../support/pulse-publisher.ts';
-import { postgres, rabbitmq } from '../support/services/index.ts';
-import { startTcpGate, type TcpGate } from '../support/tcp-gate.ts';
-import { BRIDGE_SCOPES, EXCHANGES, ROOT, taskDefinition } from '../support/world.ts';
+import { mistakesIn } from '../support/secrets/mistakes.ts';
+import { type SetUp, type Stage, startStage } from '../support/secrets/stage.ts';
+import { changeSecret, wrongSecrets } from '../support/secrets/wrong.ts';
+import { rabbitmq } from '../support/services/index.ts';
 
-const mark = () => randomBytes(9).toString('hex');
-/** With characters that URLs escape. */
-const SECRETS = {
-  taskcluster: `tc-${mark()}+/=`,
-  pulse: `pulse-${mark()}@:/?#é`,
-  database: `db-${mark()}@:/?#%`,
-  buildbot: `bb-${mark()}:"é`,
-};
-/** What is looked for: nothing else has it, however the rest is escaped. */
-const marks = Object.values(SECRETS).map((secret) => /-([0-9a-f]{18})/.exec(secret)?.[1] ?? '');
+const REFUSED = { kind: 'status', status: 403 } as const;
+const FAILED = { kind: 'status', status: 500 } as const;
 
-const undo: (() => unknown)[] = [];
-const daemons: Daemon[] = [];
-let queue: QueueEmulator;
-let buildbot: BuildbotEmulator;
-let gate: TcpGate;
-let config: Record<string, unknown>;
-let databaseUrl: string;
-const faults = createFaults();
-const masterFaults = createFaults();
+/** Not a person's, who makes a task. */
+const BRIDGES_CALLS = /^(?!.*\/task\/[\w-]{22}$)/;
 
-beforeAll(async () => {
-  const rabbit = await rabbitmq().createVhost();
-  undo.push(() => rabbit.drop());
-  const pulse = await startPulsePublisher(rabbit.adminUrl, EXCHANGES);
-  undo.push(() => pulse.close());
-  const pulseUrl = new URL(rabbit.url);
-  const user = `bridge-${mark()}`;
-  await rabbitmq().ctl('add_user', user, SECRETS.pulse);
-  undo.push(() => rabbitmq().ctl('delete_user', user));
-  await rabbitmq().ctl('set_permissions', '-p', pulseUrl.pathname.slice(1), user, '.*', '.*', '.*');
-  pulseUrl.username = user;
-  pulseUrl.password = encodeURIComponent(SECRETS.pulse);
+const SET_UPS: readonly SetUp[] = [
+  { legacy: 'data-api', mappings: 'postgres', secretsIn: 'file', credentials: 'permanent' },
+  { legacy: 'stock', mappings: 'mariadb', secretsIn: 'environment', credentials: 'temporary' },
+  { legacy: 'mozilla', mappings: 'sqlite', secretsIn: 'file', credentials: 'permanent' },
+];
 
-  const database = await postgres().createDatabase();
-  databaseUrl = database.url;
-  const admin = connect(database.url);
-  const role = `r${mark()}`;
-  await admin.raw(`CREATE ROLE ${role} LOGIN SUPERUSER PASSWORD '${SECRETS.database}'`);
-  await admin.destroy();
-  undo.push(() => database.drop());
-  const target = new URL(database.url);
-  gate = await startTcpGate(target.hostname, Number(target.port));
-  undo.push(() => gate.stop());
-  target.username = role;
-  target.password = encodeURIComponent(SECRETS.database);
-  target.port = String(gate.port);
-
-  const client = { clientId: 'bridge', accessToken: SECRETS.taskcluster, scopes: BRIDGE_SCOPES };
-  queue = createQueueEmulator({ clock: systemClock, clients: [ROOT, client], faults, publish: pulse.publish });
-  await queue.start();
-  undo.push(() => queue.stop());
-
-  buildbot = createBuildbotEmulator({
-    clock: systemClock,
-    version: '3.7',
-    builders: [
-      {
-        name: 'success',
-        workers: ['w'],
-        attempts: [{ results: 0, durationMs: 200, steps: [{ name: 's', log: 'l\n' }] }],
-      },
-    ],
-    forceSchedulers: [
-      { name: 'bridge', builderNames: ['success'], parameters: [{ name: 'taskId' }, { name: 'product' }] },
-    ],
-    users: { bridge: SECRETS.buildbot },
-    faults: masterFaults,
+describe.each(SET_UPS)('secrets in the $secretsIn, with $legacy, $mappings, $credentials credentials', (setUp) => {
+  let stage: Stage;
+  beforeAll(async () => {
+    stage = await startStage(setUp);
+    expect(await stage.spawn(['migrate']).ended).toBe(EXIT.ok);
   });
-  await buildbot.start();
-  undo.push(() => buildbot.stop());
+  afterAll(() => stage?.stop());
 
-  config = {
-    taskcluster: { rootUrl: queue.rootUrl, credentials: { clientId: 'bridge', accessToken: SECRETS.taskcluster } },
-    pulse: { url: pulseUrl.href, namespace: 'bridge' },
-    database: { url: target.href },
-    legacyCi: {
-      kind: 'data-api',
-      dataApi: { url: buildbot.url, forceScheduler: 'bridge', username: 'bridge', password: SECRETS.buildbot },
-    },
-    reflector: { schedule: '* * * * * *', recheck: '1s' },
-    bridge: { lease: '3s' },
-    http: { port: 0 },
-    log: { level: 'trace' },
-  };
-});
-afterAll(async () => {
-  for (const daemon of daemons) {
-    await daemon.kill();
-  }
-  for (const work of undo.reverse()) {
-    await work();
-  }
-});
+  it('show nowhere, whatever breaks', async () => {
+    const { legacy, faults, mappings } = stage;
+    // The first sign-in comes with the start, or with the first task.
+    legacy.faults.http.push({ path: /login/, takesEffect: false, times: 1, outcome: FAILED });
+    legacy.faults.http.push({ path: /login/, takesEffect: true, times: 2, outcome: { kind: 'reset' } });
+    const bridge = stage.spawn(['run']);
+    await bridge.says(/"msg":"started"/);
+    await stage.becomes(await stage.create(), 'completed');
+    await stage.look(bridge);
 
-async function start(changes: Record<string, unknown> = {}): Promise<Daemon> {
-  const daemon = await startDaemon({ ...config, ...changes });
-  daemons.push(daemon);
-  return daemon;
-}
+    const slow = await stage.create({ builder: 'slow' });
+    await stage.becomes(slow, 'running');
+    legacy.faults.http.push({ takesEffect: false, times: 2, outcome: REFUSED });
+    legacy.faults.http.push({ path: /login|self-serve/, takesEffect: false, times: 1, outcome: FAILED });
+    await stage.person.cancelTask(slow);
+    await eventually(async () => !(await legacy.isBusy()), { timeoutMs: 60_000, what: 'the build to be stopped' });
 
-const client = () => new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT });
-async function create(wish: Parameters<typeof taskDefinition>[0] = {}): Promise<string> {
-  const taskId = slugid.nice();
-  await client().createTask(taskId, taskDefinition(wish));
-  return taskId;
-}
-const isOver = (taskId: string, state = 'completed') =>
-  eventually(() => queue.tasks.get(taskId)?.status.runs.at(-1)?.state === state, { timeoutMs: 60_000, what: state });
-const said = (daemon: Daemon, words: RegExp) =>
-  eventually(() => daemon.lines.some((line) => words.test(JSON.stringify(line))), {
-    timeoutMs: 30_000,
-    what: `${words} in the log`,
-  });
-
-/** Every process's command line and, of those that are ours to read, nothing else: an environment is private. */
-function commandLines(): string {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map((pid) => {
-      try {
-        return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      } catch {
-        return '';
-      }
-    })
-    .join('\n');
-}
-
-describe('secrets', () => {
-  it('show nowhere, whatever goes wrong', async () => {
-    const daemon = await start();
-    await isOver(await create());
-    expect(commandLines()).not.toMatch(new RegExp(marks.join('|')));
-
-    gate.cut();
-    const second = await create();
-    await create({ builder: 'nope' });
-    // Wrong answers, none, and refusals.
-    const times = 6;
-    faults.http.push({ takesEffect: false, times, outcome: { kind: 'status', status: 500 } });
-    faults.http.push({ takesEffect: false, times, outcome: { kind: 'status', status: 401 } });
-    faults.http.push({ takesEffect: true, times, outcome: { kind: 'reset' } });
-    masterFaults.http.push({ takesEffect: false, times, outcome: { kind: 'status', status: 403 } });
-    masterFaults.http.push({ takesEffect: false, times, outcome: { kind: 'status', status: 500 } });
-    masterFaults.http.push({ takesEffect: false, times, outcome: { kind: 'reset' } });
-    gate.release();
-    await said(daemon, /pass failed/);
-    faults.http.length = 0;
-    masterFaults.http.length = 0;
-
-    gate.cut();
-    await said(daemon, /store-unavailable/);
-    gate.release();
-    await rabbitmq().ctl(
-      'close_all_user_connections',
-      new URL(String(Reflect.get(Object(config.pulse), 'url'))).username,
-      'x',
-    );
-    await said(daemon, /connection to Pulse lost/);
-    await buildbot.restartMaster('kill', 300);
-    await said(daemon, /Buildbot/);
-    await isOver(second);
-
-    // The same secrets, but none of them is right.
-    const wrong = {
-      ...Object(config.pulse),
-      url: String(Reflect.get(Object(config.pulse), 'url')).replace('amqp://', 'amqp://x'),
-    };
-    const other = await start({
-      pulse: wrong,
-      taskcluster: { rootUrl: queue.rootUrl, credentials: { clientId: 'nobody', accessToken: SECRETS.taskcluster } },
-      legacyCi: {
-        kind: 'data-api',
-        dataApi: { url: buildbot.url, forceScheduler: 'bridge', username: 'nobody', password: SECRETS.buildbot },
-      },
+    const second = await stage.create();
+    await stage.create({ builder: 'nope' });
+    await bridge.says(/pass failed/, () => {
+      const times = 6;
+      faults.http.push({ path: BRIDGES_CALLS, takesEffect: false, times, outcome: FAILED });
+      faults.http.push({ path: BRIDGES_CALLS, takesEffect: false, times, outcome: { kind: 'status', status: 401 } });
+      faults.http.push({ path: BRIDGES_CALLS, takesEffect: true, times, outcome: { kind: 'reset' } });
+      legacy.faults.http.push({ takesEffect: false, times, outcome: REFUSED });
+      legacy.faults.http.push({ takesEffect: false, times, outcome: FAILED });
+      legacy.faults.http.push({ takesEffect: false, times, outcome: { kind: 'reset' } });
+      return stage.create();
     });
-    await said(other, /Pulse refuses the user/);
-    await said(other, /queue-forbidden/);
+    faults.http.length = 0;
+    legacy.faults.http.length = 0;
 
-    const db = connect(databaseUrl);
-    const tables = ['tasks', 'events', 'instances', 'kept_builds'];
-    const rows = await Promise.all(tables.map(async (table): Promise<unknown[]> => db(table)));
-    await db.destroy();
-    const artifacts = [...queue.tasks.list()].flatMap((task) =>
-      task.artifacts.map((artifact) => `${JSON.stringify(artifact)} ${artifact.content()?.toString() ?? ''}`),
-    );
-    expect(rows.flat().length).toBeGreaterThan(10);
-    expect(artifacts.length).toBeGreaterThan(6);
-    const seen = {
-      log: daemons.map(({ lines }) => JSON.stringify(lines)).join('\n'),
-      rows: JSON.stringify(rows),
-      artifacts: artifacts.join('\n'),
-      commands: commandLines(),
-    };
-    for (const [where, text] of Object.entries(seen)) {
-      expect({ where, found: marks.filter((one) => text.includes(one)) }).toEqual({ where, found: [] });
+    for (const [gate, words] of [
+      [mappings.gate, /"StoreError"/],
+      [legacy.database?.gate, /the scheduler database failed/],
+    ] as const) {
+      if (gate !== undefined) {
+        await stage.create();
+        await bridge.says(words, () => gate.cut());
+        await stage.look(bridge);
+        gate.release();
+      }
     }
+    await bridge.says(/connection to Pulse lost/, () =>
+      rabbitmq().ctl('close_all_user_connections', stage.pulseUser, 'x'),
+    );
+    await stage.look(bridge);
+    await stage.becomes(second, 'completed');
+    await legacy.restart();
+    await stage.becomes(await stage.create(), 'completed');
+    expect(await bridge.kill()).toBe(EXIT.ok);
+    expect(await stage.leaks()).toEqual([]);
+  });
+
+  it('show nowhere where one of them is wrong', async () => {
+    for (const { config, says } of wrongSecrets(stage)) {
+      await stage.create();
+      const bridge = stage.spawn(['run'], config);
+      await bridge.says(says);
+      await stage.look(bridge);
+      await bridge.kill();
+    }
+    expect(await stage.leaks()).toEqual([]);
+  });
+
+  it('show in no complaint about the configuration', async () => {
+    for (const { what, config, keys } of mistakesIn(stage.config)) {
+      const bridge = stage.spawn(['run'], config);
+      const code = await bridge.ended;
+      const missing = keys.filter((key) => !bridge.stderr().includes(key));
+      expect({ what, code, missing, said: bridge.stderr() }).toMatchObject({ code: EXIT.config, missing: [] });
+    }
+    expect(await stage.leaks()).toEqual([]);
+  });
+
+  it('show nowhere in bbb migrate', async () => {
+    if (stage.mappings.gate !== undefined) {
+      const config = changeSecret(stage.config, ['database', 'url']);
+      const migrate = stage.spawn(['migrate'], config);
+      expect([await migrate.ended, migrate.stderr()]).toEqual([EXIT.tempFail, expect.stringContaining('at migrate')]);
+    }
+    const database = stage.legacy.database;
+    if (database !== undefined) {
+      const wrong = new URL(database.url);
+      wrong.password += 'x';
+      const away = new URL(database.url);
+      away.port = '1';
+      const unescaped = database.url.replace(/:[^:]*@/, () => `:${decodeURIComponent(wrong.password)}@`);
+      for (const [url, code, words] of [
+        [database.url, EXIT.tempFail, 'no table tasks of the first bridge'],
+        [wrong.href, EXIT.tempFail, 'could not be read'],
+        [away.href, EXIT.tempFail, 'could not be read'],
+        [wrong.href.replace('mysql', 'postgres'), EXIT.tempFail, 'could not be read'],
+        [wrong.href.replace('mysql', 'mysql+pymysql'), EXIT.config, 'ADOPT_DATABASE_URL: expected'],
+        [unescaped, EXIT.config, 'ADOPT_DATABASE_URL: this is no mysql URL'],
+      ] as const) {
+        const adopt = stage.spawn(['migrate', '--adopt'], stage.config, { ADOPT_DATABASE_URL: url });
+        expect([await adopt.ended, adopt.stderr()]).toEqual([code, expect.stringContaining(words)]);
+      }
+    }
+    expect(await stage.leaks()).toEqual([]);
   });
 });

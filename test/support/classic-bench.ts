@@ -9,7 +9,7 @@ import slugid from 'slugid';
 import taskcluster, { type Queue } from 'taskcluster-client';
 import { type Bridge, createBridge, type Service } from '../../src/bridge.ts';
 import { createSchedulerDbCi, type SchedulerDbOptions } from '../../src/buildbot/scheduler-db/index.ts';
-import { systemClock } from '../../src/clock.ts';
+import { createSettableClock, type SettableClock, systemClock } from '../../src/clock.ts';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createKeptBuilds } from '../../src/db/kept-builds.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
@@ -17,7 +17,8 @@ import type { Mapping } from '../../src/domain/mapping.ts';
 import { QueueError } from '../../src/errors.ts';
 import { createLog } from '../../src/log.ts';
 import { ownRequests } from '../../src/main.ts';
-import type { Broker, Clock, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
+import { createMetrics } from '../../src/metrics.ts';
+import type { Broker, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
 import type { BuilderRules } from '../../src/reflector/admission.ts';
 import type { PassResult } from '../../src/reflector/reconcile.ts';
 import { createInProcessBroker, type InProcessBroker, type PublishedMessage } from '../../src/sandbox/broker.ts';
@@ -46,7 +47,7 @@ export function aBuilder(name: string, more: Partial<ClassicBuilderOptions> = {}
 const BUILDERS = [aBuilder('build'), aBuilder('other'), aBuilder('noworker', { workers: [] })];
 
 /** The machine's clock, that a test puts forward; who sleeps is woken by that, too. */
-export interface BenchClock extends Clock {
+export interface BenchClock extends SettableClock {
   forward(ms: number): void;
 }
 
@@ -54,15 +55,15 @@ export function createBenchClock(): BenchClock {
   let ahead = 0;
   const now = () => systemClock.now() + ahead;
   const sleepers = new Set<{ readonly until: number; readonly wake: AbortController }>();
+  async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    const wake = new AbortController();
+    const sleeper = { until: now() + ms, wake };
+    sleepers.add(sleeper);
+    await systemClock.sleep(ms, signal ? AbortSignal.any([signal, wake.signal]) : wake.signal);
+    sleepers.delete(sleeper);
+  }
   return {
-    now,
-    async sleep(ms, signal) {
-      const wake = new AbortController();
-      const sleeper = { until: now() + ms, wake };
-      sleepers.add(sleeper);
-      await systemClock.sleep(ms, signal ? AbortSignal.any([signal, wake.signal]) : wake.signal);
-      sleepers.delete(sleeper);
-    },
+    ...createSettableClock({ now, sleep, uptime: now }),
     forward(ms) {
       ahead += ms;
       for (const { until, wake } of sleepers) {
@@ -224,7 +225,8 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
   const bridgeDb = connect('sqlite::memory:');
   await Promise.all([buildbot.start(), queue.start(), migrate(bridgeDb)]);
   const db = connect(database.url);
-  const store = createMappingStore(bridgeDb);
+  // Its server's clock is put forward, too.
+  const store: MappingStore = { ...createMappingStore(bridgeDb), now: async () => clock.now() };
   const kept = createKeptBuilds(bridgeDb);
   const person = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT_CLIENT, retries: 0 });
   const lines: Readonly<Record<string, unknown>>[] = [];
@@ -286,6 +288,7 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
     const ci = faulty('ci', bare);
     const make = (services: readonly Service[]) =>
       createBridge({
+        metrics: createMetrics(),
         queue: faulty('queue', forgetful(clientOf(queue.rootUrl, { clock, retries: 0, timeoutMs: 5000 }), forgotten)),
         ...{ ci, store: own, broker: ownBroker, clock, log, policy: POLICY, mode: 'normal', services },
         rules: { isIgnored: () => false, isRestricted: () => false, ...options.rules, ...more.rules },

@@ -7,7 +7,9 @@ export interface TcpGate {
   hold(match: RegExp, when: 'request' | 'answer'): { readonly reached: Promise<void> };
   /** Nothing passes any more, and what is open is cut off. */
   cut(): void;
-  /** Everything held is cut off, and all passes again. */
+  /** Everything vanishes without a word, also what new connections say; what was open stays so, and is never of use again. */
+  swallow(): void;
+  /** Everything held is cut off, and all that is new passes again. */
   release(): void;
   stop(): Promise<void>;
 }
@@ -21,6 +23,7 @@ interface Hold {
 export async function startTcpGate(host: string, port: number): Promise<TcpGate> {
   let holds: Hold[] = [];
   let isCut = false;
+  let isSwallowing = false;
   const pairs = new Set<readonly [Socket, Socket]>();
   const held = new Set<readonly [Socket, Socket]>();
 
@@ -33,7 +36,16 @@ export async function startTcpGate(host: string, port: number): Promise<TcpGate>
     const pair = [client, server] as const;
     pairs.add(pair);
     let silenced: Hold | undefined;
+    // Once something is missing, the rest makes no sense.
+    let isLost = false;
+    const isSwallowed = () => {
+      isLost ||= isSwallowing;
+      return isLost;
+    };
     client.on('data', (chunk) => {
+      if (isSwallowed()) {
+        return;
+      }
       const found = holds.find(({ match }) => match.test(chunk.toString('latin1')));
       holds = holds.filter((hold) => hold !== found);
       if (found !== undefined) {
@@ -47,6 +59,9 @@ export async function startTcpGate(host: string, port: number): Promise<TcpGate>
       server.write(chunk);
     });
     server.on('data', (chunk) => {
+      if (isSwallowed()) {
+        return;
+      }
       if (silenced === undefined) {
         client.write(chunk);
       } else {
@@ -87,8 +102,12 @@ export async function startTcpGate(host: string, port: number): Promise<TcpGate>
       isCut = true;
       destroy(pairs);
     },
+    swallow() {
+      isSwallowing = true;
+    },
     release() {
       isCut = false;
+      isSwallowing = false;
       holds = [];
       destroy(held);
     },

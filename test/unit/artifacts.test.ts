@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import type { Artifact, TaskQueue } from '../../src/ports.ts';
+import { createAnswerReader } from '../../src/taskcluster/answers.ts';
 import { putArtifact } from '../../src/taskcluster/artifacts.ts';
 import { createServices } from '../../src/taskcluster/services.ts';
 import { eventually } from '../support/eventually.ts';
@@ -45,7 +46,7 @@ function putQuickly(artifact: Artifact, rootUrl = fixture.emulator.rootUrl): Pro
   const agent = { http: new http.Agent(), https: new https.Agent() };
   const credentials = { clientId, accessToken };
   const services = createServices({ rootUrl, credentials, agent, timeoutMs: 6000, retries: 0 });
-  return putArtifact(taskId, 0, artifact, { services, agent, tries: 3, firstDelayMs: 1 });
+  return putArtifact(taskId, 0, artifact, { services, agent, reader: createAnswerReader(), tries: 3, firstDelayMs: 1 });
 }
 
 function makeFile(size: number): { path: string; size: number; content: Buffer } {

@@ -329,6 +329,7 @@ describe('the file', () => {
     expect(loadConfig({ file, env: { BBB_CONFIG: '/nowhere' } }).pulse.namespace).toBe('user');
     expect(loadConfig({ env: { BBB_CONFIG: file } }).pulse.namespace).toBe('user');
     expect(() => loadConfig({ env: {} })).toThrow(/--config FILE or in the variable BBB_CONFIG/);
+    expect(() => loadConfig({ env: { BBB_CONFIG: '' } })).toThrow(/--config FILE or in the variable BBB_CONFIG/);
   });
 
   it('must be there', () => {

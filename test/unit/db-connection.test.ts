@@ -61,7 +61,8 @@ describe('a database in memory', () => {
     const db = open('sqlite::memory:');
     expect(await migrate(db)).toEqual(readdirSync(path.resolve(import.meta.dirname, '../../migrations')).sort());
     const store = createMappingStore(db);
-    const none = { refusing: 0, held: 0, intended: 0, submitted: 0, cancelling: 0 };
-    expect(await Promise.all([1, 2, 3].map(() => store.countByState()))).toEqual([none, none, none]);
+    const byState = { refusing: 0, held: 0, intended: 0, submitted: 0, cancelling: 0 };
+    const none = { byState, failing: 0, nearestTakenUntil: null };
+    expect(await Promise.all([1, 2, 3].map(() => store.overview()))).toEqual([none, none, none]);
   });
 });

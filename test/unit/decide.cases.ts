@@ -515,7 +515,10 @@ export const CASES: readonly Case[] = [
     name: 'a claim that was not recorded',
     task: aTask([ours()]),
     request: requestBuilding(),
-    todo: [{ do: 'follow', runId: 0, takenUntil: NOW + 20 * MINUTE }],
+    todo: [
+      { do: 'follow', runId: 0, takenUntil: NOW + 20 * MINUTE },
+      { do: 'announceBuild', runId: 0 },
+    ],
   },
   {
     name: 'success',
@@ -840,7 +843,10 @@ export const CASES: readonly Case[] = [
     mapping: running,
     task: aTask([exception('worker-shutdown'), ours()]),
     request: requestBuilding(aBuild('RETRY')),
-    todo: [{ do: 'follow', runId: 1, takenUntil: NOW + 20 * MINUTE }],
+    todo: [
+      { do: 'follow', runId: 1, takenUntil: NOW + 20 * MINUTE },
+      { do: 'announceBuild', runId: 1 },
+    ],
   },
   {
     name: 'a new run and the old request is gone',

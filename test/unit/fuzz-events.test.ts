@@ -12,6 +12,7 @@ import { connect, migrate } from '../../src/db/connection.ts';
 import { createKeptBuilds } from '../../src/db/kept-builds.ts';
 import { createInProcessBroker } from '../../src/sandbox/broker.ts';
 import { TASK_ID } from '../support/builders.ts';
+import { countInputs } from '../support/count-inputs.ts';
 import { eventually } from '../support/eventually.ts';
 
 const undo: (() => unknown)[] = [];
@@ -132,6 +133,7 @@ describe('a build event', () => {
   it('that cannot be read is said once, in short, and the next one is heard', async () => {
     const lines: string[] = [];
     const hints: number[] = [];
+    const inputs = countInputs();
     const broker = createInProcessBroker();
     const events = await startEvents({
       broker,
@@ -142,6 +144,7 @@ describe('a build event', () => {
       onGap: () => undefined,
       clock: systemClock,
       retentionMs: 1,
+      inputs,
       log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }),
     });
     const publish = (payload: unknown) =>
@@ -153,7 +156,8 @@ describe('a build event', () => {
     await eventually(() => hints.length === 1);
     await events.stop();
     expect(lines).toHaveLength(20);
-    expect(Math.max(...lines.map((line) => line.length))).toBeLessThan(500);
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThan(700);
+    expect(inputs.counts).toEqual({ 'received build-event': 21, 'rejected build-event': 20 });
   });
 });
 
@@ -162,7 +166,7 @@ describe('frames of a WebSocket', () => {
     fc.assert(
       fc.property(fc.oneof(text, fc.constantFrom('builds/1/new', 'buildrequests/9/x')), leaf, (path, message) => {
         const id = requestOfEvent(path, message);
-        expect(id === undefined || Number.isSafeInteger(id)).toBe(true);
+        expect(id === undefined || id === 'malformed' || Number.isSafeInteger(id)).toBe(true);
       }),
       { numRuns: 500 },
     );
@@ -191,7 +195,13 @@ describe('frames of a WebSocket', () => {
     });
     const address = server.address();
     const url = `http://127.0.0.1:${typeof address === 'object' && address !== null ? address.port : 0}`;
-    const heard = { hints: [] as number[], gaps: 0, sleeps: [] as number[] };
+    const heard = {
+      hints: [] as number[],
+      gaps: 0,
+      sleeps: [] as number[],
+      lines: [] as string[],
+      inputs: countInputs(),
+    };
     const watch = startWatch({
       url,
       session: createSession(url),
@@ -202,7 +212,8 @@ describe('frames of a WebSocket', () => {
           return systemClock.sleep(Math.min(ms, 5), signal);
         },
       },
-      log: undefined,
+      log: pino({ level: 'info' }, { write: (line) => void heard.lines.push(line) }),
+      inputs: heard.inputs,
       onHint: (id) => heard.hints.push(id),
       onGap: () => {
         heard.gaps += 1;
@@ -228,6 +239,18 @@ describe('frames of a WebSocket', () => {
     expect(heard.hints.every((id) => Number.isSafeInteger(id))).toBe(true);
   });
 
+  it('that cannot be read are counted, and each is said once and in short', async () => {
+    const noRequest = JSON.stringify({ k: 'builds/1/new', m: { buildid: 1 } });
+    const { heard } = await startMaster([`\u001b[2J${'x'.repeat(5000)}`, noRequest, confirm(1), hint]);
+    await eventually(() => heard.hints.length === 1);
+    expect(heard.inputs.counts).toEqual({ 'received websocket-frame': 4, 'rejected websocket-frame': 2 });
+    expect(heard.lines.map((line): unknown => JSON.parse(line))).toMatchObject([
+      { msg: 'malformed frame dropped', excerpt: expect.stringMatching(/^\\u001b\[2Jx+$/) },
+      { msg: 'malformed frame dropped', excerpt: noRequest },
+    ]);
+    expect(heard.lines[0]?.length).toBeLessThan(400);
+  });
+
   it('that confirm without end are one gap', async () => {
     const again = Array.from({ length: 1000 }, (_, i) => confirm(i % 4));
     const { heard } = await startMaster([confirm(1), confirm(2), ...again, hint]);
@@ -239,6 +262,8 @@ describe('frames of a WebSocket', () => {
     const { heard, connections } = await startMaster(['x'.repeat(5_000_000)]);
     await eventually(() => connections() > 1);
     expect(heard.hints).toEqual([]);
+    expect(heard.inputs.counts['rejected websocket-frame']).toBeGreaterThan(0);
+    expect(heard.lines[0]).toContain('Buildbot cannot be listened to');
   });
 
   it('of a master that always hangs up are asked for more and more slowly', async () => {

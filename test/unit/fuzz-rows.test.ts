@@ -6,8 +6,9 @@ import { ZodError } from 'zod';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createKeptBuilds } from '../../src/db/kept-builds.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
-import { readMapping, toEvent, toInstance, toMapping, toNewRow } from '../../src/db/rows.ts';
+import { readMapping, toEvent, toInstance, toNewRow } from '../../src/db/rows.ts';
 import type { NewMapping } from '../../src/domain/mapping.ts';
+import { MAPPING_STATES } from '../../src/domain/mapping.ts';
 import { createLog } from '../../src/log.ts';
 import type { MappingStore } from '../../src/ports.ts';
 
@@ -26,6 +27,9 @@ function aNew(taskId: string): NewMapping {
     ...{ submissions: 0, collapseKey: null, hasSlot: false, priority: 1, deadline: 1, takenUntil: null },
   };
 }
+
+import { countInputs } from '../support/count-inputs.ts';
+
 const LEASE = { owner: 'o', leaseUntil: 0, now: 0 };
 const cell = fc.oneof(fc.string({ unit: 'binary' }), fc.double(), fc.constant(null), fc.boolean(), fc.integer());
 
@@ -35,11 +39,12 @@ describe('a row of a mapping', () => {
     fc.assert(
       fc.property(fc.dictionary(fc.constantFrom('id', ...columns), cell), (changes) => {
         const row = { id: 1, ...toNewRow(aNew('t'), LEASE), ...changes };
-        try {
-          expect(readMapping(row)).toEqual(toMapping(row));
-        } catch (error) {
-          expect(error).toBeInstanceOf(ZodError);
-          expect(readMapping(row)).toBeUndefined();
+        const read = readMapping(row);
+        if (read.mapping === undefined) {
+          expect(read.error).toBeInstanceOf(ZodError);
+        } else {
+          expect(MAPPING_STATES).toContain(read.mapping.state);
+          expect(Number.isNaN(read.mapping.deadline)).toBe(false);
         }
       }),
       { numRuns: 1000 },
@@ -47,15 +52,25 @@ describe('a row of a mapping', () => {
   });
 
   it('that cannot be read does not keep others from being seen to, nor is it taken again at once', async () => {
+    const lines: string[] = [];
+    const log = createLog({ level: 'info', destination: { write: (line) => void lines.push(line) } });
+    const inputs = countInputs();
+    const store = createMappingStore(db, { log, inputs });
     for (const taskId of ['a', 'b', 'c']) {
       await store.insert(aNew(taskId), LEASE);
     }
-    await db('tasks').where({ task_id: 'b' }).update({ state: 'nonsense' });
+    await db('tasks').where({ task_id: 'b' }).update({ state: 'nonsense', taken_until: 'nonsense' });
+    expect(await store.overview()).toMatchObject({ byState: { held: 2 }, nearestTakenUntil: null });
     const due = (now: number) => store.leaseDue({ owner: `at ${now}`, leaseUntil: now + 100, now, limit: 10 });
     expect((await due(10)).map(({ taskId }) => taskId)).toEqual(['a', 'c']);
     expect(await due(20)).toEqual([]);
     const row: unknown = await db('tasks').where({ task_id: 'b' }).first('last_error', 'lease_until');
     expect(row).toMatchObject({ last_error: expect.stringContaining('can read'), lease_until: 110 });
+    // Every time counted, but said once: whoever hears of its task meets it again and again.
+    expect(inputs.counts).toEqual({ 'rejected mapping-row': 1 });
+    await expect(store.openMapping('b')).rejects.toMatchObject({ code: 'store-schema' });
+    expect(inputs.counts).toEqual({ 'rejected mapping-row': 2 });
+    expect(lines.map((line): unknown => JSON.parse(line))).toMatchObject([{ taskId: 'b', reason: 'state' }]);
   });
 
   it('of the trace or of an instance is read, whatever is in it', () => {
@@ -75,7 +90,8 @@ describe('a row of a kept build', () => {
   it('that cannot be read is left out and said once, and others are read', async () => {
     const lines: string[] = [];
     const log = createLog({ level: 'info', destination: { write: (line) => void lines.push(line) } });
-    const kept = createKeptBuilds(db, log);
+    const inputs = countInputs();
+    const kept = createKeptBuilds(db, { log, inputs });
     await kept.keep(
       [1, 2, 3].map((number) => ({ ...build, number, logUrl: null, worker: null })),
       0,
@@ -86,6 +102,7 @@ describe('a row of a kept build', () => {
     }
     expect(lines).toHaveLength(1);
     expect(lines[0]).not.toContain('secret');
+    expect(inputs.counts).toEqual({ 'rejected kept-build-row': 3 });
   });
 
   it('is read or left out, whatever its properties are', async () => {

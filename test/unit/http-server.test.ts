@@ -7,7 +7,8 @@ let server: HttpServer;
 let address: string;
 beforeEach(async () => {
   checks = [{ name: 'database', isOk: true, detail: 'fine' }];
-  server = createHttpServer({ host: '127.0.0.1', port: 0, live: () => [], ready: async () => checks });
+  const metrics = async () => ({ contentType: 'text/plain; version=0.0.4', body: 'bbb_x 1\n' });
+  server = createHttpServer({ host: '127.0.0.1', port: 0, live: () => [], ready: async () => checks, metrics });
   address = await server.start();
 });
 afterEach(() => server.stop());
@@ -30,6 +31,12 @@ describe('the health checks', () => {
     expect(JSON.parse(ready.body)).toEqual({ ok: false, checks });
   });
 
+  it('have metrics beside them', async () => {
+    const metrics = await ask('/metrics');
+    expect([metrics.statusCode, metrics.body]).toEqual([200, 'bbb_x 1\n']);
+    expect(metrics.headers['content-type']).toBe('text/plain; version=0.0.4');
+  });
+
   it('know nothing else', async () => {
     expect((await ask('/')).statusCode).toBe(404);
     expect((await ask('/livez', 'POST')).statusCode).toBe(405);
@@ -37,7 +44,10 @@ describe('the health checks', () => {
 
   it('say when the port is taken', async () => {
     const { port } = new URL(address);
-    const second = createHttpServer({ host: '127.0.0.1', port: Number(port), live: () => [], ready: async () => [] });
+    const second = createHttpServer({
+      ...{ host: '127.0.0.1', port: Number(port), live: () => [], ready: async () => [] },
+      metrics: async () => ({ contentType: '', body: '' }),
+    });
     await expect(second.start()).rejects.toThrow('EADDRINUSE');
   });
 });

@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { toStoreError } from '../../src/db/errors.ts';
 import { BridgeError, QueueError } from '../../src/errors.ts';
 import { clean, createLog, serializeError } from '../../src/log.ts';
 import { Secret } from '../../src/secret.ts';
@@ -72,6 +73,14 @@ describe('the log', () => {
       code: 'queue-unavailable',
       taskId: 't',
       cause: { type: 'Error', message: 'connect ECONNREFUSED 127.0.0.1:1', code: 'ECONNREFUSED' },
+    });
+  });
+
+  it('keeps the code that operators alert on, whatever an engine calls it', () => {
+    const cause = Object.assign(new Error('Connection lost'), { code: 'PROTOCOL_CONNECTION_LOST' });
+    expect(serializeError(toStoreError('leaseDue', cause))).toMatchObject({
+      code: 'store-unavailable',
+      cause: { code: 'PROTOCOL_CONNECTION_LOST' },
     });
   });
 });

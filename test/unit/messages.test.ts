@@ -3,7 +3,8 @@ import path from 'node:path';
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import slugid from 'slugid';
-import { excerpt, parseTaskMessage } from '../../src/listeners/messages.ts';
+import { parseTaskMessage } from '../../src/listeners/messages.ts';
+import { excerpt } from '../../src/log.ts';
 
 const TASK_ID = 'RwycG7IhT6CSdg6WvVhkGw';
 

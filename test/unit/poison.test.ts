@@ -3,11 +3,12 @@ import { afterEach, describe, expect, it } from '@jest/globals';
 import slugid from 'slugid';
 import taskcluster from 'taskcluster-client';
 import { createBridge, SERVICES } from '../../src/bridge.ts';
-import { systemClock } from '../../src/clock.ts';
+import { createSettableClock, systemClock, thisMachine } from '../../src/clock.ts';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import { LegacyCiError, StoreError } from '../../src/errors.ts';
 import { createLog } from '../../src/log.ts';
+import { createMetrics } from '../../src/metrics.ts';
 import type { LegacyCi, MappingStore } from '../../src/ports.ts';
 import { createInProcessBroker } from '../../src/sandbox/broker.ts';
 import { createFaults } from '../../src/sandbox/faults.ts';
@@ -55,8 +56,9 @@ async function startBridge(ci: Partial<LegacyCi>, wrap: (store: MappingStore) =>
     }),
     store,
     broker,
-    clock: systemClock,
+    clock: createSettableClock(thisMachine),
     log: createLog({ level: 'debug', destination: { write: (line) => void lines.push(JSON.parse(line)) } }),
+    metrics: createMetrics(),
     services: SERVICES,
     instance: 'test',
     version: 'test',
@@ -156,7 +158,7 @@ describe('while the database is away', () => {
     isAway = true;
     calls = 0;
     const taskIds = await Promise.all(Array.from({ length: 5 }, create));
-    await eventually(() => lines.filter(({ msg }) => msg === 'mapping could not be read').length >= 10);
+    await eventually(() => lines.filter(({ msg }) => String(msg).startsWith('no look could be had')).length >= 10);
     // Ten looks at tasks, and what the reflector's rounds asked for meanwhile.
     expect(calls).toBeLessThan(60);
     expect(lines.some(({ msg }) => msg === 'hint given up; the reflector will find the task')).toBe(false);

@@ -34,7 +34,7 @@ const mappings = async () =>
   (await passes.store.mappingsOf(taskId)).map(({ state, resolution }) => `${state} ${resolution}`);
 
 describe('a call that took effect and failed', () => {
-  it('claims: the claim is found and kept alive', async () => {
+  it('claims: the claim is found and kept alive, and the build is linked', async () => {
     passes.queue.pulse.isDown = true;
     passes.request = requestBuilding();
     expect(await look()).toBe('failed');
@@ -44,6 +44,8 @@ describe('a call that took effect and failed', () => {
     const takenUntil = Date.parse(task()?.status.runs[0]?.takenUntil ?? '');
     expect(await passes.store.openMapping(taskId)).toMatchObject({ takenUntil, attempts: 0, lastError: null });
     expect([passes.submitted, runs()]).toEqual([1, ['running']]);
+    const links = task()?.artifacts.map(({ name, details }) => `${name} ${details.storageType}`);
+    expect(links).toEqual(['public/logs/live.log reference']);
   });
 
   it.each([

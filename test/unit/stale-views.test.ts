@@ -42,8 +42,10 @@ async function pass(statuses: readonly TaskStatus[], request: RequestView = aReq
     }),
     async cancelTask() {
       done.push('cancelTask');
+      left.splice(0, left.length, aTask([exception('canceled')]));
       return aTask([exception('canceled')]);
     },
+    putArtifact: async (_taskId, _runId, { name }) => void done.push(name),
   });
   const ci = aLegacyCi({
     builders: async () => new Set(['linux64-build']),
@@ -54,6 +56,7 @@ async function pass(statuses: readonly TaskStatus[], request: RequestView = aReq
       return 17;
     },
     readMany: async (ids) => new Map(ids.map((id) => [id, { kind: 'present', value: request }])),
+    outcome: async () => ({ properties: {}, log: { kind: 'none' } }),
   });
   await aReconciler({ queue, ci, store, clock: createManualClock(NOW) }).reconcile(TASK_ID);
   return done;
@@ -78,6 +81,13 @@ describe('a build request that a person cancelled', () => {
   it('cancels its task', async () => {
     await pass([aTask([pending()])]);
     expect(await pass([aTask([pending()])], cancelled)).toEqual(['cancelTask']);
+  });
+
+  it('uploads first what there is if a claim of the run takes effect late', async () => {
+    await pass([aTask([pending()])]);
+    const done = await pass([aTask([pending()]), aTask([ours()])], cancelled);
+    expect(done.slice(0, -1)).toContain('public/buildbot/status.json');
+    expect(done.at(-1)).toBe('cancelTask');
   });
 
   it('does not cancel the run that a person has asked for since', async () => {

@@ -6,6 +6,7 @@ import {
 } from '../../src/listeners/taskcluster-listener.ts';
 import type { Broker, SubscriptionOptions } from '../../src/ports.ts';
 import { createInProcessBroker, matchesTopic } from '../../src/sandbox/broker.ts';
+import { countInputs } from '../support/count-inputs.ts';
 import { eventually } from '../support/eventually.ts';
 
 const TASK_ID = 'RwycG7IhT6CSdg6WvVhkGw';
@@ -16,6 +17,7 @@ const KEY = `primary.${TASK_ID}.0._._.buildbot.bridge.sched.BaB2_cO5SCyarhnpEAkK
 /** A listener on an in-process broker; `hints` are the tasks it asked to look at, `lines` what it logged. */
 async function startListener(wishes: Partial<TaskclusterListenerOptions> = {}) {
   const hints: string[] = [];
+  const inputs = countInputs();
   const lines: string[] = [];
   const broker = createInProcessBroker();
   const listener = createTaskclusterListener({
@@ -27,12 +29,13 @@ async function startListener(wishes: Partial<TaskclusterListenerOptions> = {}) {
     },
     onGap: () => undefined,
     log: pino({ level: 'info' }, { write: (line) => lines.push(line) }),
+    inputs,
     ...wishes,
   });
   await listener.start();
   const publish = (exchange: string, routingKey: string, payload: unknown) =>
     broker.publish({ exchange, routingKey, payload });
-  return { broker, listener, hints, lines, publish };
+  return { broker, listener, hints, lines, publish, inputs };
 }
 
 describe('the TC listener', () => {
@@ -46,7 +49,7 @@ describe('the TC listener', () => {
       close: async () => undefined,
     };
     createTaskclusterListener({
-      ...{ broker, taskQueueId: 'buildbot/bridge', prefetch: 7, log: pino({ level: 'silent' }) },
+      ...{ broker, taskQueueId: 'buildbot/bridge', prefetch: 7, log: pino({ level: 'silent' }), inputs: countInputs() },
       onHint: async () => undefined,
       onGap: () => undefined,
     });
@@ -64,32 +67,32 @@ describe('the TC listener', () => {
   });
 
   it('asks for a look at the task of each message', async () => {
-    const { publish, hints, listener } = await startListener();
+    const { publish, hints, listener, inputs } = await startListener();
     publish(PENDING, KEY, { status: { taskId: TASK_ID }, runId: 0 });
     publish(EXCEPTION, KEY, { status: { taskId: TASK_ID }, runId: 0 });
     await eventually(() => hints.length === 2);
     expect(hints).toEqual([TASK_ID, TASK_ID]);
-    expect(listener.counts()).toEqual({ received: 2, malformed: 0 });
+    expect(inputs.counts).toEqual({ 'received task-message': 2 });
     await listener.stop();
   });
 
   it('hears nothing of other task queues and exchanges', async () => {
-    const { publish, listener } = await startListener();
+    const { publish, listener, inputs, hints } = await startListener();
     publish(PENDING, KEY.replace('.bridge.', '.other.'), { status: { taskId: TASK_ID }, runId: 0 });
     publish('exchange/taskcluster-queue/v1/task-running', KEY, { status: { taskId: TASK_ID }, runId: 0 });
     publish(PENDING, KEY, { status: { taskId: TASK_ID }, runId: 0 });
-    await eventually(() => listener.counts().received > 0);
+    await eventually(() => hints.length > 0);
     await listener.stop();
-    expect(listener.counts().received).toBe(1);
+    expect(inputs.counts).toEqual({ 'received task-message': 1 });
   });
 
   it('counts, logs and drops what it cannot read, and goes on', async () => {
-    const { publish, hints, lines, listener } = await startListener();
+    const { publish, hints, lines, listener, inputs } = await startListener();
     publish(PENDING, KEY, { status: { taskId: 'nonsense' }, text: `\u001b[2J${'long'.repeat(1000)}` });
     publish(PENDING, KEY, { status: { taskId: TASK_ID } });
     await eventually(() => hints.length === 1);
     await listener.stop();
-    expect(listener.counts()).toEqual({ received: 2, malformed: 1 });
+    expect(inputs.counts).toEqual({ 'received task-message': 2, 'rejected task-message': 1 });
     expect(lines).toHaveLength(1);
     const line: unknown = JSON.parse(lines[0] ?? '');
     expect(line).toMatchObject({ msg: 'malformed message dropped', reason: 'status.taskId: not a taskId' });

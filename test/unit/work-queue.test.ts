@@ -91,6 +91,21 @@ describe('the work queue', () => {
     expect(queue.size()).toBe(0);
   });
 
+  it('holds on to its hints for as long as the database is away', async () => {
+    const { queue, clock, begun, end, settle } = fixture();
+    const hint = queue.add('a');
+    for (let i = 0; i < 2000; i += 1) {
+      await end({ kind: 'store-away', retryAt: clock.now() });
+      clock.advance(60_000);
+      await settle();
+    }
+    expect(queue.size()).toBe(1);
+    expect(begun).toHaveLength(2001);
+    await end();
+    await hint;
+    expect(queue.size()).toBe(0);
+  });
+
   it('gives unfinished hints back when it is stopped, after the passes under way', async () => {
     const { queue, end } = fixture(1);
     const first = queue.add('a');

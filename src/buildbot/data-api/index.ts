@@ -2,8 +2,9 @@
 import { createHash } from 'node:crypto';
 import type { Logger } from 'pino';
 import { ConfigError, LegacyCiError } from '../../errors.ts';
-import type { BuildSpec, Clock, LegacyCi } from '../../ports.ts';
+import type { BuildSpec, Clock, InputCounter, LegacyCi } from '../../ports.ts';
 import type { Secret } from '../../secret.ts';
+import { unreadable } from '../unreadable.ts';
 import { forceAnswer } from './answers.ts';
 import { createCatalogue } from './catalogue.ts';
 import { declaresTaskId, forceParameters } from './force-parameters.ts';
@@ -23,16 +24,18 @@ export interface DataApiOptions {
   readonly collapseGuard: boolean;
   readonly clock: Clock;
   readonly log?: Logger;
+  readonly inputs?: InputCounter;
   /** For each single call. */
   readonly timeoutMs?: number;
 }
 
 export function createDataApi(options: DataApiOptions): LegacyCi {
-  const { url, forceScheduler, clock } = options;
+  const { url, forceScheduler, clock, log, inputs } = options;
   const session = createSession(url, options.username, options.password);
-  const rest = createRestClient({ url, session, ...(options.timeoutMs ? { timeoutMs: options.timeoutMs } : {}) });
+  const { timeoutMs } = options;
+  const rest = createRestClient({ url, session, inputs, ...(timeoutMs ? { timeoutMs } : {}) });
   const catalogue = createCatalogue(rest, clock, forceScheduler);
-  const reader = createRequestReader(rest, catalogue, url);
+  const reader = createRequestReader(rest, catalogue, url, inputs);
 
   async function check(): Promise<void> {
     const all = await catalogue.forceSchedulers();
@@ -64,9 +67,7 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
     const answer = forceAnswer.safeParse(await force(parameters));
     const buildRequestId = answer.success ? Object.values(answer.data[1])[0] : undefined;
     if (buildRequestId === undefined) {
-      throw new LegacyCiError('legacy-ci-protocol', 'Buildbot does not say which build request it made', {
-        isTransient: true,
-      });
+      throw unreadable(inputs, 'Buildbot does not say which build request it made');
     }
     return buildRequestId;
   }
@@ -103,7 +104,7 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
       return { kind: 'asked' };
     },
     outcome: (request) => readOutcome(rest, request),
-    watch: async (listener) => startWatch({ url, session, clock, log: options.log, ...listener }),
+    watch: async (listener) => startWatch({ url, session, clock, log, inputs, ...listener }),
     async close() {
       rest.close();
     },

@@ -1,7 +1,8 @@
 /** Build requests and their builds, read in batches. */
 import { type Build, RESULT_NAMES, type RequestView, type ResultName } from '../../domain/build.ts';
 import { LegacyCiError } from '../../errors.ts';
-import type { Seen } from '../../ports.ts';
+import type { InputCounter, Seen } from '../../ports.ts';
+import { unreadable } from '../unreadable.ts';
 import { type BuildAnswer, buildsAnswer, buildsetsAnswer, type RequestAnswer, requestsAnswer } from './answers.ts';
 import type { Catalogue } from './catalogue.ts';
 import { reasonOf } from './force-parameters.ts';
@@ -16,7 +17,12 @@ export interface RequestReader {
 }
 
 /** @param url of the master, for the builds' pages */
-export function createRequestReader(rest: RestClient, catalogue: Catalogue, url: string): RequestReader {
+export function createRequestReader(
+  rest: RestClient,
+  catalogue: Catalogue,
+  url: string,
+  inputs?: InputCounter,
+): RequestReader {
   async function readMany(ids: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>> {
     const all = new Map<number, Seen<RequestView>>();
     for (let start = 0; start < ids.length; start += BATCH) {
@@ -75,7 +81,7 @@ export function createRequestReader(rest: RestClient, catalogue: Catalogue, url:
       const found = (await rest.get(`buildrequests?buildsetid__eq=${bsid}`, requestsAnswer)).buildrequests;
       const request = found.find(({ buildsetid }) => buildsetid === bsid);
       if (request === undefined) {
-        throw new LegacyCiError('legacy-ci-protocol', `buildset ${bsid} has no build request`, { isTransient: true });
+        throw unreadable(inputs, `buildset ${bsid} has no build request`);
       }
       const seen = await readMany([request.buildrequestid]);
       const again = seen.get(request.buildrequestid);

@@ -6,6 +6,8 @@ import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { limited, RefusedStream, streamed } from '../../foreign-answer.ts';
 import { textOf } from '../../json.ts';
+import type { InputCounter } from '../../ports.ts';
+import { countIfUnreadable, unreadable } from '../unreadable.ts';
 import type { Session } from './session.ts';
 
 export interface RestClientOptions {
@@ -17,6 +19,7 @@ export interface RestClientOptions {
   readonly retries?: number;
   /** Connections at once. */
   readonly maxSockets?: number;
+  readonly inputs?: InputCounter | undefined;
 }
 
 export interface RestClient {
@@ -53,6 +56,7 @@ export function createRestClient({
   timeoutMs = 15_000,
   retries = 2,
   maxSockets = 8,
+  inputs,
 }: RestClientOptions): RestClient {
   const agentOptions = { keepAlive: true, maxSockets, maxFreeSockets: 4, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
@@ -79,12 +83,28 @@ export function createRestClient({
     }
   }
 
+  function parse<T>(path: string, answer: z.ZodType<T>, text: string): T {
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch (cause) {
+      throw unreadable(inputs, `the answer to ${path} is not JSON`, cause);
+    }
+    const parsed = answer.safeParse(value);
+    if (!parsed.success) {
+      const reason = z.prettifyError(parsed.error);
+      throw unreadable(inputs, `the answer to ${path} is not what Buildbot is known to say: ${reason}`);
+    }
+    return parsed.data;
+  }
+
   async function get<T>(path: string, answer: z.ZodType<T>): Promise<T> {
     try {
       // Buildbot calls its JSON text/plain.
       const { body } = await signedIn((headers) => limited(client.get(`${base}/${path}`, { headers })));
       return parse(path, answer, body);
     } catch (error) {
+      countIfUnreadable(inputs, error);
       throw toLegacyCiError(`GET ${path}`, error);
     }
   }
@@ -97,6 +117,7 @@ export function createRestClient({
       );
       return parse(path, rpcAnswer, body).result;
     } catch (error) {
+      countIfUnreadable(inputs, error);
       throw toLegacyCiError(`${method} ${path}`, error);
     }
   }
@@ -129,21 +150,6 @@ export function createRestClient({
 
 function isForbidden(error: unknown): boolean {
   return error instanceof HTTPError && error.response.statusCode === 403;
-}
-
-function parse<T>(path: string, answer: z.ZodType<T>, text: string): T {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new LegacyCiError('legacy-ci-protocol', `the answer to ${path} is not JSON`, { cause, isTransient: true });
-  }
-  const parsed = answer.safeParse(value);
-  if (!parsed.success) {
-    const message = `the answer to ${path} is not what Buildbot is known to say: ${z.prettifyError(parsed.error)}`;
-    throw new LegacyCiError('legacy-ci-protocol', message.slice(0, 1000), { isTransient: true });
-  }
-  return parsed.data;
 }
 
 /** What a failed call means. */

@@ -3,7 +3,8 @@ import type { Logger } from 'pino';
 import { WebSocket } from 'ws';
 import { z } from 'zod';
 import { toError } from '../../errors.ts';
-import type { Clock } from '../../ports.ts';
+import { excerpt } from '../../log.ts';
+import type { Clock, InputCounter } from '../../ports.ts';
 import type { Session } from './session.ts';
 
 export interface WatchOptions {
@@ -11,6 +12,7 @@ export interface WatchOptions {
   readonly session: Session;
   readonly clock: Clock;
   readonly log: Logger | undefined;
+  readonly inputs?: InputCounter | undefined;
   readonly onHint: (buildRequestId: number) => void;
   readonly onGap: () => void;
 }
@@ -34,14 +36,14 @@ const frame = z.object({
 const withRequestId = z.object({ buildrequestid: z.int() });
 
 /** The build request that an event is about; undefined for events that say nothing new about any. */
-export function requestOfEvent(key: string, message: unknown): number | undefined {
+export function requestOfEvent(key: string, message: unknown): number | 'malformed' | undefined {
   const [kind, id, event] = key.split('/');
-  if (kind === 'buildrequests' && /^\d{1,15}$/.test(id ?? '')) {
-    return Number(id);
+  if (kind === 'buildrequests') {
+    return /^\d{1,15}$/.test(id ?? '') ? Number(id) : 'malformed';
   }
   if (kind === 'builds' && (event === 'new' || event === 'finished')) {
     const parsed = withRequestId.safeParse(message);
-    return parsed.success ? parsed.data.buildrequestid : undefined;
+    return parsed.success ? parsed.data.buildrequestid : 'malformed';
   }
   return undefined;
 }
@@ -82,6 +84,10 @@ export function startWatch(options: WatchOptions): { stop(): Promise<void> } {
 async function listen(options: WatchOptions, signal: AbortSignal, onListening: () => void): Promise<void> {
   const address = `${options.url.replace(/^http/, 'ws').replace(/\/+$/, '')}/ws`;
   const headers = await options.session.headers();
+  const dropFrame = (text: string) => {
+    options.inputs?.rejected('websocket-frame');
+    options.log?.warn({ excerpt: excerpt(text) }, 'malformed frame dropped');
+  };
   await new Promise<void>((resolve, reject) => {
     const socket = new WebSocket(address, { headers, maxPayload: MAX_FRAME, handshakeTimeout: 10_000 });
     const confirmed = new Set<number>();
@@ -110,9 +116,11 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
     });
     socket.on('message', (data) => {
       isAlive = true;
-      const parsed = parseFrame(data.toString());
+      const text = data.toString();
+      options.inputs?.received('websocket-frame');
+      const parsed = parseFrame(text);
       if (parsed === undefined) {
-        options.log?.debug({ frame: data.toString().slice(0, 200) }, 'frame not understood');
+        dropFrame(text);
         return;
       }
       const index = PATHS.findIndex((_, i) => parsed._id === i + 1);
@@ -127,12 +135,18 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
         return;
       }
       const id = parsed.k ? requestOfEvent(parsed.k, parsed.m) : undefined;
-      if (id !== undefined) {
+      if (id === 'malformed') {
+        dropFrame(text);
+      } else if (id !== undefined) {
         options.onHint(id);
       }
     });
     socket.on('error', (error) => {
       failure = error;
+      if (isFrameError(error)) {
+        // The connection ends with it, and the log says so.
+        options.inputs?.rejected('websocket-frame');
+      }
       // It would wait half a minute for the goodbye of a master that has just broken the rules.
       socket.terminate();
     });
@@ -146,6 +160,11 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
       }
     });
   });
+}
+
+/** What ws refuses by itself: too long, not UTF-8, against the protocol. */
+function isFrameError(error: Error): boolean {
+  return 'code' in error && String(error.code).startsWith('WS_ERR_');
 }
 
 function parseFrame(text: string): z.infer<typeof frame> | undefined {

@@ -4,7 +4,8 @@ import type { Logger } from 'pino';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { limited } from '../../foreign-answer.ts';
-import type { Clock } from '../../ports.ts';
+import type { Clock, InputCounter } from '../../ports.ts';
+import { countIfUnreadable, unreadable } from '../unreadable.ts';
 import { type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
 
@@ -15,6 +16,7 @@ export interface BuildersOptions {
   readonly database: SchedulerDb;
   readonly clock: Clock;
   readonly log: Logger | undefined;
+  readonly inputs?: InputCounter | undefined;
 }
 
 /** A list older than this is read again, in the background. */
@@ -77,9 +79,12 @@ export function createBuilders(options: BuildersOptions): (wanted: string) => Pr
   };
 }
 
-async function readNames({ url, masters, database }: BuildersOptions, wanted: string): Promise<ReadonlySet<string>> {
+async function readNames(
+  { url, masters, database, inputs }: BuildersOptions,
+  wanted: string,
+): Promise<ReadonlySet<string>> {
   if (url !== undefined) {
-    return readList(url);
+    return readList(url, inputs);
   }
   if (masters.all.length > 0) {
     return namesOfMasters(masters, wanted);
@@ -104,15 +109,16 @@ async function namesOfMasters(masters: Masters, wanted: string): Promise<Readonl
   return names;
 }
 
-async function readList(url: string): Promise<ReadonlySet<string>> {
+async function readList(url: string, inputs: InputCounter | undefined): Promise<ReadonlySet<string>> {
   try {
     const request = got.get(url, { timeout: { connect: 5000, request: TIMEOUT_MS }, retry: { limit: 1 } });
     const parsed = list.safeParse(JSON.parse((await limited(request, MAX_BYTES)).body));
     if (!parsed.success) {
-      throw new LegacyCiError('legacy-ci-protocol', 'the list of builders has no "builders"', { isTransient: true });
+      throw unreadable(inputs, 'the list of builders has no "builders"');
     }
     return new Set(Object.keys(parsed.data.builders));
   } catch (error) {
+    countIfUnreadable(inputs, error);
     throw error instanceof LegacyCiError
       ? error
       : unavailable(`the list of builders could not be read: ${toError(error).message}`);

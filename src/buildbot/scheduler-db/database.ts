@@ -2,7 +2,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import { BridgeError, LegacyCiError } from '../../errors.ts';
+import type { InputCounter } from '../../ports.ts';
 import { codeOf, wantsAgain, withoutStatement } from '../../sql.ts';
+import { countIfUnreadable } from '../unreadable.ts';
 
 /** Nothing here takes nearly as long, unless the database hangs. */
 const ANSWER_MS = 20_000;
@@ -27,7 +29,10 @@ export interface SchedulerDb {
   close(): Promise<void>;
 }
 
-export function createSchedulerDb(db: Knex, answerMs = ANSWER_MS): SchedulerDb {
+export function createSchedulerDb(
+  db: Knex,
+  { answerMs = ANSWER_MS, inputs }: { readonly answerMs?: number; readonly inputs?: InputCounter | undefined } = {},
+): SchedulerDb {
   return {
     async run(what, work) {
       for (let attempt = 1; ; attempt += 1) {
@@ -35,6 +40,7 @@ export function createSchedulerDb(db: Knex, answerMs = ANSWER_MS): SchedulerDb {
           return await within(answerMs, what, work(db));
         } catch (error) {
           if (!wantsAgain(error) || attempt >= MAX_TRIES) {
+            countIfUnreadable(inputs, error);
             throw toLegacyCiError(what, error);
           }
           await delay(Math.random() * 20 * 2 ** attempt);

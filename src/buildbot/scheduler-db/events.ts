@@ -1,6 +1,7 @@
 /** Hears of builds from Pulse, and keeps what only its messages tell, before they are acknowledged. */
 import type { Logger } from 'pino';
-import type { Broker, Clock, KeptBuilds, Message } from '../../ports.ts';
+import { excerpt } from '../../log.ts';
+import type { Broker, Clock, InputCounter, KeptBuilds, Message } from '../../ports.ts';
 import { EVENTS, parseEvent } from './messages.ts';
 
 export interface EventsOptions {
@@ -19,6 +20,7 @@ export interface EventsOptions {
   /** How long what was kept stays. */
   readonly retentionMs: number;
   readonly log: Logger | undefined;
+  readonly inputs?: InputCounter | undefined;
 }
 
 /** Messages under way at once. */
@@ -28,14 +30,19 @@ const PRUNE_LIMIT = 1000;
 
 /** Listens until stopped. */
 export async function startEvents(options: EventsOptions): Promise<{ stop(): Promise<void> }> {
-  const { kept, clock, log } = options;
+  const { kept, clock, log, inputs } = options;
   let pruned = clock.now();
 
   async function onMessage(message: Message): Promise<void> {
+    inputs?.received('build-event');
     const parsed = parseEvent(message.routingKey, message.body);
     if (parsed.kind === 'malformed') {
+      inputs?.rejected('build-event');
       const { exchange, routingKey } = message;
-      log?.warn({ exchange, routingKey: routingKey.slice(0, 200), reason: parsed.reason }, 'malformed message dropped');
+      log?.warn(
+        { exchange, routingKey: excerpt(routingKey), reason: parsed.reason, excerpt: excerpt(message.body) },
+        'malformed message dropped',
+      );
       return;
     }
     if (parsed.kind === 'other') {

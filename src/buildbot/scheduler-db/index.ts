@@ -2,7 +2,7 @@
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
 import { ConfigError, describeError, LegacyCiError } from '../../errors.ts';
-import type { Broker, Clock, KeptBuilds, LegacyCi } from '../../ports.ts';
+import type { Broker, Clock, InputCounter, KeptBuilds, LegacyCi } from '../../ports.ts';
 import { createBuilders } from './builders.ts';
 import { checkSignIns, createCanceller } from './cancel.ts';
 import { createSchedulerDb } from './database.ts';
@@ -39,15 +39,17 @@ export interface SchedulerDbOptions {
   readonly openRequests: () => Promise<readonly number[]>;
   readonly clock: Clock;
   readonly log?: Logger | undefined;
+  readonly inputs?: InputCounter | undefined;
 }
 
 export function createSchedulerDbCi(options: SchedulerDbOptions): LegacyCi {
-  const { clock, log } = options;
-  const database = createSchedulerDb(options.db);
-  const masters = createMasters(options.webStatus);
-  const selfServe = options.selfServeUrl === undefined ? undefined : createSelfServe(options.selfServeUrl, clock);
+  const { clock, log, inputs } = options;
+  const database = createSchedulerDb(options.db, { inputs });
+  const masters = createMasters(options.webStatus, { log, inputs });
+  const selfServe =
+    options.selfServeUrl === undefined ? undefined : createSelfServe(options.selfServeUrl, clock, { inputs });
   const schema = remembered(() => readSchema(database));
-  const common = { database, schema, masters, log };
+  const common = { database, schema, masters, log, inputs };
   const kept = options.pulseExchange === undefined ? undefined : options.kept;
   const reader = createRequestReader({ ...common, kept, outcomeWaitMs: options.outcomeWaitMs });
   const builders = createBuilders({ ...common, url: options.buildersUrl, clock });
@@ -102,7 +104,7 @@ export function createSchedulerDbCi(options: SchedulerDbOptions): LegacyCi {
               kept: options.kept,
               ownRequests: options.ownRequests,
             },
-            ...{ clock, log, retentionMs: options.retentionMs },
+            ...{ clock, log, inputs, retentionMs: options.retentionMs },
           }),
     async close() {
       selfServe?.close();

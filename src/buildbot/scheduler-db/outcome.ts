@@ -1,9 +1,11 @@
 /** Properties and log of a build: from the messages that were kept, from its master's pages, or from its buildset. */
 import { Readable } from 'node:stream';
+import type { Logger } from 'pino';
 import type { Build, RequestView } from '../../domain/build.ts';
 import { lastBuild } from '../../domain/build.ts';
 import { textOf, writable } from '../../json.ts';
-import type { Outcome } from '../../ports.ts';
+import { excerpt } from '../../log.ts';
+import type { InputCounter, Outcome } from '../../ports.ts';
 import { inBatches, type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
 import type { RequestReader } from './requests.ts';
@@ -17,6 +19,8 @@ export interface OutcomeOptions {
   readonly schema: () => Promise<Schema>;
   readonly masters: Masters;
   readonly reader: RequestReader;
+  readonly log: Logger | undefined;
+  readonly inputs: InputCounter | undefined;
 }
 
 const NONE: Outcome = { properties: {}, log: { kind: 'none' } };
@@ -49,7 +53,7 @@ export async function readOutcome(options: OutcomeOptions, view: RequestView): P
     };
   }
   return {
-    properties: kept?.properties ?? (await requestedProperties(options.database, view.buildRequestId)),
+    properties: kept?.properties ?? (await requestedProperties(options, view.buildRequestId)),
     log: { kind: 'none' },
   };
 }
@@ -85,7 +89,10 @@ function toProperties({ properties }: WebBuild): Outcome['properties'] {
 }
 
 /** Those that were asked for, where nothing tells of those that the build has set. */
-async function requestedProperties(database: SchedulerDb, buildRequestId: number): Promise<Outcome['properties']> {
+async function requestedProperties(
+  { database, log, inputs }: OutcomeOptions,
+  buildRequestId: number,
+): Promise<Outcome['properties']> {
   const rows = await database.run('reading properties', (db) =>
     inBatches(
       [buildRequestId],
@@ -99,7 +106,12 @@ async function requestedProperties(database: SchedulerDb, buildRequestId: number
   return Object.fromEntries(
     rows.flatMap(({ name, value }) => {
       const parsed = parsedPair(value);
-      return parsed === undefined ? [] : [[name, parsed] as const];
+      if (parsed === undefined) {
+        inputs?.rejected('legacy-ci-answer');
+        log?.warn({ buildRequestId, property: excerpt(name) }, 'property left out: it cannot be read');
+        return [];
+      }
+      return [[name, parsed] as const];
     }),
   );
 }

@@ -8,7 +8,8 @@ import got, { type Got, HTTPError } from 'got';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { limited } from '../../foreign-answer.ts';
-import type { Clock } from '../../ports.ts';
+import type { Clock, InputCounter } from '../../ports.ts';
+import { countIfUnreadable } from '../unreadable.ts';
 import { unavailable } from './database.ts';
 
 export interface SelfServe {
@@ -38,8 +39,19 @@ export function shortBranch(branch: string): string {
   return branch.split('/').filter(Boolean).at(-1) ?? branch;
 }
 
-/** @param timeoutMs for each single call @param retries of a read */
-export function createSelfServe(url: string, clock: Clock, { timeoutMs = TIMEOUT_MS, retries = 2 } = {}): SelfServe {
+export interface SelfServeContext {
+  /** For each single call. */
+  readonly timeoutMs?: number;
+  /** Of a read. */
+  readonly retries?: number;
+  readonly inputs?: InputCounter | undefined;
+}
+
+export function createSelfServe(
+  url: string,
+  clock: Clock,
+  { timeoutMs = TIMEOUT_MS, retries = 2, inputs }: SelfServeContext = {},
+): SelfServe {
   const agentOptions = { keepAlive: true, maxSockets: 6, maxFreeSockets: 2, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
   const base = url.replace(/\/+$/, '');
@@ -74,6 +86,7 @@ export function createSelfServe(url: string, clock: Clock, { timeoutMs = TIMEOUT
         const { body } = await limited(client.delete(`${base}/${path}`, { retry: { limit: 0 } }));
         return { kind: 'queued', jobId: queued.parse(JSON.parse(body)).request_id };
       } catch (error) {
+        countIfUnreadable(inputs, error);
         return notFoundOr(error);
       }
     },

@@ -5,10 +5,14 @@
 import http from 'node:http';
 import https from 'node:https';
 import got, { type Got, HTTPError } from 'got';
+import type { Logger } from 'pino';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { limited, streamed } from '../../foreign-answer.ts';
+import { excerpt } from '../../log.ts';
+import type { InputCounter } from '../../ports.ts';
 import type { Secret } from '../../secret.ts';
+import { countIfUnreadable, unreadable } from '../unreadable.ts';
 import { unavailable } from './database.ts';
 
 export interface WebStatusOptions {
@@ -59,10 +63,18 @@ const LOG_PATH = /\/builders\/[^/?#\\]+\/builds\/\d+\/steps\/[^/?#\\]+\/logs\/[^
 const DOTS = /^(?:\.|%2e){1,2}$/i;
 const COOKIE = /^(BuildBotSession=[^;]+)/;
 
-/** @param timeoutMs for each single call @param retries of a read */
+export interface WebStatusContext {
+  /** For each single call. */
+  readonly timeoutMs?: number;
+  /** Of a read. */
+  readonly retries?: number;
+  readonly log?: Logger | undefined;
+  readonly inputs?: InputCounter | undefined;
+}
+
 export function createWebStatus(
   { url, username, password }: WebStatusOptions,
-  { timeoutMs = TIMEOUT_MS, retries = 2 } = {},
+  { timeoutMs = TIMEOUT_MS, retries = 2, log, inputs }: WebStatusContext = {},
 ): WebStatus {
   const agentOptions = { keepAlive: true, maxSockets: 6, maxFreeSockets: 2, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
@@ -82,12 +94,13 @@ export function createWebStatus(
       if (error instanceof HTTPError && error.response.statusCode === 404) {
         return undefined;
       }
+      countIfUnreadable(inputs, error);
       throw noAnswer(path, error);
     }
     const parsed = answer.safeParse(parseJson(text));
     if (!parsed.success) {
-      const message = `the answer to ${path} is not what a web status says: ${z.prettifyError(parsed.error).slice(0, 500)}`;
-      throw new LegacyCiError('legacy-ci-protocol', message, { isTransient: true });
+      const reason = z.prettifyError(parsed.error).slice(0, 500);
+      throw unreadable(inputs, `the answer to ${path} is not what a web status says: ${reason}`);
     }
     return parsed.data;
   }
@@ -141,11 +154,16 @@ export function createWebStatus(
     async builds(builder, numbers) {
       const query = numbers.map((number) => `select=${number}`).join('&');
       const path = `/json/builders/${encodeURIComponent(builder)}/builds?${query}`;
-      // A build that is gone is null, or says why in place of its number.
       const answer = (await json(path, z.record(z.string(), z.unknown()))) ?? {};
       return new Map(
         numbers.flatMap((number) => {
-          const parsed = buildAnswer.safeParse(answer[String(number)]);
+          const given = answer[String(number)];
+          const parsed = buildAnswer.safeParse(given);
+          if (!parsed.success && !isGone(given)) {
+            inputs?.rejected('legacy-ci-answer');
+            const reason = excerpt(z.prettifyError(parsed.error));
+            log?.warn({ builder, number, reason }, 'page of a build left out: it cannot be read');
+          }
           return parsed.success && parsed.data.number === number ? [[number, parsed.data] as const] : [];
         }),
       );
@@ -199,6 +217,11 @@ function logPath(logUrl: string): string | undefined {
  */
 export function wasInterrupted({ text, steps }: WebBuild): boolean {
   return [text, ...steps.map((one) => one.text)].some((words) => words.includes('interrupted'));
+}
+
+/** A build that the master no longer has is null, or says why in place of its number. */
+function isGone(given: unknown): boolean {
+  return given === null || given === undefined || !z.object({ number: z.number() }).safeParse(given).success;
 }
 
 function noAnswer(path: string, error: unknown): LegacyCiError {

@@ -29,6 +29,8 @@ export interface BuildbotEmulator {
   readonly url: string;
   /** For tests and the demo: what a person, a worker or a power cut would do. */
   readonly master: Master;
+  /** Sends whatever text, as it is, to all who listen. */
+  say(text: string): void;
   start(): Promise<void>;
   stop(): Promise<void>;
   /** Takes the master down and brings it back on the same port. */
@@ -165,6 +167,11 @@ export function createBuildbotEmulator(options: BuildbotEmulatorOptions): Buildb
   }
 
   return {
+    say(text) {
+      for (const socket of consumers.keys()) {
+        socket.send(text);
+      }
+    },
     get url() {
       return `http://127.0.0.1:${port}`;
     },

@@ -9,7 +9,8 @@ export interface Fleet {
   crash(name: string | undefined, downMs: number): void;
   /** As an operator does it: what is under way is finished first, or the process is killed after a time. */
   restart(name: string | undefined): void;
-  pause(name: string | undefined, ms: number): void;
+  /** @param isSuspended the whole machine, which then does not know how long it slept */
+  pause(name: string | undefined, ms: number, isSuspended: boolean): void;
   setClock(name: string | undefined, offsetMs: number): void;
   /** All run again. */
   recover(): void;
@@ -88,17 +89,17 @@ export function createFleet(world: World): Fleet {
         scheduler.after(STOP_MS, again);
       });
     },
-    pause(name, ms) {
+    pause(name, ms, isSuspended) {
       const member = find(name);
       if (member?.host) {
-        history.note(member.host.name, `freezes for ${ms} ms`);
-        member.host.pause(ms);
+        history.note(member.host.name, `${isSuspended ? 'is suspended' : 'freezes'} for ${ms} ms`);
+        member.host.pause(ms, isSuspended);
       }
     },
     setClock(name, offsetMs) {
       const member = find(name);
       if (member?.host) {
-        history.note(member.host.name, `its clock is ${offsetMs} ms off now`);
+        history.note(member.host.name, `its machine's clock is ${offsetMs} ms off now`);
         member.host.setClock(offsetMs);
       }
     },

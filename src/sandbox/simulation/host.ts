@@ -4,8 +4,8 @@
  */
 
 import { setMaxListeners } from 'node:events';
+import type { Machine } from '../../clock.ts';
 import { LegacyCiError, QueueError, StoreError } from '../../errors.ts';
-import type { Clock } from '../../ports.ts';
 import type { History } from './history.ts';
 import type { Scheduler } from './scheduler.ts';
 import type { Service, Weather } from './weather.ts';
@@ -22,7 +22,7 @@ export interface Call {
 
 export interface Host {
   readonly name: string;
-  readonly clock: Clock;
+  readonly machine: Machine;
   isAlive(): boolean;
   isPaused(): boolean;
   /** A call to the outside: `effect` happens there, at one moment, and its answer comes back unless fate is against it. */
@@ -30,9 +30,11 @@ export interface Host {
   /** Something comes in from outside: now, when the process wakes, or never. */
   deliver(run: () => void): void;
   crash(): void;
-  pause(ms: number): void;
+  /** @param isSuspended its machine does not count the time meanwhile */
+  pause(ms: number, isSuspended: boolean): void;
   /** Before its time. */
   wake(): void;
+  /** Its machine's, which people and NTP set. */
   setClock(offsetMs: number): void;
   onCrash(run: () => void): void;
   /** Called when it wakes after so many milliseconds. */
@@ -41,6 +43,8 @@ export interface Host {
 
 export interface HostOptions {
   readonly name: string;
+  /** How much faster than true time its machine counts. */
+  readonly drift: number;
   readonly scheduler: Scheduler;
   readonly weather: Weather;
   readonly history: History;
@@ -58,7 +62,10 @@ export function createHost(options: HostOptions): Host {
   let frozen: (() => void)[] | undefined;
   let frozenSince = 0;
   let naps = 0;
+  const booted = scheduler.now();
   let offset = 0;
+  let isSuspended = false;
+  let suspendedMs = 0;
   const mourners: (() => void)[] = [];
   const wakers: ((ms: number) => void)[] = [];
 
@@ -138,6 +145,7 @@ export function createHost(options: HostOptions): Host {
     }
     const held = frozen;
     frozen = undefined;
+    suspendedMs += isSuspended ? scheduler.now() - frozenSince : 0;
     if (isAlive) {
       history.note(name, 'wakes up');
     }
@@ -155,7 +163,11 @@ export function createHost(options: HostOptions): Host {
 
   const host: Host = {
     name,
-    clock: { now: () => scheduler.now() + offset, sleep },
+    machine: {
+      now: () => scheduler.now() + offset,
+      uptime: () => (scheduler.now() - booted - suspendedMs) * (1 + options.drift),
+      sleep,
+    },
     isAlive: () => isAlive,
     isPaused: () => frozen !== undefined,
     call,
@@ -166,9 +178,10 @@ export function createHost(options: HostOptions): Host {
         mourn();
       }
     },
-    pause(ms) {
+    pause(ms, withMachine) {
       if (frozen === undefined && isAlive) {
         frozen = [];
+        isSuspended = withMachine;
         frozenSince = scheduler.now();
         naps += 1;
         const nap = naps;

@@ -3,7 +3,7 @@ import { cancelTask, claimRun, reportRun, rerunTask } from '../queue/transitions
 import type { Fleet } from './fleet.ts';
 import { isOpen, runningBuild, type SimRequest } from './master-state.ts';
 import { shortName } from './names.ts';
-import { type IncidentKind, MAX_SKEW_MS, type MachineIncident, type TaskIncident } from './plan.ts';
+import { type IncidentKind, type MachineIncident, offsetOf, type TaskIncident } from './plan.ts';
 import { LEASE_MS, OTHER_WORKER } from './settings.ts';
 import type { World } from './world.ts';
 
@@ -32,10 +32,10 @@ const MACHINES: Readonly<Record<MachineIncident, (scene: Scene) => void>> = {
       [LEASE_MS, 2 * LEASE_MS],
       [LEASE_MS, 10 * MINUTE],
     ] as const);
-    fleet.pause(process, random.int(shortest, longest));
+    fleet.pause(process, random.int(shortest, longest), random.chance(0.3));
   },
   clock({ world: { random }, fleet, process }) {
-    fleet.setClock(process, random.int(-MAX_SKEW_MS, MAX_SKEW_MS));
+    fleet.setClock(process, offsetOf(random));
   },
   disconnect({ world }) {
     disconnect(world);

@@ -223,6 +223,9 @@ export const MUTATIONS: readonly Mutation[] = [
           : store.renewLease(mapping, now + 3_600_000, now),
     })),
   ),
+  mutation('own-clock', "believes its own machine's clock", ({ clock }) => ({
+    clock: { ...clock, now: clock.machine.now },
+  })),
   mutation('never-cancels', 'leaves a build alone that no run wants', ({ ci }) => ({
     ci: { ...ci, cancel: async () => ({ kind: 'asked' }) },
   })),

@@ -28,8 +28,10 @@ export interface TaskPlan {
 
 export interface InstancePlan {
   readonly services: readonly BridgeService[];
-  /** How far its clock is off, in milliseconds. */
+  /** How far its machine's clock is off when it starts, in milliseconds. */
   readonly offset: number;
+  /** How much faster than true time its machine counts. */
+  readonly drift: number;
   /** An operator has it make no new requests until the calm begins. */
   readonly isDraining: boolean;
 }
@@ -60,6 +62,8 @@ export interface Plan {
   readonly policy: ResultPolicy;
   readonly climate: Climate;
   readonly chaosMs: number;
+  /** How far the database server's clock is off, in milliseconds. */
+  readonly databaseOffset: number;
   readonly instances: readonly InstancePlan[];
   readonly tasks: readonly TaskPlan[];
   readonly incidents: readonly { readonly at: number; readonly kind: IncidentKind }[];
@@ -71,8 +75,10 @@ export interface Plan {
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
-/** Two clocks differ by twice as much at most; leases and graces of the bridge have room for it. */
-export const MAX_SKEW_MS = 5 * SECOND;
+/** The database server's clock against the queue's and Buildbot's. */
+export const MAX_DATABASE_SKEW_MS = 30 * SECOND;
+/** An oscillator that is this much too fast or too slow is a bad one. */
+const MAX_DRIFT = 0.0002;
 const ALL: readonly BridgeService[] = ['tc-listener', 'legacy-listener', 'reflector'];
 
 /** @param start when the simulation begins, UTC milliseconds */
@@ -95,6 +101,7 @@ export function createPlan(seed: number, start: number): Plan {
     policy: random.chance(0.7) ? POLICY.results : policyOf(random),
     climate: climateOf(random, severity, start, chaosMs, isLong),
     chaosMs,
+    databaseOffset: random.pick([0, random.int(-MAX_DATABASE_SKEW_MS, MAX_DATABASE_SKEW_MS)]),
     instances: instancesOf(random),
     tasks: tasksOf(random, builders, start, chaosMs),
     incidents: incidentsOf(random, start, chaosMs),
@@ -137,12 +144,19 @@ function climateOf(random: Random, severity: number, start: number, chaosMs: num
   };
 }
 
+/** How far a machine's clock may be off: a little, a time zone, or as one without a battery is. */
+export function offsetOf(random: Random): number {
+  const most = random.pick([5 * SECOND, 5 * SECOND, 3 * HOUR, 10_000 * HOUR]);
+  return random.int(-most, most);
+}
+
 /** At least one reflector and one TC listener, wherever they are. */
 function instancesOf(random: Random): Plan['instances'] {
   const count = random.weighted({ 1: 4, 2: 4, 3: 2, 4: 1 });
   return Array.from({ length: Number(count) }, (_, index) => ({
     services: index === 0 || random.chance(0.6) ? ALL : ALL.filter(() => random.chance(0.5)),
-    offset: random.int(-MAX_SKEW_MS, MAX_SKEW_MS),
+    offset: offsetOf(random),
+    drift: (2 * random.next() - 1) * MAX_DRIFT,
     isDraining: random.chance(0.07),
   }));
 }

@@ -7,7 +7,7 @@ import type { Call, Host } from './host.ts';
 import type { Master } from './master.ts';
 import { isOpen, type SimRequest } from './master-state.ts';
 import { shortName } from './names.ts';
-import { MAX_SKEW_MS, type Plan } from './plan.ts';
+import { MAX_DATABASE_SKEW_MS, type Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import type { Scheduler } from './scheduler.ts';
 import { LEASE_MS, POLICY } from './settings.ts';
@@ -43,8 +43,16 @@ export interface RulesContext {
 
 /** The longest wait between two looks: a cancel's last, and a little. */
 const MAX_WAIT_MS = 11 * 60_000;
+/** By so much the clocks of two instances may differ that were set by the database server's. */
+const READING_MS = 5000;
 /** A submission follows the renewal of its lease as fast as that, or its process was frozen in between. */
 const LONGEST_PREPARATION_MS = 30_000;
+
+interface Look {
+  readonly runs: number;
+  /** Whether the last of them was pending. */
+  readonly isPending: boolean;
+}
 
 export function createRules({ plan, scheduler, history, master, queue, store }: RulesContext): Rules {
   const endings: Ending[] = [];
@@ -57,10 +65,10 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
   /** By mapping. */
   const runs = new Map<number, number>();
   const carried = new Set<string>();
-  /** By process and task: how many runs there were when it asked for its status, as the last thing that it did. */
-  const lastStatus = new Map<string, number>();
-  /** By task: how many runs were seen right before it was cancelled. */
-  const runsSeen = new Map<string, number>();
+  /** By process and task: what there was to see when it asked for its status, as the last thing that it did. */
+  const lastStatus = new Map<string, Look>();
+  /** By task: what was seen right before it was cancelled. */
+  const lastLook = new Map<string, Look>();
   const flavours = new Map(plan.tasks.map(({ name, flavour }) => [name, flavour]));
   let lazyTruth: Truth | undefined;
   const truth = () => {
@@ -140,11 +148,13 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         const flavour = flavours.get(shortName(taskId)) ?? 'good';
         const objection = task && truth().objection(ending, task, flavour);
         // The queue cancels whatever run is the last: nobody can do better than to look right before.
-        const isRace = method === 'cancelTask' && runId >= (runsSeen.get(taskId) ?? Number.POSITIVE_INFINITY);
+        const look = method === 'cancelTask' ? lastLook.get(taskId) : undefined;
+        const isRace = runId >= (look?.runs ?? Number.POSITIVE_INFINITY);
         if (objection !== undefined && !isRace) {
           history.complain(`${shortName(taskId)}/${runId}: ${objection}`);
         }
-        if (wasOurs) {
+        // Nor than to find it unclaimed then.
+        if (wasOurs && look?.isPending !== true) {
           checkArtifacts(ending);
         }
       }
@@ -155,7 +165,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         carried.add(row.externalId);
       }
       runs.set(row.id, row.runId);
-      const now = scheduler.now() + 2 * MAX_SKEW_MS;
+      const now = scheduler.now() + MAX_DATABASE_SKEW_MS + READING_MS;
       if (row.state !== 'closed' && row.nextCheckAt > now + MAX_WAIT_MS) {
         history.complain(`${shortName(row.taskId)} is to be looked at in ${row.nextCheckAt - scheduler.now()} ms only`);
       }
@@ -203,11 +213,17 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       if (service === 'queue' && taskId !== undefined) {
         const key = `${host.name} ${taskId}`;
         if (method === 'cancelTask') {
-          runsSeen.set(taskId, lastStatus.get(key) ?? Number.POSITIVE_INFINITY);
+          const look = lastStatus.get(key);
+          if (look === undefined) {
+            lastLook.delete(taskId);
+          } else {
+            lastLook.set(taskId, look);
+          }
         }
         lastStatus.delete(key);
         if (method === 'status') {
-          lastStatus.set(key, queue().view(taskId)?.runs.length ?? 0);
+          const seenRuns = queue().view(taskId)?.runs ?? [];
+          lastStatus.set(key, { runs: seenRuns.length, isPending: seenRuns.at(-1)?.state === 'pending' });
         }
       }
       if (method === 'lease' && taskId !== undefined) {

@@ -1,6 +1,6 @@
 /** The bridge's settings in the simulation: those of production, as `main.ts` derives them from the defaults. */
 import type { BuilderRules } from '../../reflector/admission.ts';
-import type { Timing } from '../../reflector/apply.ts';
+import type { Timing } from '../../reflector/apply/pass.ts';
 import type { Policy } from '../../reflector/decide.ts';
 
 export const TASK_QUEUE = 'buildbot/bridge';

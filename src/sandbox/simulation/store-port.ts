@@ -5,7 +5,8 @@ import type { Host } from './host.ts';
 import { shortName } from './names.ts';
 import type { StoreState } from './store-state.ts';
 
-export function createStorePort(host: Host, state: StoreState): MappingStore {
+/** @param now the database server's clock */
+export function createStorePort(host: Host, state: StoreState, now: () => number): MappingStore {
   function read<T>(method: string, about: string, work: () => T): Promise<T> {
     return host.call({ service: 'store', method, about, isChange: false }, work);
   }
@@ -19,6 +20,7 @@ export function createStorePort(host: Host, state: StoreState): MappingStore {
       .join(' ')}`;
 
   return {
+    now: () => read('now', '', now),
     // Two statements each, as in the real store: anything may happen in between.
     async insert(mapping, lease) {
       const { taskId, runId, state: is } = mapping;
@@ -65,9 +67,9 @@ export function createStorePort(host: Host, state: StoreState): MappingStore {
         () => state.compareAndSet(mapping, {}, { leaseUntil }, now),
         mapping.taskId,
       ),
-    releaseMany: (mappings, { nextCheckAt }, now) =>
+    releaseMany: (mappings, rest, now) =>
       change('releaseMany', mappings.map(({ taskId }) => shortName(taskId)).join(' '), () =>
-        state.releaseMany(mappings, nextCheckAt, now),
+        state.releaseMany(mappings, rest, now),
       ),
     openMapping: (taskId) => read('openMapping', shortName(taskId), () => state.open(taskId)),
     tasksOfRequests: (ids) =>
@@ -102,20 +104,13 @@ export function createStorePort(host: Host, state: StoreState): MappingStore {
       read('mappingsOf', shortName(taskId), () =>
         [...state.rows.values()].filter((row) => row.taskId === taskId).reverse(),
       ),
-    countByState: () =>
-      read('countByState', '', () => {
-        const counts = { refusing: 0, held: 0, intended: 0, submitted: 0, cancelling: 0 };
-        for (const { state: is } of state.allOpen()) {
-          if (is !== 'closed') {
-            counts[is] += 1;
-          }
-        }
-        return counts;
-      }),
+    // Nobody scrapes a simulated process, nor lists its tasks.
+    list: () => Promise.reject(new Error('not simulated')),
+    overview: () => Promise.reject(new Error('not simulated')),
     addEvents: (events) =>
       change('addEvents', events.map(({ what }) => what).join(' '), () => void state.events.push(...events)),
-    eventsOf: (taskId) =>
-      read('eventsOf', shortName(taskId), () => state.events.filter((event) => event.taskId === taskId)),
+    eventsOf: (taskId, limit = Number.POSITIVE_INFINITY) =>
+      read('eventsOf', shortName(taskId), () => state.events.filter((event) => event.taskId === taskId).slice(-limit)),
     heartbeat: () => change('heartbeat', '', () => undefined),
     instances: () => read('instances', '', () => []),
     prune: (before, limit) => change('prune', '', () => state.prune(before, limit)),

@@ -1,7 +1,7 @@
 /** The mapping database in memory: each method is one moment, with the semantics of `src/db/mapping-store.ts`. */
 import { toStorable, withChanges } from '../../db/rows.ts';
 import type { Mapping, MappingChanges, NewMapping, TraceEvent } from '../../domain/mapping.ts';
-import type { Stored } from '../../ports.ts';
+import type { Rest, Stored } from '../../ports.ts';
 
 export interface LeaseWish {
   readonly owner: string;
@@ -25,7 +25,7 @@ export interface StoreState {
     lease: Partial<Pick<Mapping, 'leaseOwner' | 'leaseUntil'>>,
     now: number,
   ): Stored;
-  releaseMany(mappings: readonly Mapping[], nextCheckAt: number, now: number): void;
+  releaseMany(mappings: readonly Mapping[], rest: Rest, now: number): void;
   makeAllDue(now: number): number;
   hasUnclaimed(collapseKey: string, exceptId: number | null): boolean;
   nextHeld(collapseKey: string): string | undefined;
@@ -102,12 +102,16 @@ export function createStoreState(onWrite: (row: Mapping) => void): StoreState {
       }
       return { kind: 'stored', mapping: write({ ...withChanges(mapping, changes, now), ...lease }) };
     },
-    releaseMany(mappings, nextCheckAt, now) {
+    releaseMany(mappings, { nextCheckAt, lastError }, now) {
       const owners = new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []));
       for (const { id } of mappings) {
         const row = rows.get(id);
         if (row?.leaseOwner && owners.has(row.leaseOwner)) {
-          const changes = { nextCheckAt: Math.round(nextCheckAt), attempts: 0, lastError: null };
+          const changes = {
+            nextCheckAt: Math.round(nextCheckAt),
+            ...(lastError === null ? { attempts: 0 } : {}),
+            ...(row.state === 'refusing' ? {} : { lastError }),
+          };
           write({ ...withChanges(row, changes, now), leaseOwner: null, leaseUntil: 0 });
         }
       }

@@ -1,8 +1,10 @@
 /** One simulated world, put together from a plan: both systems, the broker, the database, and the bridge's processes. */
 import { type Logger, pino } from 'pino';
 import { type Bridge, createBridge } from '../../bridge.ts';
+import { createSettableClock, type SettableClock } from '../../clock.ts';
+import { createMetrics } from '../../metrics.ts';
 import type { Broker, LegacyCi, MappingStore, TaskQueue } from '../../ports.ts';
-import type { Timing } from '../../reflector/apply.ts';
+import type { Timing } from '../../reflector/apply/pass.ts';
 import type { Policy } from '../../reflector/decide.ts';
 import type { Timer } from '../../reflector/reflector.ts';
 import { createBroker, type SimBroker } from './broker.ts';
@@ -28,6 +30,7 @@ export interface Parts {
   readonly ci: LegacyCi;
   readonly store: MappingStore;
   readonly broker: Broker;
+  readonly clock: SettableClock;
   readonly timing: Timing;
   readonly policy: Policy;
 }
@@ -100,6 +103,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
       const instance = plan.instances[index];
       const host = createHost({
         ...{ name, scheduler, weather, history },
+        drift: instance?.drift ?? 0,
         onCall: rules.onCall,
         onEffect: rules.onEffect,
         onFailedCall: rules.onFailedCall,
@@ -115,15 +119,16 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
           onSubmitted: rules.onSubmitted,
           isInTime: rules.isInTime,
         }),
-        store: createStorePort(host, store),
+        store: createStorePort(host, store, () => scheduler.now() + plan.databaseOffset),
         broker: broker.portFor(host),
+        clock: createSettableClock(host.machine),
         timing: TIMING,
         policy: { ...POLICY, results: plan.policy },
       });
       const bridge = createBridge({
         ...parts,
-        clock: host.clock,
         log: SILENT,
+        metrics: createMetrics(),
         rules: RULES,
         mode: instance?.isDraining && !weather.isCalm() ? 'drain' : 'normal',
         services: instance?.services ?? [],

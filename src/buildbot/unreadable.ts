@@ -1,0 +1,20 @@
+/** Answers of Buildbot, and of what stands around it, that cannot be read: counted here, logged where the error is handled. */
+import { z } from 'zod';
+import { LegacyCiError } from '../errors.ts';
+import { AnswerTooLong } from '../foreign-answer.ts';
+import type { InputCounter } from '../ports.ts';
+
+const MAX_MESSAGE = 1000;
+
+/** The error of an answer that cannot be read. */
+export function unreadable(inputs: InputCounter | undefined, message: string, cause?: unknown): LegacyCiError {
+  inputs?.rejected('legacy-ci-answer');
+  return new LegacyCiError('legacy-ci-protocol', message.slice(0, MAX_MESSAGE), { cause, isTransient: true });
+}
+
+/** Counts an error, if it says that an answer was too long, not JSON, or not what it ought to be. */
+export function countIfUnreadable(inputs: InputCounter | undefined, error: unknown): void {
+  if (error instanceof AnswerTooLong || error instanceof SyntaxError || error instanceof z.ZodError) {
+    inputs?.rejected('legacy-ci-answer');
+  }
+}

@@ -1,0 +1,19 @@
+/** Texts of others, where a terminal or a reader's eye would take a part of them for something else. */
+
+/** Control characters, invisible ones, those that turn the direction, and halves of characters. */
+const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
+
+/** The text with these characters as JSON would escape them: of JSON, still the same JSON. */
+export function plain(text: string, characters: RegExp = INVISIBLE): string {
+  return text.replace(characters, (char) =>
+    [...Array(char.length).keys()].map((at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, '0')}`).join(''),
+  );
+}
+
+/** The same, of a text whose lines are its author's own. */
+export function plainLines(text: string): string {
+  return text
+    .split('\n')
+    .map((line) => plain(line))
+    .join('\n');
+}

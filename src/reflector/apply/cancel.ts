@@ -1,0 +1,96 @@
+/** Cancels of build requests that no run wants: repeated, bounded, and never of a build that others want. */
+import type { RequestView } from '../../domain/build.ts';
+import { describeError, LegacyCiError } from '../../errors.ts';
+import type { CancelAnswer, LegacyCi } from '../../ports.ts';
+import { readDefinition } from '../observe.ts';
+import { announceNoStop } from '../upload.ts';
+import { type ApplyContext, mappingOf, type Next, type Pass, requestOf, update } from './pass.ts';
+
+/** Each repetition of a cancel waits twice as long, up to this. */
+const MAX_CANCEL_RETRY_MS = 600_000;
+
+export async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
+  const request = requestOf(pass);
+  const mapping = mappingOf(pass);
+  const { cancels } = mapping;
+  const { ci, clock, timing, maxCancels } = context;
+  const others = await stillWanted(request.sharedWith ?? [], context);
+  if (others.length > 0) {
+    // Whoever is the last to want the build stops it.
+    if (mapping.state !== 'cancelling') {
+      noteNoCancel(pass, context, `its build goes on, for build request ${others.join(', ')}`);
+    }
+    await update(pass, context, {
+      state: 'cancelling',
+      hasSlot: false,
+      nextCheckAt: clock.now() + MAX_CANCEL_RETRY_MS,
+    });
+    return 'observe';
+  }
+  const answer = await askForCancel(ci, request, because);
+  const asked = answer.kind === 'impossible' ? maxCancels : cancels + 1;
+  pass.knowledge.request = undefined;
+  await update(pass, context, {
+    state: 'cancelling',
+    hasSlot: false,
+    cancels: asked,
+    nextCheckAt: clock.now() + Math.min(timing.cancelRetryMs * 2 ** cancels, MAX_CANCEL_RETRY_MS),
+  });
+  if (answer.kind === 'impossible') {
+    noteNoCancel(pass, context, answer.why);
+    await tellNoStop(answer.why, pass, context);
+  } else if (answer.kind === 'refused') {
+    noteNoCancel(pass, context, describeError(answer.error));
+  }
+  if (answer.kind !== 'impossible' && asked >= maxCancels) {
+    noteNoCancel(pass, context, `its cancel was asked for ${asked} times and nothing came of it; it is given up`);
+  }
+  return 'observe';
+}
+
+/** A refusal counts as asked: repeated for as long, and not for ever. What is away is asked again without counting. */
+async function askForCancel(
+  ci: LegacyCi,
+  request: RequestView,
+  because: string,
+): Promise<CancelAnswer | { readonly kind: 'refused'; readonly error: LegacyCiError }> {
+  try {
+    return await ci.cancel(request, because);
+  } catch (error) {
+    if (error instanceof LegacyCiError && !error.isTransient) {
+      return { kind: 'refused', error };
+    }
+    throw error;
+  }
+}
+
+/** Which of the build requests that share a build somebody still wants: all but those that are being cancelled. */
+async function stillWanted(buildRequestIds: readonly number[], { store }: ApplyContext): Promise<readonly number[]> {
+  if (buildRequestIds.length === 0) {
+    return [];
+  }
+  const unwanted = await store.unwantedAmong(buildRequestIds);
+  return buildRequestIds.filter((id) => !unwanted.has(id));
+}
+
+/** The task's people are told, too, where a build runs; the queue takes artifacts of such a run for some time yet. */
+async function tellNoStop(why: string, pass: Pass, { queue, upload, log }: ApplyContext): Promise<void> {
+  const { taskId, knowledge } = pass;
+  const { runId, builder, takenUntil } = mappingOf(pass);
+  if (takenUntil === null) {
+    return;
+  }
+  try {
+    const { expires } = await readDefinition(taskId, knowledge, queue);
+    await announceNoStop(upload, { taskId, runId, builder, expires }, why);
+  } catch (error) {
+    log.warn({ taskId, runId, err: error }, 'the task does not say that its build goes on');
+  }
+}
+
+/** A build that goes on although its task does not want it: a person should know, from the log and from the trace. */
+function noteNoCancel(pass: Pass, { clock, log }: ApplyContext, why: string): void {
+  const { runId, buildRequestId } = mappingOf(pass);
+  pass.trace.push({ taskId: pass.taskId, runId, at: clock.now(), what: 'notCancelled', detail: why });
+  log.warn({ taskId: pass.taskId, runId, buildRequestId, because: why }, 'build request not cancelled');
+}

@@ -1,0 +1,127 @@
+/** Claims of runs: made, renewed, and kept alive while something long goes on. */
+import { lastBuild } from '../../domain/build.ts';
+import type { Mapping } from '../../domain/mapping.ts';
+import type { TaskRun } from '../../domain/task.ts';
+import type { Action } from '../actions.ts';
+import { reclaimDue, reclaimTime } from '../claims.ts';
+import { announceBuild } from '../upload.ts';
+import {
+  type ApplyContext,
+  MappingMoved,
+  mappingOf,
+  type Next,
+  type Pass,
+  renew,
+  requestOf,
+  taskOf,
+  update,
+} from './pass.ts';
+
+export async function claimRun(
+  action: Extract<Action, { do: 'claimRun' }>,
+  pass: Pass,
+  context: ApplyContext,
+): Promise<Next> {
+  const status = await context.queue.claim(pass.taskId, action.runId);
+  pass.knowledge.task = { kind: 'present', value: status };
+  await update(pass, context, {
+    runId: action.runId,
+    ...claimTimes(status.runs.find(({ runId }) => runId === action.runId)?.takenUntil ?? null, context),
+    retriesReported: action.retriesReported,
+    hasSlot: false,
+  });
+  return 'next';
+}
+
+export async function reclaim(runId: number, pass: Pass, context: ApplyContext): Promise<void> {
+  const { takenUntil } = await context.queue.reclaim(pass.taskId, runId);
+  const { task } = pass.knowledge;
+  if (task?.kind === 'present') {
+    const runs = task.value.runs.map((run: TaskRun) => (run.runId === runId ? { ...run, takenUntil } : run));
+    pass.knowledge.task = { kind: 'present', value: { ...task.value, runs } };
+  }
+  await update(pass, context, claimTimes(takenUntil, context));
+}
+
+/** What a mapping keeps of a claim that was just made or renewed. */
+function claimTimes(
+  takenUntil: number | null,
+  { clock, reclaimThresholdMs }: ApplyContext,
+): Pick<Mapping, 'takenUntil' | 'reclaimAt'> {
+  const reclaimAt = takenUntil === null ? null : reclaimTime(takenUntil, reclaimThresholdMs, clock.now());
+  return { takenUntil, reclaimAt };
+}
+
+/** Only a convenience for people: a failure is noted and nothing depends on it. */
+export async function announce(runId: number, pass: Pass, { upload, log }: ApplyContext): Promise<Next> {
+  const url = lastBuild(requestOf(pass))?.url;
+  if (url !== undefined) {
+    try {
+      const { taskId } = pass;
+      const { builder } = mappingOf(pass);
+      await announceBuild(upload, { taskId, runId, builder, expires: taskOf(pass).expires }, url);
+    } catch (error) {
+      log.warn({ taskId: pass.taskId, runId, err: error }, 'live log not linked to the build');
+    }
+  }
+  return 'observe';
+}
+
+/** Renews lease and claim while something long goes on, so that neither is lost to its length. */
+export async function keepingAlive(pass: Pass, context: ApplyContext, work: () => Promise<void>): Promise<void> {
+  const stop = new AbortController();
+  const heart = beat(pass, context, stop.signal);
+  let moved: MappingMoved | undefined;
+  try {
+    await work();
+  } finally {
+    stop.abort();
+    // Also after a failure: whatever the mapping's version is now, the release has to know it.
+    moved = await heart;
+  }
+  if (moved) {
+    throw moved;
+  }
+}
+
+/** Resolves when stopped, or with what was thrown when the mapping is no longer ours. */
+async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Promise<MappingMoved | undefined> {
+  for (let hasFailed = false; ; ) {
+    await context.clock.sleep(untilNextBeat(pass, context, hasFailed), signal);
+    if (signal.aborted) {
+      return undefined;
+    }
+    try {
+      hasFailed = true;
+      await renew(pass, context);
+      if (context.clock.now() >= claimDue(pass, context)) {
+        await reclaim(mappingOf(pass).runId, pass, context);
+      }
+      hasFailed = false;
+    } catch (error) {
+      if (error instanceof MappingMoved) {
+        return error;
+      }
+      // The work goes on: the lease and the claim outlive a few failed renewals, and the resolution finds out the rest.
+      context.log.warn({ taskId: pass.taskId, err: error }, 'claim not renewed during an upload');
+    }
+  }
+}
+
+const LEAST_BEAT_MS = 1000;
+const FAILED_BEAT_MS = 10_000;
+
+/** A claim that is shorter than the lease has to be renewed more often. */
+function untilNextBeat(pass: Pass, context: ApplyContext, hasFailed: boolean): number {
+  const least = hasFailed ? FAILED_BEAT_MS : LEAST_BEAT_MS;
+  const untilClaimDue = Math.max(least, claimDue(pass, context) - context.clock.now());
+  return Math.min(context.timing.leaseMs / 3, untilClaimDue);
+}
+
+/** When the claim is to be renewed; never, where there is none. */
+function claimDue(pass: Pass, { reclaimThresholdMs }: ApplyContext): number {
+  const mapping = mappingOf(pass);
+  return mapping.takenUntil === null
+    ? Number.POSITIVE_INFINITY
+    : reclaimDue(mapping, mapping.takenUntil, reclaimThresholdMs);
+}

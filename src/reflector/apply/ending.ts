@@ -1,0 +1,107 @@
+/** The end of a run: what is uploaded before it, its resolution, and the end of its mapping. */
+import type { Mapping } from '../../domain/mapping.ts';
+import type { TaskStatus } from '../../domain/task.ts';
+import { lastRun } from '../../domain/task.ts';
+import type { Action } from '../actions.ts';
+import { readDefinition, refusalLog } from '../observe.ts';
+import { resolutionName } from '../outcome.ts';
+import { type UploadTarget, uploadExplanation, uploadOutcome } from '../upload.ts';
+import { keepingAlive } from './claim.ts';
+import { type ApplyContext, accept, mappingOf, type Next, type Pass, requestOf, taskOf, update } from './pass.ts';
+
+export async function upload(
+  action: Extract<Action, { do: 'uploadOutcome' }>,
+  pass: Pass,
+  context: ApplyContext,
+): Promise<Next> {
+  const request = requestOf(pass);
+  const target = await uploadTarget(action.runId, action.resolution, pass, context);
+  await keepingAlive(pass, context, () => uploadOutcome(context.upload, target, request, action.isLastTry));
+  return 'next';
+}
+
+/** After so many failed passes a log that cannot be uploaded is given up. */
+const EXPLANATION_TRIES = 20;
+
+const EXPLANATIONS = {
+  'request-gone': (id: number | null) =>
+    `Build request ${id} of this task is gone from Buildbot (it was purged, or its database was replaced), so the bridge cannot tell what became of it. Rerun the task to build it again.\n`,
+  collapsed: () =>
+    `Buildbot collapsed every build request of this task into newer ones of the same builder and revision, without building it. Somebody else asks for the same builds: set collapseRequests = False for this builder in master.cfg, or rerun the task when the builder is quieter.\n`,
+} as const;
+
+export async function explain(
+  action: Extract<Action, { do: 'uploadExplanation' }>,
+  pass: Pass,
+  context: ApplyContext,
+): Promise<Next> {
+  const mapping = mappingOf(pass);
+  const isRefusal = action.about === 'refused';
+  const text =
+    action.about === 'refused'
+      ? refusalLog(mapping, pass.knowledge.admission)
+      : EXPLANATIONS[action.about](mapping.buildRequestId);
+  const reason = isRefusal ? ('malformed-payload' as const) : ('internal-error' as const);
+  const target = await uploadTarget(action.runId, { state: 'exception', reason }, pass, context);
+  await uploadExplanation(context.upload, target, text, mapping.attempts >= EXPLANATION_TRIES);
+  return 'next';
+}
+
+async function uploadTarget(
+  runId: number,
+  resolution: UploadTarget['resolution'],
+  pass: Pass,
+  { queue }: ApplyContext,
+): Promise<UploadTarget> {
+  const { expires } = await readDefinition(pass.taskId, pass.knowledge, queue);
+  return { taskId: pass.taskId, runId, builder: mappingOf(pass).builder, expires, resolution };
+}
+
+export async function resolveRun(
+  action: Extract<Action, { do: 'resolveRun' }>,
+  pass: Pass,
+  context: ApplyContext,
+): Promise<Next> {
+  const status = await context.queue.resolve(pass.taskId, action.runId, action.resolution);
+  return resolved(status, resolutionName(action.resolution).reason, pass, context);
+}
+
+/** A person may have asked for another run since the task was read, not least while something was uploaded. */
+export async function cancelTask(runId: number, pass: Pass, context: ApplyContext): Promise<Next> {
+  const before = lastRun(taskOf(pass));
+  const seen = await context.queue.status(pass.taskId);
+  pass.knowledge.task = seen;
+  const run = seen.kind === 'present' ? lastRun(seen.value) : undefined;
+  // A claim that took effect late, too, makes a difference: what there is has to be uploaded first.
+  if (run?.runId !== runId || run.state !== before?.state || (run.state !== 'pending' && run.state !== 'running')) {
+    return 'observe';
+  }
+  return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
+}
+
+async function resolved(status: TaskStatus, resolution: string, pass: Pass, context: ApplyContext): Promise<Next> {
+  pass.knowledge.task = { kind: 'present', value: status };
+  await update(pass, context, { takenUntil: null, reclaimAt: null, resolution });
+  return 'observe';
+}
+
+export async function closeMapping(mapping: Mapping, pass: Pass, { store, clock }: ApplyContext): Promise<Next> {
+  const { task } = pass.knowledge;
+  const run = task?.kind === 'present' ? task.value.runs.find(({ runId }) => runId === mapping.runId) : undefined;
+  const now = clock.now();
+  const stored = await store.release(
+    mapping,
+    {
+      state: 'closed',
+      hasSlot: false,
+      resolved: now,
+      resolution: run?.reasonResolved ?? mapping.resolution ?? run?.state ?? 'gone',
+    },
+    now,
+  );
+  accept(pass, stored);
+  pass.knowledge.mapping = null;
+  pass.knowledge.request = { kind: 'none' };
+  pass.knowledge.admission = undefined;
+  return 'observe';
+}

@@ -1,0 +1,119 @@
+/** A pass over one task: what it knows, under whose lease it runs, and how it changes the mapping. */
+import type { Logger } from 'pino';
+import type { RequestView } from '../../domain/build.ts';
+import type { Mapping, MappingChanges, TraceEvent } from '../../domain/mapping.ts';
+import type { TaskStatus } from '../../domain/task.ts';
+import type { Clock, LegacyCi, MappingStore, Stored, TaskQueue } from '../../ports.ts';
+import type { ActionKind } from '../actions.ts';
+import type { Knowledge } from '../observe.ts';
+import type { UploadContext } from '../upload.ts';
+
+/** How long things take at most, in milliseconds. */
+export interface Timing {
+  /** How long a pass keeps a mapping to itself without renewing its lease. */
+  readonly leaseMs: number;
+  /** How long a submission without an answer may still take effect. */
+  readonly submitGraceMs: number;
+  /** How long a cancel is given before it is repeated. */
+  readonly cancelRetryMs: number;
+}
+
+export interface ApplyContext {
+  readonly queue: TaskQueue;
+  readonly ci: LegacyCi;
+  readonly store: MappingStore;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly upload: UploadContext;
+  readonly timing: Timing;
+  /** When a claim has to be renewed during a long upload. */
+  readonly reclaimThresholdMs: number;
+  /** `Policy.maxCancels` */
+  readonly maxCancels: number;
+  /** Called for each action that was carried out. */
+  readonly onAction?: ((kind: ActionKind) => void) | undefined;
+}
+
+/** One pass over one task: what is known, and whose lease it runs under. */
+export interface Pass {
+  readonly taskId: string;
+  readonly owner: string;
+  readonly knowledge: Knowledge;
+  /** Whether uploads are left to another pass. */
+  readonly isBrief: boolean;
+  leaseUntil: number;
+  readonly trace: Omit<TraceEvent, 'instance'>[];
+  /** Collapse keys whose one place became free. */
+  readonly freedKeys: Set<string>;
+}
+
+/** What comes after an action: the next one, a fresh look at what is known, or the end of the pass. */
+export type Next = 'next' | 'observe' | { readonly end: number };
+
+/** Another pass, here or elsewhere, has moved the mapping: whatever this pass knows is old. */
+export class MappingMoved extends Error {
+  constructor(taskId: string) {
+    super(`the mapping of task ${taskId} was moved by another pass`);
+    this.name = 'MappingMoved';
+  }
+}
+
+export async function update(pass: Pass, { store, clock }: ApplyContext, changes: MappingChanges): Promise<void> {
+  accept(pass, await store.update(mappingOf(pass), changes, clock.now()));
+}
+
+/**
+ * Whoever slept past the end of its lease acts on what is old, and perhaps beside another pass.
+ * @returns whether the lease was over; it is taken again, and what was read is forgotten
+ * @throws MappingMoved if another pass took over
+ */
+export async function renewIfOver(pass: Pass, context: ApplyContext): Promise<boolean> {
+  const { knowledge } = pass;
+  if (knowledge.mapping === null || context.clock.now() < knowledge.mapping.leaseUntil) {
+    return false;
+  }
+  await renew(pass, context);
+  knowledge.task = undefined;
+  // What could not be read leads to no act, and would take as long again.
+  knowledge.request = knowledge.request?.kind === 'unreadable' ? knowledge.request : undefined;
+  return true;
+}
+
+export async function renew(pass: Pass, { store, clock, timing }: ApplyContext): Promise<void> {
+  const now = clock.now();
+  accept(pass, await store.renewLease(mappingOf(pass), now + timing.leaseMs, now));
+  pass.leaseUntil = now + timing.leaseMs;
+}
+
+/** Takes over what was stored, and notes whether a place for an unclaimed request became free. */
+export function accept(pass: Pass, stored: Stored): void {
+  if (stored.kind !== 'stored') {
+    throw new MappingMoved(pass.taskId);
+  }
+  const before = pass.knowledge.mapping;
+  if (before?.hasSlot && !stored.mapping.hasSlot && before.collapseKey !== null) {
+    pass.freedKeys.add(before.collapseKey);
+  }
+  pass.knowledge.mapping = stored.mapping;
+}
+
+export function mappingOf(pass: Pass): Mapping {
+  if (pass.knowledge.mapping === null) {
+    throw new Error('an action needs a mapping and there is none: a bug in decide');
+  }
+  return pass.knowledge.mapping;
+}
+
+export function taskOf(pass: Pass): TaskStatus {
+  if (pass.knowledge.task?.kind !== 'present') {
+    throw new Error('an action needs the task and it was not read: a bug in decide');
+  }
+  return pass.knowledge.task.value;
+}
+
+export function requestOf(pass: Pass): RequestView {
+  if (pass.knowledge.request?.kind !== 'present') {
+    throw new Error('an action needs the build request and it was not read: a bug in decide');
+  }
+  return pass.knowledge.request.value;
+}

@@ -1,0 +1,173 @@
+/** From an intent to a build request, at most one that is wanted. */
+import type { RequestView } from '../../domain/build.ts';
+import type { Mapping } from '../../domain/mapping.ts';
+import { lastRun, priorityRank } from '../../domain/task.ts';
+import { describeError, LegacyCiError } from '../../errors.ts';
+import type { MappingStore } from '../../ports.ts';
+import type { Action } from '../actions.ts';
+import { externalIdOf } from '../observe.ts';
+import { type ApplyContext, accept, MappingMoved, type Next, type Pass, renew, taskOf, update } from './pass.ts';
+
+export async function recordIntent(
+  action: Extract<Action, { do: 'recordIntent' }>,
+  pass: Pass,
+  { store, clock, timing }: ApplyContext,
+): Promise<Next> {
+  const { knowledge, taskId } = pass;
+  const task = taskOf(pass);
+  const { admission } = knowledge;
+  const run = lastRun(task);
+  const collapseKey = admission?.kind === 'admitted' ? admission.collapseKey : null;
+  const isBlocked = collapseKey !== null && (await hasToWait(collapseKey, null, store));
+  const now = clock.now();
+  pass.leaseUntil = now + timing.leaseMs;
+  const insert = (isHeld: boolean) =>
+    store.insert(
+      {
+        taskId,
+        runId: action.runId,
+        taskGroupId: task.taskGroupId,
+        builder: (admission?.kind === 'admitted' ? admission.spec.builder : (admission?.builder ?? '')).slice(0, 255),
+        state: isHeld ? 'held' : action.state,
+        externalId: externalIdOf(taskId, action.runId, 1),
+        submissions: action.state === 'intended' && !isHeld ? 1 : 0,
+        collapseKey,
+        hasSlot: collapseKey !== null && !isHeld,
+        priority: priorityRank(task.priority),
+        deadline: task.deadline,
+        takenUntil: run?.takenUntil ?? null,
+      },
+      { owner: pass.owner, leaseUntil: pass.leaseUntil, now },
+    );
+  let stored = await insert(isBlocked);
+  if (stored.kind === 'slot-taken') {
+    stored = await insert(true);
+  }
+  if (stored.kind !== 'stored') {
+    throw new MappingMoved(taskId);
+  }
+  knowledge.mapping = stored.mapping;
+  // It was read before the lease was taken: meanwhile another instance may have brought the task to its end.
+  knowledge.task = undefined;
+  // A run that is claimed already had a mapping once, and perhaps a request: that one is looked for.
+  knowledge.request = run?.state === 'running' ? undefined : { kind: 'none' };
+  return 'observe';
+}
+
+/** Whether an unclaimed request would be collapsed, or somebody else's turn comes first. */
+async function hasToWait(collapseKey: string, mapping: Mapping | null, store: MappingStore): Promise<boolean> {
+  if (await store.hasUnclaimed(collapseKey, mapping?.id ?? null)) {
+    return true;
+  }
+  const first = await store.nextHeld(collapseKey);
+  return first !== undefined && first !== mapping?.taskId;
+}
+
+export async function takeSlot(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
+  const { collapseKey } = mapping;
+  const later = { end: Number.POSITIVE_INFINITY };
+  if (collapseKey !== null && (await hasToWait(collapseKey, mapping, context.store))) {
+    // Should a place be free after all, the first in line is told of it at the end of the pass.
+    pass.freedKeys.add(collapseKey);
+    return later;
+  }
+  const submissions = mapping.submissions + 1;
+  const stored = await context.store.update(
+    mapping,
+    {
+      state: 'intended',
+      hasSlot: collapseKey !== null,
+      submissions,
+      externalId: externalIdOf(pass.taskId, mapping.runId, submissions),
+    },
+    context.clock.now(),
+  );
+  if (stored.kind === 'slot-taken') {
+    return later;
+  }
+  accept(pass, stored);
+  pass.knowledge.request = { kind: 'none' };
+  pass.knowledge.admission = undefined;
+  return 'observe';
+}
+
+/** The call to the legacy CI may have taken effect although it failed: look for the request before another one. */
+export class SubmissionUnknown extends Error {
+  readonly retryAt: number;
+  constructor(retryAt: number, cause: unknown) {
+    super('it is not known whether the build request was made', { cause });
+    this.name = 'SubmissionUnknown';
+    this.retryAt = retryAt;
+  }
+}
+
+export async function submit(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
+  const { ci, clock, timing } = context;
+  const { admission } = pass.knowledge;
+  if (admission?.kind !== 'admitted') {
+    return 'observe';
+  }
+  // Under a fresh lease: whoever takes this mapping over after a crash looks for the request first.
+  await renew(pass, context);
+  const spec = { ...admission.spec, runId: mapping.runId, externalId: mapping.externalId };
+  let buildRequestId: number;
+  try {
+    buildRequestId = await ci.submit(spec);
+  } catch (error) {
+    if (error instanceof LegacyCiError && error.code === 'legacy-ci-rejected') {
+      context.log.warn({ taskId: pass.taskId, runId: mapping.runId, err: error }, 'build request rejected');
+      await update(pass, context, { state: 'refusing', hasSlot: false, lastError: describeError(error) });
+      pass.knowledge.request = { kind: 'none' };
+      return 'observe';
+    }
+    throw new SubmissionUnknown(clock.now() + timing.submitGraceMs, error);
+  }
+  const view: RequestView = { buildRequestId, builder: spec.builder, state: 'pending', builds: [] };
+  try {
+    await update(pass, context, { state: 'submitted', buildRequestId });
+  } catch (error) {
+    if (error instanceof MappingMoved) {
+      await withdrawDoubled(view, pass, context);
+    }
+    throw error;
+  }
+  pass.knowledge.request = { kind: 'present', value: view };
+  return 'observe';
+}
+
+/** Nobody else knows of that request: with waits of 4, 16 and 64 seconds. */
+const WITHDRAWALS = 4;
+
+/** Another pass took over between our call and its record. If it made a request of its own, ours is one too many. */
+async function withdrawDoubled(view: RequestView, pass: Pass, context: ApplyContext): Promise<void> {
+  const { clock, log } = context;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await withdraw(view, pass, context);
+      return;
+    } catch (error) {
+      if (attempt === WITHDRAWALS) {
+        const fields = { taskId: pass.taskId, buildRequestId: view.buildRequestId, err: error };
+        log.error(fields, 'a build request too many could not be withdrawn: cancel it by hand');
+        return;
+      }
+      await clock.sleep(1000 * 4 ** attempt);
+    }
+  }
+}
+
+async function withdraw(view: RequestView, pass: Pass, { store, ci, log }: ApplyContext): Promise<void> {
+  const open = await store.openMapping(pass.taskId);
+  if (open?.buildRequestId === view.buildRequestId) {
+    return;
+  }
+  if (open !== undefined && open.buildRequestId === null) {
+    // It has yet to look for a request under the external id, and will find ours.
+    return;
+  }
+  log.warn(
+    { taskId: pass.taskId, buildRequestId: view.buildRequestId, kept: open?.buildRequestId },
+    'build request withdrawn: the task has another one or is no longer wanted',
+  );
+  await ci.cancel(view, 'another build request of the same task exists');
+}

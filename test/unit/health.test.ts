@@ -1,0 +1,79 @@
+import { describe, expect, it } from '@jest/globals';
+import { systemClock } from '../../src/clock.ts';
+import { StoreError } from '../../src/errors.ts';
+import { createHealth } from '../../src/health.ts';
+import type { PulseStatus } from '../../src/listeners/pulse-broker.ts';
+import { createMetrics } from '../../src/metrics.ts';
+import type { Overview } from '../../src/ports.ts';
+
+const PROBE_MS = 50;
+const OVERVIEW: Overview = {
+  byState: { refusing: 0, held: 1, intended: 0, submitted: 2, cancelling: 0 },
+  failing: 0,
+  nearestTakenUntil: null,
+};
+const PULSE: PulseStatus = {
+  ...{ isConnected: true, isConsuming: true, since: 0, reconnects: 0, lastError: null, lastMessageAt: null },
+};
+
+function healthWith(overview: () => Promise<Overview>, pulse?: Partial<PulseStatus>) {
+  return createHealth({
+    store: { overview },
+    bridge: {
+      workQueue: { add: async () => undefined, size: () => 0, oldestAgeMs: () => 0, stop: async () => undefined },
+      reflector: {
+        start: () => undefined,
+        poke: () => undefined,
+        runOnce: async () => undefined,
+        lastRound: () => 0,
+        report: () => undefined,
+        stop: async () => undefined,
+      },
+    },
+    pulse: pulse && { status: () => ({ ...PULSE, ...pulse }) },
+    metrics: createMetrics(),
+    clock: systemClock,
+    probeMs: PROBE_MS,
+  });
+}
+
+describe('readiness', () => {
+  it('counts open mappings while the database answers', async () => {
+    const checks = await healthWith(async () => OVERVIEW).ready();
+    expect(checks).toEqual([{ name: 'database', isOk: true, detail: JSON.stringify(OVERVIEW.byState) }]);
+  });
+
+  it('says what the database says', async () => {
+    const away = new StoreError('store-unavailable', 'the database failed', { cause: new Error('ECONNREFUSED') });
+    const checks = await healthWith(() => Promise.reject(away)).ready();
+    expect(checks).toEqual([{ name: 'database', isOk: false, detail: 'the database failed: ECONNREFUSED' }]);
+  });
+
+  it('does not wait for a database that hangs, nor ask it twice, and asks again once it has answered', async () => {
+    const asked: ((overview: Overview) => void)[] = [];
+    const health = healthWith(() => new Promise((resolve) => asked.push(resolve)));
+    const begun = Date.now();
+    for (let round = 0; round < 3; round += 1) {
+      const answers = await Promise.all([health.ready(), health.ready(), health.metrics().then(() => [])]);
+      expect(answers[0]).toEqual([{ name: 'database', isOk: false, detail: 'no answer for 0.05 s' }]);
+    }
+    expect(Date.now() - begun).toBeLessThan(3 * PROBE_MS + 500);
+    expect(asked).toHaveLength(1);
+    asked[0]?.(OVERVIEW);
+    await new Promise((resolve) => setImmediate(resolve));
+    const checks = health.ready();
+    expect(asked).toHaveLength(2);
+    asked[1]?.(OVERVIEW);
+    expect(await checks).toMatchObject([{ isOk: true }]);
+  });
+
+  it.each([
+    [{}, true, 'consuming'],
+    [{ isConsuming: false, lastError: 'the queue is gone' }, false, 'connected, but not consuming: the queue is gone'],
+    [{ isConsuming: false }, false, 'connected, but not consuming: no answer yet'],
+    [{ isConnected: false, isConsuming: false, lastError: 'refused' }, false, 'not connected: refused'],
+  ])('says of Pulse %j: %s', async (status, isOk, detail) => {
+    const checks = await healthWith(async () => OVERVIEW, status).ready();
+    expect(checks).toContainEqual({ name: 'pulse', isOk, detail });
+  });
+});
