@@ -102,6 +102,16 @@ export const MUTATIONS: readonly Mutation[] = [
     'believes a task gone that it could not read',
     onQueue((queue) => withStatuses(queue, absentIfUnreadable)),
   ),
+  mutation('part-of-a-batch', 'believes gone what a call for many has no room for', ({ queue, policy }) => ({
+    queue: {
+      ...queue,
+      async statuses(ids) {
+        const some = await queue.statuses(ids.slice(0, 3));
+        return new Map(ids.map((id) => [id, some.get(id) ?? { kind: 'absent' }]));
+      },
+    },
+    policy: { ...policy, absentGraceMs: 0 },
+  })),
   mutation('last-run', "takes the last run for the mapping's own", ({ queue, store }) => ({
     store: {
       ...store,

@@ -5,6 +5,7 @@ import type { ResultName } from '../../domain/build.ts';
 import { PRIORITIES, type Priority } from '../../domain/task.ts';
 import type { ResultPolicy } from '../../reflector/outcome.ts';
 import type { Kind } from './master-state.ts';
+import { withExtras } from './plan-extras.ts';
 import { createRandom, type Random } from './random.ts';
 import { IGNORED_BUILDER, POLICY } from './settings.ts';
 import type { Climate } from './weather.ts';
@@ -60,6 +61,9 @@ export interface Plan {
   readonly policy: ResultPolicy;
   readonly climate: Climate;
   readonly chaosMs: number;
+  /** Mappings a batch of a sweep, and passes at once. */
+  readonly batchSize: number;
+  readonly concurrency: number;
   readonly instances: readonly InstancePlan[];
   readonly tasks: readonly TaskPlan[];
   readonly incidents: readonly { readonly at: number; readonly kind: IncidentKind }[];
@@ -84,7 +88,7 @@ export function createPlan(seed: number, start: number): Plan {
   const chaosMs = isLong ? random.int(2 * HOUR, 4 * HOUR) : random.int(5 * MINUTE, 50 * MINUTE);
   const severity = random.pick([0, 0.01, 0.03, 0.08, 0.2]);
   const builders = ['linux', 'mac'].slice(0, random.int(1, 2));
-  return {
+  const plan: Plan = {
     kind,
     isCollapsing,
     isGuarded: kind === 'data-api' && (isCollapsing || random.chance(0.5)),
@@ -95,12 +99,15 @@ export function createPlan(seed: number, start: number): Plan {
     policy: random.chance(0.7) ? POLICY.results : policyOf(random),
     climate: climateOf(random, severity, start, chaosMs, isLong),
     chaosMs,
+    batchSize: 3,
+    concurrency: 4,
     instances: instancesOf(random),
     tasks: tasksOf(random, builders, start, chaosMs),
     incidents: incidentsOf(random, start, chaosMs),
     ambush: random.pick([0, 0, 0.005, 0.02, 0.05]),
     ambushes: someOf(random),
   };
+  return withExtras(plan, createRandom(seed, 'extras'), start);
 }
 
 function resultsOf(random: Random): Plan['results'] {

@@ -1,0 +1,53 @@
+/**
+ * What only a share of the seeds have. It is drawn from numbers of its own: a seed without any of it is the same world
+ * that it would be if there were none.
+ */
+import { PRIORITIES } from '../../domain/task.ts';
+import type { Plan, TaskPlan } from './plan.ts';
+import type { Random } from './random.ts';
+
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+
+type Extra = (plan: Plan, random: Random, start: number) => Plan;
+
+/** @param start when the simulation begins, UTC milliseconds */
+export function withExtras(plan: Plan, random: Random, start: number): Plan {
+  return EXTRAS.reduce((wider, extra) => extra(wider, random, start), plan);
+}
+
+const EXTRAS: readonly Extra[] = [otherSizes, crowd];
+
+function otherSizes(plan: Plan, random: Random): Plan {
+  return random.chance(0.3) ? { ...plan, batchSize: random.int(1, 10), concurrency: random.int(1, 6) } : plan;
+}
+
+/** Many tasks that come at nearly the same time, as a graph makes them, and builds that do not take for ever. */
+function crowd(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.05)) {
+    return plan;
+  }
+  const builders = Object.keys(plan.workers);
+  const at = start + random.int(0, plan.chaosMs / 2);
+  const tasks = Array.from(
+    { length: random.int(6, 14) },
+    (_, index): TaskPlan => ({
+      name: `t${plan.tasks.length + index + 1}`,
+      at: at + random.int(0, random.chance(0.7) ? 2 * SECOND : 2 * MINUTE),
+      flavour: 'good',
+      builder: random.pick(builders),
+      branch: random.pick(['main', 'release']),
+      priority: random.pick(PRIORITIES),
+      retries: random.int(0, 5),
+      deadlineMs: 48 * HOUR,
+      expiresMs: 240 * HOUR,
+    }),
+  );
+  return {
+    ...plan,
+    tasks: [...plan.tasks, ...tasks],
+    longestBuildMs: Math.min(plan.longestBuildMs, 5 * MINUTE),
+    batchSize: random.int(1, 10),
+  };
+}
