@@ -35,8 +35,8 @@ export interface Host {
   wake(): void;
   setClock(offsetMs: number): void;
   onCrash(run: () => void): void;
-  /** Called when it wakes after so many milliseconds. */
-  onWake(run: (ms: number) => void): void;
+  onFreeze(run: () => void): void;
+  onWake(run: () => void): void;
 }
 
 export interface HostOptions {
@@ -56,11 +56,11 @@ export function createHost(options: HostOptions): Host {
   const { name, scheduler, weather, history, ambush } = options;
   let isAlive = true;
   let frozen: (() => void)[] | undefined;
-  let frozenSince = 0;
   let naps = 0;
   let offset = 0;
   const mourners: (() => void)[] = [];
-  const wakers: ((ms: number) => void)[] = [];
+  const freezers: (() => void)[] = [];
+  const wakers: (() => void)[] = [];
 
   function deliver(run: () => void): void {
     if (!isAlive) {
@@ -145,10 +145,9 @@ export function createHost(options: HostOptions): Host {
     for (const run of held) {
       scheduler.after(0, () => deliver(run));
     }
-    const ms = scheduler.now() - frozenSince;
     scheduler.after(0, () => {
       for (const onWake of isAlive ? wakers : []) {
-        onWake(ms);
+        onWake();
       }
     });
   }
@@ -169,7 +168,6 @@ export function createHost(options: HostOptions): Host {
     pause(ms) {
       if (frozen === undefined && isAlive) {
         frozen = [];
-        frozenSince = scheduler.now();
         naps += 1;
         const nap = naps;
         scheduler.after(ms, () => {
@@ -177,6 +175,9 @@ export function createHost(options: HostOptions): Host {
             wake();
           }
         });
+        for (const onFreeze of freezers) {
+          onFreeze();
+        }
       }
     },
     wake,
@@ -184,6 +185,7 @@ export function createHost(options: HostOptions): Host {
       offset = offsetMs;
     },
     onCrash: (run) => mourners.push(run),
+    onFreeze: (run) => freezers.push(run),
     onWake: (run) => wakers.push(run),
   };
   return host;

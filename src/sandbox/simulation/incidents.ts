@@ -40,6 +40,9 @@ const MACHINES: Readonly<Record<MachineIncident, (scene: Scene) => void>> = {
   disconnect({ world }) {
     disconnect(world);
   },
+  pulseLost({ world, process }) {
+    world.broker.disconnect(process);
+  },
   workerLost({ world: { master, random }, builder }) {
     master.loseWorker(builder, random.int(SECOND, 5 * MINUTE));
   },

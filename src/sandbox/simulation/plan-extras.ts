@@ -17,7 +17,7 @@ export function withExtras(plan: Plan, random: Random, start: number): Plan {
   return EXTRAS.reduce((wider, extra) => extra(wider, random, start), plan);
 }
 
-const EXTRAS: readonly Extra[] = [otherSizes, crowd];
+const EXTRAS: readonly Extra[] = [otherSizes, crowd, lostConnections];
 
 function otherSizes(plan: Plan, random: Random): Plan {
   return random.chance(0.3) ? { ...plan, batchSize: random.int(1, 10), concurrency: random.int(1, 6) } : plan;
@@ -50,4 +50,23 @@ function crowd(plan: Plan, random: Random, start: number): Plan {
     longestBuildMs: Math.min(plan.longestBuildMs, 5 * MINUTE),
     batchSize: random.int(1, 10),
   };
+}
+
+/** Connections with the broker that break while a process lives: what it had goes to others. */
+function lostConnections(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.25)) {
+    return plan;
+  }
+  const lost = Array.from({ length: random.int(1, 6) }, () => ({
+    at: start + random.int(0, plan.chaosMs),
+    kind: 'pulseLost' as const,
+  }));
+  const incidents = [...plan.incidents, ...lost];
+  if (random.chance(0.5)) {
+    return { ...plan, incidents, ambushes: { ...plan.ambushes, pulseLost: 1 } };
+  }
+  // Often in the middle of a pass: another has the task's message before the first one is through with it.
+  const one = plan.instances[0];
+  const instances = plan.instances.length === 1 && one ? [one, { ...one, offset: -one.offset }] : plan.instances;
+  return { ...plan, incidents, instances, ambush: 0.05, ambushes: { pulseLost: 1 } };
 }

@@ -45,9 +45,11 @@ export const TASK_INCIDENTS = [
   ...(['cancelledInQueue', 'rerun', 'cancelledAndRerun', 'cancelledInBuildbot', 'takenByOther'] as const),
   ...(['hidden', 'purged'] as const),
 ] as const;
-export type MachineIncident = (typeof MACHINE_INCIDENTS)[number];
+export type MachineIncident = (typeof MACHINE_INCIDENTS)[number] | (typeof RARE_INCIDENTS)[number];
 export type TaskIncident = (typeof TASK_INCIDENTS)[number];
-export const INCIDENTS = [...MACHINE_INCIDENTS, ...TASK_INCIDENTS] as const;
+/** Only in a share of the seeds. */
+export const RARE_INCIDENTS = ['pulseLost'] as const;
+export const INCIDENTS = [...MACHINE_INCIDENTS, ...TASK_INCIDENTS, ...RARE_INCIDENTS] as const;
 export type IncidentKind = MachineIncident | TaskIncident;
 
 export interface Plan {
@@ -186,6 +188,8 @@ const NONE = Object.fromEntries(INCIDENTS.map((kind) => [kind, 0])) as Record<In
 
 /** Some kinds of incidents only, so that each is seen alone and in all sorts of company. */
 function someOf(random: Random): Plan['ambushes'] {
-  const chosen = INCIDENTS.filter((kind) => random.chance(kind === 'purged' ? 0.1 : 0.5));
+  const chosen = [...MACHINE_INCIDENTS, ...TASK_INCIDENTS].filter((kind) =>
+    random.chance(kind === 'purged' ? 0.1 : 0.5),
+  );
   return Object.fromEntries((chosen.length > 0 ? chosen : (['crash'] as const)).map((kind) => [kind, 1]));
 }
