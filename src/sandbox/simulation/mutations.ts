@@ -233,6 +233,21 @@ export const MUTATIONS: readonly Mutation[] = [
           : store.renewLease(mapping, now + 3_600_000, now),
     })),
   ),
+  mutation(
+    'forgets-what-is-open',
+    'forgets what is older than its retention, be it closed or not',
+    onStore((store) => ({
+      async prune(before, limit) {
+        for (const taskId of await store.tasksOfRequests(await store.openRequests())) {
+          const mapping = await store.openMapping(taskId);
+          if (mapping !== undefined && mapping.created < before) {
+            await store.release(mapping, { state: 'closed', resolved: mapping.created }, before);
+          }
+        }
+        return store.prune(before, limit);
+      },
+    })),
+  ),
   mutation('never-cancels', 'leaves a build alone that no run wants', ({ ci }) => ({
     ci: { ...ci, cancel: async () => ({ kind: 'asked' }) },
   })),

@@ -17,7 +17,7 @@ export function withExtras(plan: Plan, random: Random, start: number): Plan {
   return EXTRAS.reduce((wider, extra) => extra(wider, random, start), plan);
 }
 
-const EXTRAS: readonly Extra[] = [otherSizes, crowd, lostConnections];
+const EXTRAS: readonly Extra[] = [otherSizes, crowd, lostConnections, shortMemory];
 
 function otherSizes(plan: Plan, random: Random): Plan {
   return random.chance(0.3) ? { ...plan, batchSize: random.int(1, 10), concurrency: random.int(1, 6) } : plan;
@@ -69,4 +69,9 @@ function lostConnections(plan: Plan, random: Random, start: number): Plan {
   const one = plan.instances[0];
   const instances = plan.instances.length === 1 && one ? [one, { ...one, offset: -one.offset }] : plan.instances;
   return { ...plan, incidents, instances, ambush: 0.05, ambushes: { pulseLost: 1 } };
+}
+
+/** Closed mappings go away while people may still rerun their tasks. */
+function shortMemory(plan: Plan, random: Random): Plan {
+  return random.chance(0.25) ? { ...plan, retentionMs: random.int(30 * SECOND, 10 * MINUTE) } : plan;
 }

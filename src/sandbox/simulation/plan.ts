@@ -66,6 +66,7 @@ export interface Plan {
   /** Mappings a batch of a sweep, and passes at once. */
   readonly batchSize: number;
   readonly concurrency: number;
+  readonly retentionMs: number;
   readonly instances: readonly InstancePlan[];
   readonly tasks: readonly TaskPlan[];
   readonly incidents: readonly { readonly at: number; readonly kind: IncidentKind }[];
@@ -103,6 +104,7 @@ export function createPlan(seed: number, start: number): Plan {
     chaosMs,
     batchSize: 3,
     concurrency: 4,
+    retentionMs: 30 * 24 * HOUR,
     instances: instancesOf(random),
     tasks: tasksOf(random, builders, start, chaosMs),
     incidents: incidentsOf(random, start, chaosMs),

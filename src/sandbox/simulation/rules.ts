@@ -10,7 +10,7 @@ import { shortName } from './names.ts';
 import { MAX_SKEW_MS, type Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import type { Scheduler } from './scheduler.ts';
-import { LEASE_MS, POLICY } from './settings.ts';
+import { LEASE_MS, POLICY, WORKER } from './settings.ts';
 import type { StoreState } from './store-state.ts';
 import { createTruth, type Truth } from './truth.ts';
 
@@ -21,6 +21,7 @@ export interface Rules {
   readonly zombies: Set<SimRequest>;
   onEnding(ending: Ending): void;
   onWrite(row: Mapping): void;
+  onPruned(rows: readonly Mapping[]): void;
   onSubmitted(host: Host, request: SimRequest, wasSentInTime: boolean): void;
   isInTime(host: Host, taskId: string): boolean;
   /** Answers what to do when the message is acknowledged. */
@@ -161,6 +162,21 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       }
       if (row.leaseUntil > now + LEASE_MS) {
         history.complain(`${shortName(row.taskId)} is leased for ${row.leaseUntil - scheduler.now()} ms`);
+      }
+    },
+    onPruned(rows) {
+      for (const { taskId, runId } of rows) {
+        history.fault('mapping pruned');
+        const run = queue().view(taskId)?.runs[runId];
+        if (run?.state === 'running' && run.workerId === WORKER.workerId) {
+          history.complain(`the mapping of ${shortName(taskId)}/${runId} is pruned, and the run is still claimed`);
+        }
+        const left = master().requests.find(
+          (request) => request.taskId === taskId && request.runId <= runId && isOpen(request) && !zombies.has(request),
+        );
+        if (left !== undefined) {
+          history.complain(`the mapping of ${shortName(taskId)}/${runId} is pruned, and #${left.id} is open`);
+        }
       }
     },
     isInTime(host, taskId) {

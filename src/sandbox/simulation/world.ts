@@ -78,7 +78,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
     queue: () => queue,
     store: () => store,
   });
-  const store = createStoreState(rules.onWrite);
+  const store = createStoreState(rules);
   const broker = createBroker({ scheduler, random, weather, history, onDelivered: rules.onDelivered });
   const queue = createQueueServer({ scheduler, publish: broker.publish, onEnding: rules.onEnding });
   const master = createMaster({ ...plan, scheduler, random, history, onEvent });
@@ -130,7 +130,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
         instance: name,
         version: 'simulated',
         schedule: '',
-        retentionMs: 30 * 24 * 3_600_000,
+        retentionMs: plan.retentionMs,
         batchSize: plan.batchSize,
         concurrency: plan.concurrency,
         jitterMs: 2000,
