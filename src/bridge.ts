@@ -18,6 +18,14 @@ import { createWorkQueue, type WorkQueue } from './reflector/work-queue.ts';
 export const SERVICES = ['tc-listener', 'legacy-listener', 'reflector', 'http'] as const;
 export type Service = (typeof SERVICES)[number];
 
+/**
+ * The services that a process runs in this mode. One that observes listens to nothing: messages that it took would be
+ * missed by others, and its reflector sees all tasks.
+ */
+export function servicesIn(mode: Mode, services: readonly Service[]): readonly Service[] {
+  return mode === 'observe' ? ['reflector', ...services.filter((service) => service === 'http')] : services;
+}
+
 export interface BridgeOptions {
   readonly queue: TaskQueue;
   readonly ci: LegacyCi;
@@ -68,6 +76,7 @@ const PREFETCH = 50;
 
 export function createBridge(options: BridgeOptions): Bridge {
   const { queue, ci, store, clock, log, policy, timing, instance, random } = options;
+  const services = servicesIn(options.mode, options.services);
   const foreign = createForeignTasks(clock);
 
   const poke = (taskId: string) => {
@@ -94,6 +103,7 @@ export function createBridge(options: BridgeOptions): Bridge {
   const reflector = createReflector({
     ...{ store, queue, clock, random },
     log: log.child({ service: 'reflector' }),
+    isObserving: options.mode === 'observe',
     schedule: options.schedule,
     jitterMs: options.jitterMs,
     retentionMs: options.retentionMs,
@@ -117,13 +127,12 @@ export function createBridge(options: BridgeOptions): Bridge {
 
   const started = clock.now();
   async function heartbeat(): Promise<void> {
-    const { version, services } = options;
-    await store.heartbeat({ instance, version, services, started, heartbeat: clock.now() });
+    await store.heartbeat({ instance, version: options.version, services, started, heartbeat: clock.now() });
   }
 
   /** Messages may have been missed: the reflector finds what they would have announced. */
   function onGap(): void {
-    if (options.services.includes('reflector')) {
+    if (services.includes('reflector')) {
       reflector.poke();
     }
   }
@@ -136,7 +145,7 @@ export function createBridge(options: BridgeOptions): Bridge {
     reflector,
     async start() {
       await heartbeat();
-      if (options.services.includes('tc-listener')) {
+      if (services.includes('tc-listener')) {
         const listener = createTaskclusterListener({
           broker: options.broker,
           taskQueueId: queue.taskQueueId,
@@ -148,7 +157,7 @@ export function createBridge(options: BridgeOptions): Bridge {
         running.push(listener);
         await listener.start();
       }
-      if (options.services.includes('legacy-listener')) {
+      if (services.includes('legacy-listener')) {
         const listener = createLegacyCiListener({
           ...{ ci, store, clock, onGap },
           log: log.child({ service: 'legacy-listener' }),
@@ -157,7 +166,7 @@ export function createBridge(options: BridgeOptions): Bridge {
         running.push(listener);
         await listener.start();
       }
-      if (options.services.includes('reflector')) {
+      if (services.includes('reflector')) {
         reflector.start();
       }
     },
