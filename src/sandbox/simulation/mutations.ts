@@ -248,6 +248,9 @@ export const MUTATIONS: readonly Mutation[] = [
       },
     })),
   ),
+  mutation('observer-drains', 'takes `observe` for `drain`', ({ mode }) => ({
+    mode: mode === 'observe' ? 'drain' : mode,
+  })),
   mutation('never-cancels', 'leaves a build alone that no run wants', ({ ci }) => ({
     ci: { ...ci, cancel: async () => ({ kind: 'asked' }) },
   })),

@@ -3,7 +3,7 @@
  * that it would be if there were none.
  */
 import { PRIORITIES } from '../../domain/task.ts';
-import type { Plan, TaskPlan } from './plan.ts';
+import { ALL, MAX_SKEW_MS, type Plan, type TaskPlan } from './plan.ts';
 import type { Random } from './random.ts';
 
 const SECOND = 1000;
@@ -17,7 +17,7 @@ export function withExtras(plan: Plan, random: Random, start: number): Plan {
   return EXTRAS.reduce((wider, extra) => extra(wider, random, start), plan);
 }
 
-const EXTRAS: readonly Extra[] = [otherSizes, crowd, lostConnections, shortMemory];
+const EXTRAS: readonly Extra[] = [otherSizes, crowd, lostConnections, shortMemory, observer];
 
 function otherSizes(plan: Plan, random: Random): Plan {
   return random.chance(0.3) ? { ...plan, batchSize: random.int(1, 10), concurrency: random.int(1, 6) } : plan;
@@ -74,4 +74,13 @@ function lostConnections(plan: Plan, random: Random, start: number): Plan {
 /** Closed mappings go away while people may still rerun their tasks. */
 function shortMemory(plan: Plan, random: Random): Plan {
   return random.chance(0.25) ? { ...plan, retentionMs: random.int(30 * SECOND, 10 * MINUTE) } : plan;
+}
+
+/** One that is to change nothing, beside those that act. */
+function observer(plan: Plan, random: Random): Plan {
+  if (!random.chance(0.1)) {
+    return plan;
+  }
+  const offset = random.int(-MAX_SKEW_MS, MAX_SKEW_MS);
+  return { ...plan, instances: [...plan.instances.slice(0, 3), { services: ALL, offset, mode: 'observe' }] };
 }

@@ -3,6 +3,7 @@
 import type { Service as BridgeService } from '../../bridge.ts';
 import type { ResultName } from '../../domain/build.ts';
 import { PRIORITIES, type Priority } from '../../domain/task.ts';
+import type { Mode } from '../../reflector/actions.ts';
 import type { ResultPolicy } from '../../reflector/outcome.ts';
 import type { Kind } from './master-state.ts';
 import { withExtras } from './plan-extras.ts';
@@ -31,8 +32,8 @@ export interface InstancePlan {
   readonly services: readonly BridgeService[];
   /** How far its clock is off, in milliseconds. */
   readonly offset: number;
-  /** An operator has it make no new requests until the calm begins. */
-  readonly isDraining: boolean;
+  /** An operator has it make no new requests until the calm begins (`drain`), or change nothing to the end (`observe`). */
+  readonly mode: Mode;
 }
 
 /** What befalls machines and processes. */
@@ -80,7 +81,7 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 /** Two clocks differ by twice as much at most; leases and graces of the bridge have room for it. */
 export const MAX_SKEW_MS = 5 * SECOND;
-const ALL: readonly BridgeService[] = ['tc-listener', 'legacy-listener', 'reflector'];
+export const ALL: readonly BridgeService[] = ['tc-listener', 'legacy-listener', 'reflector'];
 
 /** @param start when the simulation begins, UTC milliseconds */
 export function createPlan(seed: number, start: number): Plan {
@@ -154,7 +155,7 @@ function instancesOf(random: Random): Plan['instances'] {
   return Array.from({ length: Number(count) }, (_, index) => ({
     services: index === 0 || random.chance(0.6) ? ALL : ALL.filter(() => random.chance(0.5)),
     offset: random.int(-MAX_SKEW_MS, MAX_SKEW_MS),
-    isDraining: random.chance(0.07),
+    mode: random.chance(0.07) ? 'drain' : 'normal',
   }));
 }
 

@@ -19,6 +19,8 @@ export interface Rules {
   readonly endings: Ending[];
   /** Requests made by a process that had been frozen until its lease was another's. */
   readonly zombies: Set<SimRequest>;
+  /** Processes that are to change nothing. */
+  readonly observers: Set<Host>;
   onEnding(ending: Ending): void;
   onWrite(row: Mapping): void;
   onPruned(rows: readonly Mapping[]): void;
@@ -50,6 +52,7 @@ const LONGEST_PREPARATION_MS = 30_000;
 export function createRules({ plan, scheduler, history, master, queue, store }: RulesContext): Rules {
   const endings: Ending[] = [];
   const zombies = new Set<SimRequest>();
+  const observers = new Set<Host>();
   const seen = new Set<SimRequest>();
   const looks = new Map<string, number>();
   /** By process and task: when its lease was renewed last. */
@@ -133,6 +136,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
     },
     endings,
     zombies,
+    observers,
     onEnding(ending) {
       const { taskId, runId, by, method, wasOurs, reason } = ending;
       history.note(by, `${method}: ${shortName(taskId)}/${runId} is ${reason}`);
@@ -203,6 +207,9 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       checkCollapse(request);
     },
     onDelivered(host, message) {
+      if (observers.has(host)) {
+        history.complain(`${host.name} only observes, and takes a message`);
+      }
       const parsed: unknown = JSON.parse(message.body.toString());
       const taskId = taskIdOf(parsed);
       const key = `${host.name} ${taskId}`;
@@ -215,7 +222,11 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         }
       };
     },
-    onCall(host, { method, taskId, service }) {
+    onCall(host, { method, taskId, service, isChange }) {
+      // But for a sign of life.
+      if (isChange && method !== 'heartbeat' && observers.has(host)) {
+        history.complain(`${host.name} only observes, and calls ${service}.${method}`);
+      }
       if (service === 'queue' && taskId !== undefined) {
         const key = `${host.name} ${taskId}`;
         if (method === 'cancelTask') {

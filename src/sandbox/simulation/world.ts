@@ -2,6 +2,7 @@
 import { type Logger, pino } from 'pino';
 import { type Bridge, createBridge } from '../../bridge.ts';
 import type { Broker, LegacyCi, MappingStore, TaskQueue } from '../../ports.ts';
+import type { Mode } from '../../reflector/actions.ts';
 import type { Timing } from '../../reflector/apply.ts';
 import type { Policy } from '../../reflector/decide.ts';
 import type { Timer } from '../../reflector/reflector.ts';
@@ -30,6 +31,7 @@ export interface Parts {
   readonly broker: Broker;
   readonly timing: Timing;
   readonly policy: Policy;
+  readonly mode: Mode;
 }
 export type Mutate = (parts: Parts) => Parts;
 
@@ -106,6 +108,9 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
         ambush: (caller, call) => ambush(world, caller, call),
       });
       host.setClock(instance?.offset ?? 0);
+      if (instance?.mode === 'observe') {
+        rules.observers.add(host);
+      }
       const parts = mutate({
         queue: createQueuePort(host, queue),
         ci: createMasterPort({
@@ -119,13 +124,13 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
         broker: broker.portFor(host),
         timing: TIMING,
         policy: { ...POLICY, results: plan.policy },
+        mode: instance?.mode === 'drain' && weather.isCalm() ? 'normal' : (instance?.mode ?? 'normal'),
       });
       const bridge = createBridge({
         ...parts,
         clock: host.clock,
         log: SILENT,
         rules: RULES,
-        mode: instance?.isDraining && !weather.isCalm() ? 'drain' : 'normal',
         services: instance?.services ?? [],
         instance: name,
         version: 'simulated',
