@@ -251,6 +251,16 @@ export const MUTATIONS: readonly Mutation[] = [
   mutation('observer-drains', 'takes `observe` for `drain`', ({ mode }) => ({
     mode: mode === 'observe' ? 'drain' : mode,
   })),
+  mutation(
+    'unread-roles-are-empty',
+    'believes that a role has no scopes when it could not ask',
+    onQueue((queue) => ({ expandScopes: (scopes) => queue.expandScopes(scopes).catch(() => scopes) })),
+  ),
+  mutation(
+    'any-role-will-do',
+    'takes every role for the one that a builder wants',
+    onQueue(() => ({ expandScopes: async (scopes) => [...scopes, 'buildbot-bridge:*'] })),
+  ),
   mutation('never-cancels', 'leaves a build alone that no run wants', ({ ci }) => ({
     ci: { ...ci, cancel: async () => ({ kind: 'asked' }) },
   })),

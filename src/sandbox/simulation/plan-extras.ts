@@ -5,6 +5,7 @@
 import { PRIORITIES } from '../../domain/task.ts';
 import { ALL, MAX_SKEW_MS, type Plan, type TaskPlan } from './plan.ts';
 import type { Random } from './random.ts';
+import { RESTRICTED_BUILDER } from './settings.ts';
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -17,7 +18,7 @@ export function withExtras(plan: Plan, random: Random, start: number): Plan {
   return EXTRAS.reduce((wider, extra) => extra(wider, random, start), plan);
 }
 
-const EXTRAS: readonly Extra[] = [otherSizes, crowd, lostConnections, shortMemory, observer];
+const EXTRAS: readonly Extra[] = [otherSizes, crowd, lostConnections, shortMemory, observer, restricted];
 
 function otherSizes(plan: Plan, random: Random): Plan {
   return random.chance(0.3) ? { ...plan, batchSize: random.int(1, 10), concurrency: random.int(1, 6) } : plan;
@@ -83,4 +84,22 @@ function observer(plan: Plan, random: Random): Plan {
   }
   const offset = random.int(-MAX_SKEW_MS, MAX_SKEW_MS);
   return { ...plan, instances: [...plan.instances.slice(0, 3), { services: ALL, offset, mode: 'observe' }] };
+}
+
+/** A builder for which a task needs a scope. */
+function restricted(plan: Plan, random: Random): Plan {
+  if (!random.chance(0.15)) {
+    return plan;
+  }
+  const flavours = { scoped: 2, assuming: 3, unscoped: 1, misassuming: 1 };
+  return {
+    ...plan,
+    climate: { ...plan.climate, authAway: random.pick([0, 0.1, 0.5]) },
+    workers: { ...plan.workers, [RESTRICTED_BUILDER]: random.int(1, 3) },
+    tasks: plan.tasks.map((task) =>
+      task.flavour === 'good' && random.chance(0.6)
+        ? { ...task, flavour: random.weighted(flavours), builder: RESTRICTED_BUILDER }
+        : task,
+    ),
+  };
 }

@@ -12,8 +12,20 @@ import { IGNORED_BUILDER, POLICY } from './settings.ts';
 import type { Climate } from './weather.ts';
 import { FOREIGN } from './weather.ts';
 
-/** What a task is like. Of these only `good` ones are ever built. */
-export type Flavour = 'good' | 'undeclared' | 'rejected' | 'unknown-builder' | 'bad-payload' | 'ignored';
+/**
+ * What a task is like. `scoped` ones have the scope that their restricted builder wants and `assuming` ones a role that
+ * has it; `unscoped` and `misassuming` ones have neither.
+ */
+export type Flavour =
+  | ('good' | 'undeclared' | 'rejected' | 'unknown-builder' | 'bad-payload' | 'ignored')
+  | ('scoped' | 'assuming' | 'unscoped' | 'misassuming');
+
+const BUILDABLE: ReadonlySet<Flavour> = new Set<Flavour>(['good', 'scoped', 'assuming']);
+
+/** Whether such a task may be built at all. */
+export function isBuildable(flavour: Flavour): boolean {
+  return BUILDABLE.has(flavour);
+}
 
 export interface TaskPlan {
   readonly name: string;
@@ -145,6 +157,7 @@ function climateOf(random: Random, severity: number, start: number, chaosMs: num
     delay: random.pick([0, 0.1, 0.5]),
     unknownSubmission: random.pick([0, 0.1, 0.3]),
     lostCancel: random.pick([0, 0.5]),
+    authAway: 0,
     outages,
   };
 }

@@ -7,7 +7,7 @@ import type { Call, Host } from './host.ts';
 import type { Master } from './master.ts';
 import { isOpen, type SimRequest } from './master-state.ts';
 import { shortName } from './names.ts';
-import { MAX_SKEW_MS, type Plan } from './plan.ts';
+import { isBuildable, MAX_SKEW_MS, type Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import type { Scheduler } from './scheduler.ts';
 import { LEASE_MS, POLICY, WORKER } from './settings.ts';
@@ -197,6 +197,10 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         return;
       }
       seen.add(request);
+      const flavour = flavours.get(shortName(request.taskId ?? ''));
+      if (flavour !== undefined && !isBuildable(flavour)) {
+        history.complain(`#${request.id} was made for ${shortName(request.taskId ?? '')}, which is ${flavour}`);
+      }
       if (!wasSentInTime) {
         history.note(host.name, `made #${request.id} although its lease was over`);
         history.fault('submission by a zombie');

@@ -1,4 +1,5 @@
 /** One seed, from its plan to its report: a time of faults, then calm until all is at rest, then a while of silence. */
+import { scopesForBuilder } from '../../reflector/admission.ts';
 import type { TaskDefinition } from '../queue/task-input.ts';
 import { createFleet, type Fleet } from './fleet.ts';
 import type { Call, Host } from './host.ts';
@@ -6,7 +7,7 @@ import { happen } from './incidents.ts';
 import { taskIdOf } from './names.ts';
 import { createPlan, INCIDENTS, type IncidentKind, type TaskPlan } from './plan.ts';
 import { checkProgress, checkRest, isAtRest } from './rest.ts';
-import { TASK_QUEUE } from './settings.ts';
+import { RESTRICTED_BUILDER, TASK_QUEUE } from './settings.ts';
 import { createWorld, type Mutate, type World } from './world.ts';
 
 export interface Report {
@@ -131,6 +132,17 @@ const PAYLOADS: Readonly<Record<TaskPlan['flavour'], Readonly<Record<string, unk
   'unknown-builder': {},
   'bad-payload': { surplus: true },
   ignored: {},
+  scoped: {},
+  assuming: {},
+  unscoped: {},
+  misassuming: {},
+};
+
+const SCOPES: Readonly<Partial<Record<TaskPlan['flavour'], readonly string[]>>> = {
+  scoped: scopesForBuilder(RESTRICTED_BUILDER).slice(1),
+  assuming: ['assume:signers'],
+  unscoped: scopesForBuilder('another'),
+  misassuming: ['assume:others'],
 };
 
 function definitionOf(task: TaskPlan, now: number): TaskDefinition {
@@ -139,7 +151,13 @@ function definitionOf(task: TaskPlan, now: number): TaskDefinition {
   return {
     ...{ provisionerId, workerType, taskQueueId: TASK_QUEUE, schedulerId: 'simulation', projectId: 'none' },
     ...{ taskGroupId: taskIdOf('group'), dependencies: [], requires: 'all-completed', routes: [] },
-    ...{ priority: task.priority, retries: task.retries, scopes: [], tags: {}, extra: {} },
+    ...{
+      priority: task.priority,
+      retries: task.retries,
+      scopes: [...(SCOPES[task.flavour] ?? [])],
+      tags: {},
+      extra: {},
+    },
     created: at(0),
     deadline: at(task.deadlineMs),
     expires: at(task.deadlineMs + task.expiresMs),
