@@ -5,6 +5,7 @@ import type { History } from './history.ts';
 import type { Host } from './host.ts';
 import type { Random } from './random.ts';
 import type { Scheduler } from './scheduler.ts';
+import { TASK_QUEUE } from './settings.ts';
 import type { Weather } from './weather.ts';
 
 export interface SimBroker {
@@ -45,6 +46,8 @@ interface Delivery extends Queued {
   isSettled: boolean;
 }
 
+/** Of the routing keys that the bridge binds. */
+const OWN_QUEUE = `.${TASK_QUEUE.replace('/', '.')}.`;
 const REDELIVERY_MS = 1000;
 const RECONNECTION_MS = 60_000;
 /** A consumer that is silent for so long has lost its connection, and with it what it has not acknowledged. */
@@ -53,6 +56,8 @@ const HEARTBEAT_MS = 60_000;
 export function createBroker({ scheduler, random, weather, history, onDelivered }: BrokerOptions): SimBroker {
   const waiting: Queued[] = [];
   const consumers = new Set<Consumer>();
+  // The queue was there before any of these processes.
+  const bound = new Set(['task-pending', 'task-exception'].map((name) => `exchange/taskcluster-queue/v1/${name}`));
   let travelling = 0;
 
   function arrive(queued: Queued, ms: number): void {
@@ -148,6 +153,9 @@ export function createBroker({ scheduler, random, weather, history, onDelivered 
   function consume(host: Host, options: SubscriptionOptions): Subscription {
     const consumer: Consumer = { host, options, underWay: new Set(), isStarted: false, isConnected: false, changes: 0 };
     consumers.add(consumer);
+    for (const { exchange } of options.bindings) {
+      bound.add(exchange);
+    }
     host.onCrash(() => {
       consumers.delete(consumer);
       lose(consumer);
@@ -185,7 +193,7 @@ export function createBroker({ scheduler, random, weather, history, onDelivered 
 
   return {
     publish({ exchange, routingKey, payload }) {
-      if (!exchange.endsWith('/task-pending') && !exchange.endsWith('/task-exception')) {
+      if (!bound.has(exchange) || !routingKey.includes(OWN_QUEUE)) {
         return;
       }
       const body = Buffer.from(JSON.stringify(payload));

@@ -261,6 +261,28 @@ export const MUTATIONS: readonly Mutation[] = [
     'takes every role for the one that a builder wants',
     onQueue(() => ({ expandScopes: async (scopes) => [...scopes, 'buildbot-bridge:*'] })),
   ),
+  mutation('unscheduled-is-pending', 'does not wait for what a task depends on', ({ queue, broker }) => ({
+    queue: {
+      ...queue,
+      ...withStatuses(queue, (seen) => {
+        if (seen.kind !== 'present' || seen.value.runs.length > 0) {
+          return seen;
+        }
+        const run = { runId: 0, state: 'pending' as const, reasonCreated: 'scheduled', scheduled: 0 };
+        return { kind: 'present', value: { ...seen.value, runs: [run] } };
+      }),
+    },
+    broker: {
+      ...broker,
+      subscribe(options) {
+        const more = options.bindings.slice(0, 1).map(({ exchange, pattern }) => ({
+          exchange: exchange.replace(/[^/]*$/, 'task-defined'),
+          pattern,
+        }));
+        return broker.subscribe({ ...options, bindings: [...options.bindings, ...more] });
+      },
+    },
+  })),
   mutation('never-cancels', 'leaves a build alone that no run wants', ({ ci }) => ({
     ci: { ...ci, cancel: async () => ({ kind: 'asked' }) },
   })),

@@ -18,7 +18,7 @@ export function withExtras(plan: Plan, random: Random, start: number): Plan {
   return EXTRAS.reduce((wider, extra) => extra(wider, random, start), plan);
 }
 
-const EXTRAS: readonly Extra[] = [otherSizes, crowd, lostConnections, shortMemory, observer, restricted];
+const EXTRAS: readonly Extra[] = [otherSizes, crowd, lostConnections, shortMemory, observer, restricted, dependencies];
 
 function otherSizes(plan: Plan, random: Random): Plan {
   return random.chance(0.3) ? { ...plan, batchSize: random.int(1, 10), concurrency: random.int(1, 6) } : plan;
@@ -101,5 +101,47 @@ function restricted(plan: Plan, random: Random): Plan {
         ? { ...task, flavour: random.weighted(flavours), builder: RESTRICTED_BUILDER }
         : task,
     ),
+  };
+}
+
+/**
+ * Tasks that are unscheduled first. What they wait for may end well, badly or not before their own deadline, which is
+ * soon enough for the simulation to see it.
+ */
+function dependencies(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.15)) {
+    return plan;
+  }
+  const first = nativeTask(plan, random, start);
+  const tasks = [first];
+  for (const task of plan.tasks) {
+    tasks.push(random.chance(0.5) ? dependent(task, tasks, first, random) : task);
+  }
+  return { ...plan, tasks };
+}
+
+function nativeTask({ chaosMs, tasks }: Plan, random: Random, start: number): TaskPlan {
+  const one = tasks[0];
+  const verdict = {
+    at: start + random.int(SECOND, chaosMs),
+    is: random.pick(['completed', 'completed', 'failed'] as const),
+  };
+  return {
+    ...{ name: 'n1', at: start, flavour: 'native', builder: '', branch: one?.branch ?? 'main', priority: 'lowest' },
+    ...{ retries: 0, deadlineMs: random.int(10 * MINUTE, 90 * MINUTE), expiresMs: 480 * HOUR },
+    ...(random.chance(0.8) ? { verdict } : {}),
+  };
+}
+
+function dependent(task: TaskPlan, before: readonly TaskPlan[], native: TaskPlan, random: Random): TaskPlan {
+  const deadlineMs = random.chance(0.4) ? random.int(5 * MINUTE, 40 * MINUTE) : random.int(1 * HOUR, 3 * HOUR);
+  // The queue wants what is depended on to outlive whoever depends on it.
+  const possible = before.filter((other) => other.deadlineMs + other.expiresMs > 72 * HOUR && other.at <= task.at);
+  const wanted = random.chance(0.6) ? [native] : [random.pick(possible), random.pick(possible)];
+  return {
+    ...task,
+    deadlineMs,
+    dependencies: [...new Set(wanted.map(({ name }) => name))],
+    requires: random.pick(['all-completed', 'all-completed', 'all-resolved']),
   };
 }

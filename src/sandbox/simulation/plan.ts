@@ -18,7 +18,9 @@ import { FOREIGN } from './weather.ts';
  */
 export type Flavour =
   | ('good' | 'undeclared' | 'rejected' | 'unknown-builder' | 'bad-payload' | 'ignored')
-  | ('scoped' | 'assuming' | 'unscoped' | 'misassuming');
+  | ('scoped' | 'assuming' | 'unscoped' | 'misassuming')
+  /** Of another task queue: none of the bridge's, but others depend on it. */
+  | 'native';
 
 const BUILDABLE: ReadonlySet<Flavour> = new Set<Flavour>(['good', 'scoped', 'assuming']);
 
@@ -38,6 +40,11 @@ export interface TaskPlan {
   readonly deadlineMs: number;
   /** After the deadline. */
   readonly expiresMs: number;
+  /** Names of tasks that are made before it; until they are over it is unscheduled. */
+  readonly dependencies?: readonly string[];
+  readonly requires?: 'all-completed' | 'all-resolved';
+  /** What its own worker makes of a native task, and when; without it nobody takes it. */
+  readonly verdict?: { readonly at: number; readonly is: 'completed' | 'failed' };
 }
 
 export interface InstancePlan {

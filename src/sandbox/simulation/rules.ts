@@ -187,7 +187,11 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       const renewed = renewals.get(`${host.name} ${taskId}`);
       return renewed === undefined || scheduler.now() - renewed <= LONGEST_PREPARATION_MS;
     },
-    onEffect(host, { method, taskId }) {
+    onEffect(host, { method, taskId, service, isChange }) {
+      const isAboutTask = isChange && taskId !== undefined && (service === 'queue' || method === 'insert');
+      if (isAboutTask && queue().view(taskId)?.runs.length === 0) {
+        history.complain(`${service}.${method} was called for ${shortName(taskId)}, which is unscheduled`);
+      }
       if (method === 'renewLease' && taskId !== undefined) {
         renewals.set(`${host.name} ${taskId}`, scheduler.now());
       }
@@ -200,6 +204,9 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       const flavour = flavours.get(shortName(request.taskId ?? ''));
       if (flavour !== undefined && !isBuildable(flavour)) {
         history.complain(`#${request.id} was made for ${shortName(request.taskId ?? '')}, which is ${flavour}`);
+      }
+      if (request.taskId !== null && queue().view(request.taskId)?.runs.length === 0) {
+        history.complain(`#${request.id} was made for ${shortName(request.taskId)}, which is unscheduled`);
       }
       if (!wasSentInTime) {
         history.note(host.name, `made #${request.id} although its lease was over`);

@@ -4,6 +4,7 @@ import type { Timing } from '../../reflector/apply.ts';
 import type { Policy } from '../../reflector/decide.ts';
 
 export const TASK_QUEUE = 'buildbot/bridge';
+export const OTHER_TASK_QUEUE = 'others/native';
 export const WORKER = { workerGroup: 'buildbot-bridge', workerId: 'buildbot-bridge' } as const;
 /** Somebody else who takes tasks of the same queue. */
 export const OTHER_WORKER = { workerGroup: 'others', workerId: 'other' } as const;
