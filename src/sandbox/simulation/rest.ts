@@ -78,7 +78,9 @@ function requestComplaint(world: World, request: SimRequest, age: (at: number) =
     return `#${id} goes on although ${shortName(taskId)} was ${state} long ago`;
   }
   const ended = Math.max(completedAt ?? 0, request.settledAt, since);
-  const isLate = isNewest && !isOpen(request) && state === 'running' && age(ended) > PROMPT_MS;
+  // What a zombie made and withdrew is the newest, and the one before it is built.
+  const isWaitedFor = master.requests.some((other) => other.taskId === taskId && isOpen(other));
+  const isLate = isNewest && !isWaitedFor && state === 'running' && age(ended) > PROMPT_MS;
   const isLost = request.endedBy === 'collapse' || request.endedBy === 'shutdown';
   return isLate && !isLost ? `#${id} ended long ago, and ${shortName(taskId)} is still ${state}` : undefined;
 }
