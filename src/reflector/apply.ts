@@ -5,7 +5,7 @@ import { lastBuild } from '../domain/build.ts';
 import type { Mapping, MappingChanges, TraceEvent } from '../domain/mapping.ts';
 import type { TaskRun, TaskStatus } from '../domain/task.ts';
 import { lastRun, priorityRank } from '../domain/task.ts';
-import { describeError, LegacyCiError } from '../errors.ts';
+import { describeError, LegacyCiError, QueueError } from '../errors.ts';
 import type { CancelAnswer, Clock, LegacyCi, MappingStore, Stored, TaskQueue } from '../ports.ts';
 import type { Action } from './actions.ts';
 import { reclaimDue, reclaimTime } from './claims.ts';
@@ -157,10 +157,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
     case 'cancelTask':
       return cancelTask(action.runId, pass, context);
     case 'rerunTask':
-      // Counted when it was made: what the queue refuses or never hears uses nothing up.
-      pass.knowledge.task = { kind: 'present', value: await context.queue.rerunTask(pass.taskId) };
-      await update(pass, context, { reruns: mapping.reruns + 1 });
-      return 'observe';
+      return rerunTask(mapping, pass, context);
     case 'cancelRequest':
       return cancelRequest(action.because, pass, context);
     case 'noteAbsence':
@@ -437,6 +434,21 @@ async function cancelTask(runId: number, pass: Pass, context: ApplyContext): Pro
     return 'observe';
   }
   return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
+}
+
+/** What is forbidden or never heard uses nothing up; what is refused for good, such as one run too many, does. */
+async function rerunTask(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
+  pass.knowledge.task = undefined;
+  try {
+    pass.knowledge.task = { kind: 'present', value: await context.queue.rerunTask(pass.taskId) };
+  } catch (error) {
+    if (!(error instanceof QueueError && error.code === 'queue-conflict')) {
+      throw error;
+    }
+    context.log.warn({ taskId: pass.taskId, runId: mapping.runId, err: error }, 'rerun refused');
+  }
+  await update(pass, context, { reruns: mapping.reruns + 1 });
+  return 'observe';
 }
 
 async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
