@@ -25,6 +25,20 @@ describe('the simulation', () => {
     expect(plans.every(({ instances }) => instances.some(isActing))).toBe(true);
   });
 
+  it('plans what only a share of the worlds have', () => {
+    const plans = Array.from({ length: 300 }, (_, seed) => createPlan(seed + 1, 0));
+    const tasks = plans.flatMap((plan) => plan.tasks);
+    const flavours = tasks.map(({ flavour }) => flavour);
+    expect(new Set(plans.map(({ batchSize }) => batchSize)).size).toBe(10);
+    expect(new Set(plans.map(({ concurrency }) => concurrency)).size).toBe(6);
+    expect(plans.some((plan) => plan.tasks.length > 12)).toBe(true);
+    expect(plans.some(({ retentionMs }) => retentionMs < 600_000)).toBe(true);
+    expect(plans.some(({ incidents }) => incidents.some(({ kind }) => kind === 'pulseLost'))).toBe(true);
+    expect(plans.some(({ instances }) => instances.some(({ mode }) => mode === 'observe'))).toBe(true);
+    expect(new Set(tasks.map(({ requires }) => requires))).toContain('all-resolved');
+    expect(flavours).toEqual(expect.arrayContaining(['scoped', 'assuming', 'unscoped', 'misassuming', 'native']));
+  });
+
   it('finds nothing wrong with the bridge', async () => {
     const { failures, resolutions, faults } = await simulateMany(1, 150);
     expect(failures).toEqual([]);

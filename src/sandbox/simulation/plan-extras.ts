@@ -18,7 +18,16 @@ export function withExtras(plan: Plan, random: Random, start: number): Plan {
   return EXTRAS.reduce((wider, extra) => extra(wider, random, start), plan);
 }
 
-const EXTRAS: readonly Extra[] = [otherSizes, crowd, lostConnections, shortMemory, observer, restricted, dependencies];
+const EXTRAS: readonly Extra[] = [
+  otherSizes,
+  crowd,
+  lostConnections,
+  shortMemory,
+  observer,
+  restricted,
+  dependencies,
+  lostCancels,
+];
 
 function otherSizes(plan: Plan, random: Random): Plan {
   return random.chance(0.3) ? { ...plan, batchSize: random.int(1, 10), concurrency: random.int(1, 6) } : plan;
@@ -144,4 +153,17 @@ function dependent(task: TaskPlan, before: readonly TaskPlan[], native: TaskPlan
     dependencies: [...new Set(wanted.map(({ name }) => name))],
     requires: random.pick(['all-completed', 'all-completed', 'all-resolved']),
   };
+}
+
+/** Long builds that people cancel, and of most cancels nothing comes: only one that is asked for again stops them. */
+function lostCancels(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.06)) {
+    return plan;
+  }
+  const cancelled = Array.from({ length: random.int(2, 8) }, () => ({
+    at: start + random.int(Math.floor(plan.chaosMs / 2), plan.chaosMs),
+    kind: 'cancelledInQueue' as const,
+  }));
+  const climate = { ...plan.climate, lostCancel: 0.9 };
+  return { ...plan, climate, longestBuildMs: 90 * MINUTE, incidents: [...plan.incidents, ...cancelled] };
 }
