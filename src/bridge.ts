@@ -21,6 +21,14 @@ import { createTimekeeper } from './timekeeper.ts';
 export const SERVICES = ['tc-listener', 'legacy-listener', 'reflector', 'http'] as const;
 export type Service = (typeof SERVICES)[number];
 
+/**
+ * The services that a process runs in this mode. One that observes listens to nothing: messages that it took would be
+ * missed by others, and its reflector sees all tasks.
+ */
+export function servicesIn(mode: Mode, services: readonly Service[]): readonly Service[] {
+  return mode === 'observe' ? ['reflector', ...services.filter((service) => service === 'http')] : services;
+}
+
 export interface BridgeOptions {
   readonly queue: TaskQueue;
   readonly ci: LegacyCi;
@@ -73,6 +81,7 @@ const PREFETCH = 50;
 
 export function createBridge(options: BridgeOptions): Bridge {
   const { queue, ci, store, clock, log, metrics, policy, timing, instance, random } = options;
+  const services = servicesIn(options.mode, options.services);
   const foreign = createForeignTasks(clock);
 
   const poke = (taskId: string) => {
@@ -101,6 +110,7 @@ export function createBridge(options: BridgeOptions): Bridge {
   const reflector = createReflector({
     ...{ store, queue, clock, random },
     log: log.child({ service: 'reflector' }),
+    isObserving: options.mode === 'observe',
     schedule: options.schedule,
     jitterMs: options.jitterMs,
     retentionMs: options.retentionMs,
@@ -124,13 +134,12 @@ export function createBridge(options: BridgeOptions): Bridge {
 
   const started = clock.now();
   async function heartbeat(): Promise<void> {
-    const { version, services } = options;
-    await store.heartbeat({ instance, version, services, started, heartbeat: clock.now() });
+    await store.heartbeat({ instance, version: options.version, services, started, heartbeat: clock.now() });
   }
 
   /** Messages may have been missed: the reflector finds what they would have announced. */
   function onGap(): void {
-    if (options.services.includes('reflector')) {
+    if (services.includes('reflector')) {
       reflector.poke();
     }
   }
@@ -138,6 +147,9 @@ export function createBridge(options: BridgeOptions): Bridge {
   const timekeeper = createTimekeeper({ clock, store, log, onSetBack: () => void makeAllDue() });
 
   async function makeAllDue(): Promise<void> {
+    if (options.mode === 'observe') {
+      return;
+    }
     try {
       await store.makeAllDue(clock.now());
       onGap();
@@ -155,7 +167,7 @@ export function createBridge(options: BridgeOptions): Bridge {
     async start() {
       await timekeeper.start();
       await heartbeat();
-      if (options.services.includes('tc-listener')) {
+      if (services.includes('tc-listener')) {
         const listener = createTaskclusterListener({
           broker: options.broker,
           taskQueueId: queue.taskQueueId,
@@ -168,7 +180,7 @@ export function createBridge(options: BridgeOptions): Bridge {
         running.push(listener);
         await listener.start();
       }
-      if (options.services.includes('legacy-listener')) {
+      if (services.includes('legacy-listener')) {
         const listener = createLegacyCiListener({
           ...{ ci, store, clock, onGap },
           log: log.child({ service: 'legacy-listener' }),
@@ -177,7 +189,7 @@ export function createBridge(options: BridgeOptions): Bridge {
         running.push(listener);
         await listener.start();
       }
-      if (options.services.includes('reflector')) {
+      if (services.includes('reflector')) {
         reflector.start();
       }
     },

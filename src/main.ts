@@ -4,7 +4,7 @@ import { hostname, tmpdir } from 'node:os';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
 import type { RE2JS } from 're2js';
-import { type Bridge, createBridge, type Service } from './bridge.ts';
+import { type Bridge, createBridge, type Service, servicesIn } from './bridge.ts';
 import { createDataApi } from './buildbot/data-api/index.ts';
 import { createSchedulerDbCi } from './buildbot/scheduler-db/index.ts';
 import { createSettableClock, thisMachine } from './clock.ts';
@@ -53,7 +53,8 @@ export interface BridgeProcess {
 
 /** Makes everything; nothing is connected before the parts are started. */
 export function createProcess(options: ProcessOptions): BridgeProcess {
-  const { config, log, services } = options;
+  const { config, log } = options;
+  const services = servicesIn(config.bridge.mode, options.services);
   const clock = createSettableClock(thisMachine);
   const metrics = createMetrics();
   const { inputs } = metrics;

@@ -2,7 +2,7 @@
 import type { Action } from './actions.ts';
 import { cancelRequest } from './apply/cancel.ts';
 import { announce, claimRun, reclaim } from './apply/claim.ts';
-import { cancelTask, closeMapping, explain, resolveRun, upload } from './apply/ending.ts';
+import { cancelTask, closeMapping, explain, rerunTask, resolveRun, upload } from './apply/ending.ts';
 import { type ApplyContext, mappingOf, type Next, type Pass, update } from './apply/pass.ts';
 import { recordIntent, submit, takeSlot } from './apply/submission.ts';
 
@@ -87,10 +87,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
     case 'cancelTask':
       return cancelTask(action.runId, pass, context);
     case 'rerunTask':
-      // Counted when it was made: what the queue refuses or never hears uses nothing up.
-      pass.knowledge.task = { kind: 'present', value: await context.queue.rerunTask(pass.taskId) };
-      await update(pass, context, { reruns: mapping.reruns + 1 });
-      return 'observe';
+      return rerunTask(mapping, pass, context);
     case 'cancelRequest':
       return cancelRequest(action.because, pass, context);
     case 'noteAbsence':

@@ -18,6 +18,8 @@ export interface ReflectorOptions {
   readonly queue: TaskQueue;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Asks for a look at every listed task, and sees to no mappings itself: leases and pruning are changes. */
+  readonly isObserving: boolean;
   /** A cron expression, seconds first. */
   readonly schedule: string;
   /** Each tick starts up to this much later, so that many instances do not sweep at the same moment. */
@@ -60,7 +62,7 @@ export interface Reflector {
 const PRUNE_BATCH = 500;
 
 export function createReflector(options: ReflectorOptions): Reflector {
-  const { store, queue, clock, log } = options;
+  const { store, queue, clock, log, isObserving } = options;
   const stopping = new AbortController();
   let timer: ReturnType<Timer> | undefined;
   let round: Promise<void> | undefined;
@@ -84,12 +86,16 @@ export function createReflector(options: ReflectorOptions): Reflector {
     const started = clock.now();
     let report: SweepReport | undefined;
     await part('heartbeat', options.heartbeat);
-    await part('sweep', async () => {
-      report = await options.sweep(stopping.signal);
-    });
+    if (!isObserving) {
+      await part('sweep', async () => {
+        report = await options.sweep(stopping.signal);
+      });
+    }
     await part('pending', () => findUnmapped(queue.listPending(), async (taskIds) => taskIds));
     await part('claimed', () => findUnmapped(queue.listClaimed(), stillClaimed));
-    await part('prune', () => store.prune(clock.now() - options.retentionMs, PRUNE_BATCH));
+    if (!isObserving) {
+      await part('prune', () => store.prune(clock.now() - options.retentionMs, PRUNE_BATCH));
+    }
     const endedAt = clock.now();
     lastReport = { endedAt, durationMs: endedAt - started, due: report?.due ?? 0 };
     log.debug({ ...report, durationMs: endedAt - started }, 'round ended');
@@ -104,7 +110,7 @@ export function createReflector(options: ReflectorOptions): Reflector {
       if (stopping.signal.aborted) {
         return;
       }
-      const open = await store.openAmong(page);
+      const open = isObserving ? new Set<string>() : await store.openAmong(page);
       const unmapped = page.filter((taskId) => !open.has(taskId) && !options.isKnownForeign(taskId));
       for (const taskId of unmapped.length > 0 ? await confirm(unmapped) : []) {
         options.hint(taskId);

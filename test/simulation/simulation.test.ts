@@ -1,7 +1,7 @@
 /** One seed is one history, and the bridge lives through many. */
 import { describe, expect, it } from '@jest/globals';
 import { simulateMany } from '../../src/sandbox/simulation/batch.ts';
-import { createPlan } from '../../src/sandbox/simulation/plan.ts';
+import { createPlan, type InstancePlan } from '../../src/sandbox/simulation/plan.ts';
 import { simulate } from '../../src/sandbox/simulation/simulation.ts';
 
 describe('the simulation', () => {
@@ -21,7 +21,22 @@ describe('the simulation', () => {
     expect(new Set(plans.map(({ kind }) => kind))).toEqual(new Set(['data-api', 'scheduler-db']));
     expect(new Set(plans.map(({ instances }) => instances.length))).toEqual(new Set([1, 2, 3, 4]));
     expect(new Set(plans.map(({ unstoppable }) => unstoppable))).toEqual(new Set(['nothing', 'builds', 'everything']));
-    expect(plans.every(({ instances }) => instances.some(({ services }) => services.includes('reflector')))).toBe(true);
+    const isActing = ({ services, mode }: InstancePlan) => mode !== 'observe' && services.includes('reflector');
+    expect(plans.every(({ instances }) => instances.some(isActing))).toBe(true);
+  });
+
+  it('plans what only a share of the worlds have', () => {
+    const plans = Array.from({ length: 300 }, (_, seed) => createPlan(seed + 1, 0));
+    const tasks = plans.flatMap((plan) => plan.tasks);
+    const flavours = tasks.map(({ flavour }) => flavour);
+    expect(new Set(plans.map(({ batchSize }) => batchSize)).size).toBe(10);
+    expect(new Set(plans.map(({ concurrency }) => concurrency)).size).toBe(6);
+    expect(plans.some((plan) => plan.tasks.length > 12)).toBe(true);
+    expect(plans.some(({ retentionMs }) => retentionMs < 600_000)).toBe(true);
+    expect(plans.some(({ incidents }) => incidents.some(({ kind }) => kind === 'pulseLost'))).toBe(true);
+    expect(plans.some(({ instances }) => instances.some(({ mode }) => mode === 'observe'))).toBe(true);
+    expect(new Set(tasks.map(({ requires }) => requires))).toContain('all-resolved');
+    expect(flavours).toEqual(expect.arrayContaining(['scoped', 'assuming', 'unscoped', 'misassuming', 'native']));
   });
 
   it('finds nothing wrong with the bridge', async () => {

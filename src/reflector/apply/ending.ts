@@ -2,6 +2,7 @@
 import type { Mapping } from '../../domain/mapping.ts';
 import type { TaskStatus } from '../../domain/task.ts';
 import { lastRun } from '../../domain/task.ts';
+import { QueueError } from '../../errors.ts';
 import type { Action } from '../actions.ts';
 import { readDefinition, refusalLog } from '../observe.ts';
 import { resolutionName } from '../outcome.ts';
@@ -77,6 +78,21 @@ export async function cancelTask(runId: number, pass: Pass, context: ApplyContex
     return 'observe';
   }
   return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
+}
+
+/** What is forbidden or never heard uses nothing up; what is refused for good, such as one run too many, does. */
+export async function rerunTask(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
+  pass.knowledge.task = undefined;
+  try {
+    pass.knowledge.task = { kind: 'present', value: await context.queue.rerunTask(pass.taskId) };
+  } catch (error) {
+    if (!(error instanceof QueueError && error.code === 'queue-conflict')) {
+      throw error;
+    }
+    context.log.warn({ taskId: pass.taskId, runId: mapping.runId, err: error }, 'rerun refused');
+  }
+  await update(pass, context, { reruns: mapping.reruns + 1 });
+  return 'observe';
 }
 
 async function resolved(status: TaskStatus, resolution: string, pass: Pass, context: ApplyContext): Promise<Next> {

@@ -106,7 +106,7 @@ export function createFleet(world: World): Fleet {
     recover() {
       for (const member of members) {
         member.host?.wake();
-        if (plan.instances[member.index]?.isDraining) {
+        if (plan.instances[member.index]?.mode === 'drain') {
           member.host?.crash();
         }
         launch(member);

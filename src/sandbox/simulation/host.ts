@@ -37,8 +37,8 @@ export interface Host {
   /** Its machine's, which people and NTP set. */
   setClock(offsetMs: number): void;
   onCrash(run: () => void): void;
-  /** Called when it wakes after so many milliseconds. */
-  onWake(run: (ms: number) => void): void;
+  onFreeze(run: () => void): void;
+  onWake(run: () => void): void;
 }
 
 export interface HostOptions {
@@ -67,7 +67,8 @@ export function createHost(options: HostOptions): Host {
   let isSuspended = false;
   let suspendedMs = 0;
   const mourners: (() => void)[] = [];
-  const wakers: ((ms: number) => void)[] = [];
+  const freezers: (() => void)[] = [];
+  const wakers: (() => void)[] = [];
 
   function deliver(run: () => void): void {
     if (!isAlive) {
@@ -153,10 +154,9 @@ export function createHost(options: HostOptions): Host {
     for (const run of held) {
       scheduler.after(0, () => deliver(run));
     }
-    const ms = scheduler.now() - frozenSince;
     scheduler.after(0, () => {
       for (const onWake of isAlive ? wakers : []) {
-        onWake(ms);
+        onWake();
       }
     });
   }
@@ -190,6 +190,9 @@ export function createHost(options: HostOptions): Host {
             wake();
           }
         });
+        for (const onFreeze of freezers) {
+          onFreeze();
+        }
       }
     },
     wake,
@@ -197,6 +200,7 @@ export function createHost(options: HostOptions): Host {
       offset = offsetMs;
     },
     onCrash: (run) => mourners.push(run),
+    onFreeze: (run) => freezers.push(run),
     onWake: (run) => wakers.push(run),
   };
   return host;

@@ -40,6 +40,9 @@ const MACHINES: Readonly<Record<MachineIncident, (scene: Scene) => void>> = {
   disconnect({ world }) {
     disconnect(world);
   },
+  pulseLost({ world, process }) {
+    world.broker.disconnect(process);
+  },
   workerLost({ world: { master, random }, builder }) {
     master.loseWorker(builder, random.int(SECOND, 5 * MINUTE));
   },
@@ -148,27 +151,34 @@ function asPerson({ queue, history }: World, taskId: string, what: string, chang
 
 /** Another worker is quicker, and builds it its own way. */
 function takeByOther(world: World, taskId: string): void {
-  const { queue, scheduler, random, history } = world;
+  if (resolveAsWorker(world, taskId, 'completed', world.random.int(SECOND, 10 * MINUTE))) {
+    world.history.fault('takenByOther');
+  }
+}
+
+/** Another worker claims a pending run and resolves it after `ms`. @returns whether it could claim it */
+export function resolveAsWorker(world: World, taskId: string, as: 'completed' | 'failed', ms = 0): boolean {
+  const { queue, scheduler, history } = world;
   const runId = (queue.view(taskId)?.runs.length ?? 0) - 1;
   if (queue.view(taskId)?.runs.at(-1)?.state !== 'pending') {
-    return;
+    return false;
   }
   try {
     queue.act(taskId, 'worker', 'claim', (task, now) => void claimRun(queue.state, task, runId, OTHER_WORKER, now));
     history.note('other', `claims ${shortName(taskId)}/${runId}`);
-    history.fault('takenByOther');
   } catch {
-    return;
+    return false;
   }
   world.errands.open += 1;
-  scheduler.after(random.int(SECOND, 10 * MINUTE), () => {
+  scheduler.after(ms, () => {
     world.errands.open -= 1;
     try {
-      queue.act(taskId, 'worker', 'report', (task, now) => reportRun(queue.state, task, runId, 'completed', now));
+      queue.act(taskId, 'worker', 'report', (task, now) => reportRun(queue.state, task, runId, as, now));
     } catch {
       // Cancelled meanwhile.
     }
   });
+  return true;
 }
 
 /** Hints are lost while the connection is down, and the bridge is told when it is back. */

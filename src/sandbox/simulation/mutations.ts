@@ -2,70 +2,18 @@
  * Bridges that are broken on purpose, to see that the simulation sees it. Each puts something else in place of a part;
  * nothing of production code knows of them.
  */
-import type { RequestView } from '../../domain/build.ts';
 import type { Mapping } from '../../domain/mapping.ts';
-import type { TaskStatus } from '../../domain/task.ts';
-import type { Leased, MappingStore, Seen, Stored, TaskQueue } from '../../ports.ts';
-import type { Mutate, Parts } from './world.ts';
-
-export interface Mutation {
-  readonly name: string;
-  /** What a bridge like this does wrong. */
-  readonly wrong: string;
-  readonly mutate: Mutate;
-}
-
-type Change = (parts: Parts) => Partial<Parts>;
-
-function mutation(name: string, wrong: string, change: Change): Mutation {
-  return { name, wrong, mutate: (parts) => ({ ...parts, ...change(parts) }) };
-}
-
-const onQueue =
-  (change: (queue: TaskQueue) => Partial<TaskQueue>): Change =>
-  (parts) => ({
-    queue: { ...parts.queue, ...change(parts.queue) },
-  });
-const onStore =
-  (change: (store: MappingStore) => Partial<MappingStore>): Change =>
-  (parts) => ({
-    store: { ...parts.store, ...change(parts.store) },
-  });
-
-/** The store, with every mapping that comes out of it changed. */
-function withMappings(store: MappingStore, change: (mapping: Mapping) => Mapping): Partial<MappingStore> {
-  const stored = async (answer: Promise<Stored>): Promise<Stored> => {
-    const seen = await answer;
-    return seen.kind === 'stored' ? { kind: 'stored', mapping: change(seen.mapping) } : seen;
-  };
-  return {
-    async lease(taskId, lease): Promise<Leased> {
-      const seen = await store.lease(taskId, lease);
-      return seen.kind === 'leased' ? { kind: 'leased', mapping: change(seen.mapping) } : seen;
-    },
-    leaseDue: async (lease) => (await store.leaseDue(lease)).map(change),
-    update: (mapping, changes, now) => stored(store.update(mapping, changes, now)),
-    renewLease: (mapping, leaseUntil, now) => stored(store.renewLease(mapping, leaseUntil, now)),
-  };
-}
-
-/** The same change for one status and for many. */
-function withStatuses(queue: TaskQueue, change: (seen: Seen<TaskStatus>) => Seen<TaskStatus>): Partial<TaskQueue> {
-  return {
-    status: async (taskId) => change(await queue.status(taskId)),
-    statuses: async (ids) => new Map([...(await queue.statuses(ids))].map(([id, seen]) => [id, change(seen)])),
-  };
-}
-
-const absentIfUnreadable = <T>(seen: Seen<T>): Seen<T> => (seen.kind === 'unreadable' ? { kind: 'absent' } : seen);
-
-function settled(seen: Seen<RequestView>): Seen<RequestView> {
-  if (seen.kind !== 'present') {
-    return seen;
-  }
-  const { isSettling: _isSettling, ...value } = seen.value;
-  return { kind: 'present', value };
-}
+import type { Leased } from '../../ports.ts';
+import {
+  absentIfUnreadable,
+  type Mutation,
+  mutation,
+  onQueue,
+  onStore,
+  settled,
+  withMappings,
+  withStatuses,
+} from './mutation-parts.ts';
 
 export const MUTATIONS: readonly Mutation[] = [
   mutation(
@@ -102,6 +50,16 @@ export const MUTATIONS: readonly Mutation[] = [
     'believes a task gone that it could not read',
     onQueue((queue) => withStatuses(queue, absentIfUnreadable)),
   ),
+  mutation('part-of-a-batch', 'believes gone what a call for many has no room for', ({ queue, policy }) => ({
+    queue: {
+      ...queue,
+      async statuses(ids) {
+        const some = await queue.statuses(ids.slice(0, 3));
+        return new Map(ids.map((id) => [id, some.get(id) ?? { kind: 'absent' }]));
+      },
+    },
+    policy: { ...policy, absentGraceMs: 0 },
+  })),
   mutation('last-run', "takes the last run for the mapping's own", ({ queue, store }) => ({
     store: {
       ...store,
@@ -225,6 +183,56 @@ export const MUTATIONS: readonly Mutation[] = [
   ),
   mutation('own-clock', "believes its own machine's clock", ({ clock }) => ({
     clock: { ...clock, now: clock.machine.now },
+  })),
+  mutation(
+    'forgets-what-is-open',
+    'forgets what is older than its retention, be it closed or not',
+    onStore((store) => ({
+      async prune(before, limit) {
+        for (const taskId of await store.tasksOfRequests(await store.openRequests())) {
+          const mapping = await store.openMapping(taskId);
+          if (mapping !== undefined && mapping.created < before) {
+            await store.release(mapping, { state: 'closed', resolved: mapping.created }, before);
+          }
+        }
+        return store.prune(before, limit);
+      },
+    })),
+  ),
+  mutation('observer-drains', 'takes `observe` for `drain`', ({ mode }) => ({
+    mode: mode === 'observe' ? 'drain' : mode,
+  })),
+  mutation(
+    'unread-roles-are-empty',
+    'believes that a role has no scopes when it could not ask',
+    onQueue((queue) => ({ expandScopes: (scopes) => queue.expandScopes(scopes).catch(() => scopes) })),
+  ),
+  mutation(
+    'any-role-will-do',
+    'takes every role for the one that a builder wants',
+    onQueue(() => ({ expandScopes: async (scopes) => [...scopes, 'buildbot-bridge:*'] })),
+  ),
+  mutation('unscheduled-is-pending', 'does not wait for what a task depends on', ({ queue, broker }) => ({
+    queue: {
+      ...queue,
+      ...withStatuses(queue, (seen) => {
+        if (seen.kind !== 'present' || seen.value.runs.length > 0) {
+          return seen;
+        }
+        const run = { runId: 0, state: 'pending' as const, reasonCreated: 'scheduled', scheduled: 0 };
+        return { kind: 'present', value: { ...seen.value, runs: [run] } };
+      }),
+    },
+    broker: {
+      ...broker,
+      subscribe(options) {
+        const more = options.bindings.slice(0, 1).map(({ exchange, pattern }) => ({
+          exchange: exchange.replace(/[^/]*$/, 'task-defined'),
+          pattern,
+        }));
+        return broker.subscribe({ ...options, bindings: [...options.bindings, ...more] });
+      },
+    },
   })),
   mutation('never-cancels', 'leaves a build alone that no run wants', ({ ci }) => ({
     ci: { ...ci, cancel: async () => ({ kind: 'asked' }) },

@@ -3,15 +3,31 @@
 import type { Service as BridgeService } from '../../bridge.ts';
 import type { ResultName } from '../../domain/build.ts';
 import { PRIORITIES, type Priority } from '../../domain/task.ts';
+import type { Mode } from '../../reflector/actions.ts';
 import type { ResultPolicy } from '../../reflector/outcome.ts';
 import type { Kind } from './master-state.ts';
+import { withExtras } from './plan-extras.ts';
 import { createRandom, type Random } from './random.ts';
 import { IGNORED_BUILDER, POLICY } from './settings.ts';
 import type { Climate } from './weather.ts';
 import { FOREIGN } from './weather.ts';
 
-/** What a task is like. Of these only `good` ones are ever built. */
-export type Flavour = 'good' | 'undeclared' | 'rejected' | 'unknown-builder' | 'bad-payload' | 'ignored';
+/**
+ * What a task is like. `scoped` ones have the scope that their restricted builder wants and `assuming` ones a role that
+ * has it; `unscoped` and `misassuming` ones have neither.
+ */
+export type Flavour =
+  | ('good' | 'undeclared' | 'rejected' | 'unknown-builder' | 'bad-payload' | 'ignored')
+  | ('scoped' | 'assuming' | 'unscoped' | 'misassuming')
+  /** Of another task queue: none of the bridge's, but others depend on it. */
+  | 'native';
+
+const BUILDABLE: ReadonlySet<Flavour> = new Set<Flavour>(['good', 'scoped', 'assuming']);
+
+/** Whether such a task may be built at all. */
+export function isBuildable(flavour: Flavour): boolean {
+  return BUILDABLE.has(flavour);
+}
 
 export interface TaskPlan {
   readonly name: string;
@@ -24,6 +40,11 @@ export interface TaskPlan {
   readonly deadlineMs: number;
   /** After the deadline. */
   readonly expiresMs: number;
+  /** Names of tasks that are made before it; until they are over it is unscheduled. */
+  readonly dependencies?: readonly string[];
+  readonly requires?: 'all-completed' | 'all-resolved';
+  /** What its own worker makes of a native task, and when; without it nobody takes it. */
+  readonly verdict?: { readonly at: number; readonly is: 'completed' | 'failed' };
 }
 
 export interface InstancePlan {
@@ -32,8 +53,8 @@ export interface InstancePlan {
   readonly offset: number;
   /** How much faster than true time its machine counts. */
   readonly drift: number;
-  /** An operator has it make no new requests until the calm begins. */
-  readonly isDraining: boolean;
+  /** An operator has it make no new requests until the calm begins (`drain`), or change nothing to the end (`observe`). */
+  readonly mode: Mode;
 }
 
 /** What befalls machines and processes. */
@@ -46,9 +67,11 @@ export const TASK_INCIDENTS = [
   ...(['cancelledInQueue', 'rerun', 'cancelledAndRerun', 'cancelledInBuildbot', 'takenByOther'] as const),
   ...(['hidden', 'purged'] as const),
 ] as const;
-export type MachineIncident = (typeof MACHINE_INCIDENTS)[number];
+export type MachineIncident = (typeof MACHINE_INCIDENTS)[number] | (typeof RARE_INCIDENTS)[number];
 export type TaskIncident = (typeof TASK_INCIDENTS)[number];
-export const INCIDENTS = [...MACHINE_INCIDENTS, ...TASK_INCIDENTS] as const;
+/** Only in a share of the seeds. */
+export const RARE_INCIDENTS = ['pulseLost'] as const;
+export const INCIDENTS = [...MACHINE_INCIDENTS, ...TASK_INCIDENTS, ...RARE_INCIDENTS] as const;
 export type IncidentKind = MachineIncident | TaskIncident;
 
 export interface Plan {
@@ -64,6 +87,10 @@ export interface Plan {
   readonly chaosMs: number;
   /** How far the database server's clock is off, in milliseconds. */
   readonly databaseOffset: number;
+  /** Mappings a batch of a sweep, and passes at once. */
+  readonly batchSize: number;
+  readonly concurrency: number;
+  readonly retentionMs: number;
   readonly instances: readonly InstancePlan[];
   readonly tasks: readonly TaskPlan[];
   readonly incidents: readonly { readonly at: number; readonly kind: IncidentKind }[];
@@ -79,7 +106,7 @@ const HOUR = 60 * MINUTE;
 export const MAX_DATABASE_SKEW_MS = 30 * SECOND;
 /** An oscillator that is this much too fast or too slow is a bad one. */
 const MAX_DRIFT = 0.0002;
-const ALL: readonly BridgeService[] = ['tc-listener', 'legacy-listener', 'reflector'];
+export const ALL: readonly BridgeService[] = ['tc-listener', 'legacy-listener', 'reflector'];
 
 /** @param start when the simulation begins, UTC milliseconds */
 export function createPlan(seed: number, start: number): Plan {
@@ -90,7 +117,7 @@ export function createPlan(seed: number, start: number): Plan {
   const chaosMs = isLong ? random.int(2 * HOUR, 4 * HOUR) : random.int(5 * MINUTE, 50 * MINUTE);
   const severity = random.pick([0, 0.01, 0.03, 0.08, 0.2]);
   const builders = ['linux', 'mac'].slice(0, random.int(1, 2));
-  return {
+  const plan: Plan = {
     kind,
     isCollapsing,
     isGuarded: kind === 'data-api' && (isCollapsing || random.chance(0.5)),
@@ -102,12 +129,16 @@ export function createPlan(seed: number, start: number): Plan {
     climate: climateOf(random, severity, start, chaosMs, isLong),
     chaosMs,
     databaseOffset: random.pick([0, random.int(-MAX_DATABASE_SKEW_MS, MAX_DATABASE_SKEW_MS)]),
+    batchSize: 3,
+    concurrency: 4,
+    retentionMs: 30 * 24 * HOUR,
     instances: instancesOf(random),
     tasks: tasksOf(random, builders, start, chaosMs),
     incidents: incidentsOf(random, start, chaosMs),
     ambush: random.pick([0, 0, 0.005, 0.02, 0.05]),
     ambushes: someOf(random),
   };
+  return withExtras(plan, createRandom(seed, 'extras'), start);
 }
 
 function resultsOf(random: Random): Plan['results'] {
@@ -140,6 +171,7 @@ function climateOf(random: Random, severity: number, start: number, chaosMs: num
     delay: random.pick([0, 0.1, 0.5]),
     unknownSubmission: random.pick([0, 0.1, 0.3]),
     lostCancel: random.pick([0, 0.5]),
+    authAway: 0,
     outages,
   };
 }
@@ -150,14 +182,17 @@ export function offsetOf(random: Random): number {
   return random.int(-most, most);
 }
 
+export function machineOf(random: Random): Pick<InstancePlan, 'offset' | 'drift'> {
+  return { offset: offsetOf(random), drift: (2 * random.next() - 1) * MAX_DRIFT };
+}
+
 /** At least one reflector and one TC listener, wherever they are. */
 function instancesOf(random: Random): Plan['instances'] {
   const count = random.weighted({ 1: 4, 2: 4, 3: 2, 4: 1 });
   return Array.from({ length: Number(count) }, (_, index) => ({
     services: index === 0 || random.chance(0.6) ? ALL : ALL.filter(() => random.chance(0.5)),
-    offset: offsetOf(random),
-    drift: (2 * random.next() - 1) * MAX_DRIFT,
-    isDraining: random.chance(0.07),
+    ...machineOf(random),
+    mode: random.chance(0.07) ? 'drain' : 'normal',
   }));
 }
 
@@ -193,6 +228,8 @@ const NONE = Object.fromEntries(INCIDENTS.map((kind) => [kind, 0])) as Record<In
 
 /** Some kinds of incidents only, so that each is seen alone and in all sorts of company. */
 function someOf(random: Random): Plan['ambushes'] {
-  const chosen = INCIDENTS.filter((kind) => random.chance(kind === 'purged' ? 0.1 : 0.5));
+  const chosen = [...MACHINE_INCIDENTS, ...TASK_INCIDENTS].filter((kind) =>
+    random.chance(kind === 'purged' ? 0.1 : 0.5),
+  );
   return Object.fromEntries((chosen.length > 0 ? chosen : (['crash'] as const)).map((kind) => [kind, 1]));
 }

@@ -8,7 +8,7 @@ import { cancelTask, claimRun, reclaimRun, reportException, reportRun, rerunTask
 import type { Host } from './host.ts';
 import { shortName } from './names.ts';
 import type { QueueServer } from './queue-server.ts';
-import { TASK_QUEUE, WORKER } from './settings.ts';
+import { ROLES, TASK_QUEUE, WORKER } from './settings.ts';
 
 /** Small, so that lists come in several pages. */
 const PAGE = 3;
@@ -98,7 +98,11 @@ export function createQueuePort(host: Host, server: QueueServer): TaskQueue {
     },
     listPending: () => list('listPending', server.pendingIds),
     listClaimed: () => list('listClaimed', server.claimedIds),
-    expandScopes: (scopes) => Promise.resolve(scopes),
+    expandScopes: (scopes) =>
+      host.call({ service: 'queue', method: 'expandScopes', about: scopes.join(' '), isChange: false }, () => [
+        ...scopes,
+        ...scopes.flatMap((scope) => ROLES[scope] ?? []),
+      ]),
   };
 }
 

@@ -5,7 +5,7 @@ import { createArtifactStore } from '../queue/artifacts.ts';
 import { createTask } from '../queue/create-task.ts';
 import { ApiError, type ErrorCode } from '../queue/errors.ts';
 import type { QueueMessage } from '../queue/messages.ts';
-import { resolveAllDue } from '../queue/resolvers.ts';
+import { followResolutions, resolveAllDue } from '../queue/resolvers.ts';
 import { createState, deadlineOf, isResolved, type QueueState, stateOf, type Task } from '../queue/state.ts';
 import type { TaskDefinition } from '../queue/task-input.ts';
 import type { Scheduler } from './scheduler.ts';
@@ -89,7 +89,14 @@ export function createQueueServer({ scheduler, publish, onEnding }: QueueServerO
       for (const message of state.outbox.splice(0)) {
         publish(message);
       }
+      if (state.dependents.size > 0 && state.resolutions.length > 0) {
+        scheduler.after(LATER_MS, followLater);
+      }
     }
+  }
+
+  function followLater(): void {
+    watched('queue', 'dependencies', () => followResolutions(state, scheduler.now()));
   }
 
   /** Whatever time does to a task, some time after it is due. */

@@ -2,7 +2,7 @@
 
 import { stateOf } from '../queue/state.ts';
 import { isOpen, runningBuild, type SimRequest } from './master-state.ts';
-import { shortName } from './names.ts';
+import { shortName, taskIdOf } from './names.ts';
 import type { World } from './world.ts';
 
 const MINUTE = 60_000;
@@ -31,6 +31,14 @@ export function checkProgress(world: World, since: number): void {
     const complaint = requestComplaint(world, request, age);
     if (complaint !== undefined) {
       history.complain(complaint);
+    }
+  }
+  for (const { name, flavour } of world.plan.tasks) {
+    const taskId = taskIdOf(name);
+    const run = world.queue.view(taskId)?.runs.at(-1);
+    const isOurs = flavour !== 'native' && flavour !== 'ignored';
+    if (isOurs && run?.state === 'pending' && store.open(taskId) === undefined && age(run.scheduled) > PROMPT_MS) {
+      history.complain(`${name} has been pending for long, and has no mapping`);
     }
   }
   for (const row of store.allOpen()) {
@@ -70,7 +78,9 @@ function requestComplaint(world: World, request: SimRequest, age: (at: number) =
     return `#${id} goes on although ${shortName(taskId)} was ${state} long ago`;
   }
   const ended = Math.max(completedAt ?? 0, request.settledAt, since);
-  const isLate = isNewest && !isOpen(request) && state === 'running' && age(ended) > PROMPT_MS;
+  // What a zombie made and withdrew is the newest, and the one before it is built.
+  const isWaitedFor = master.requests.some((other) => other.taskId === taskId && isOpen(other));
+  const isLate = isNewest && !isWaitedFor && state === 'running' && age(ended) > PROMPT_MS;
   const isLost = request.endedBy === 'collapse' || request.endedBy === 'shutdown';
   return isLate && !isLost ? `#${id} ended long ago, and ${shortName(taskId)} is still ${state}` : undefined;
 }

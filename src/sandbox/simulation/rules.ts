@@ -7,10 +7,10 @@ import type { Call, Host } from './host.ts';
 import type { Master } from './master.ts';
 import { isOpen, type SimRequest } from './master-state.ts';
 import { shortName } from './names.ts';
-import { MAX_DATABASE_SKEW_MS, type Plan } from './plan.ts';
+import { isBuildable, MAX_DATABASE_SKEW_MS, type Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import type { Scheduler } from './scheduler.ts';
-import { LEASE_MS, POLICY } from './settings.ts';
+import { LEASE_MS, POLICY, WORKER } from './settings.ts';
 import type { StoreState } from './store-state.ts';
 import { createTruth, type Truth } from './truth.ts';
 
@@ -19,8 +19,11 @@ export interface Rules {
   readonly endings: Ending[];
   /** Requests made by a process that had been frozen until its lease was another's. */
   readonly zombies: Set<SimRequest>;
+  /** Processes that are to change nothing. */
+  readonly observers: Set<Host>;
   onEnding(ending: Ending): void;
   onWrite(row: Mapping): void;
+  onPruned(rows: readonly Mapping[]): void;
   onSubmitted(host: Host, request: SimRequest, wasSentInTime: boolean): void;
   isInTime(host: Host, taskId: string): boolean;
   /** Answers what to do when the message is acknowledged. */
@@ -57,6 +60,7 @@ interface Look {
 export function createRules({ plan, scheduler, history, master, queue, store }: RulesContext): Rules {
   const endings: Ending[] = [];
   const zombies = new Set<SimRequest>();
+  const observers = new Set<Host>();
   const seen = new Set<SimRequest>();
   const looks = new Map<string, number>();
   /** By process and task: when its lease was renewed last. */
@@ -140,6 +144,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
     },
     endings,
     zombies,
+    observers,
     onEnding(ending) {
       const { taskId, runId, by, method, wasOurs, reason } = ending;
       history.note(by, `${method}: ${shortName(taskId)}/${runId} is ${reason}`);
@@ -173,11 +178,30 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         history.complain(`${shortName(row.taskId)} is leased for ${row.leaseUntil - scheduler.now()} ms`);
       }
     },
+    onPruned(rows) {
+      for (const { taskId, runId } of rows) {
+        history.fault('mapping pruned');
+        const run = queue().view(taskId)?.runs[runId];
+        if (run?.state === 'running' && run.workerId === WORKER.workerId) {
+          history.complain(`the mapping of ${shortName(taskId)}/${runId} is pruned, and the run is still claimed`);
+        }
+        const left = master().requests.find(
+          (request) => request.taskId === taskId && request.runId <= runId && isOpen(request) && !zombies.has(request),
+        );
+        if (left !== undefined) {
+          history.complain(`the mapping of ${shortName(taskId)}/${runId} is pruned, and #${left.id} is open`);
+        }
+      }
+    },
     isInTime(host, taskId) {
       const renewed = renewals.get(`${host.name} ${taskId}`);
       return renewed === undefined || scheduler.now() - renewed <= LONGEST_PREPARATION_MS;
     },
-    onEffect(host, { method, taskId }) {
+    onEffect(host, { method, taskId, service, isChange }) {
+      const isAboutTask = isChange && taskId !== undefined && (service === 'queue' || method === 'insert');
+      if (isAboutTask && queue().view(taskId)?.runs.length === 0) {
+        history.complain(`${service}.${method} was called for ${shortName(taskId)}, which is unscheduled`);
+      }
       if (method === 'renewLease' && taskId !== undefined) {
         renewals.set(`${host.name} ${taskId}`, scheduler.now());
       }
@@ -187,6 +211,13 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         return;
       }
       seen.add(request);
+      const flavour = flavours.get(shortName(request.taskId ?? ''));
+      if (flavour !== undefined && !isBuildable(flavour)) {
+        history.complain(`#${request.id} was made for ${shortName(request.taskId ?? '')}, which is ${flavour}`);
+      }
+      if (request.taskId !== null && queue().view(request.taskId)?.runs.length === 0) {
+        history.complain(`#${request.id} was made for ${shortName(request.taskId)}, which is unscheduled`);
+      }
       if (!wasSentInTime) {
         history.note(host.name, `made #${request.id} although its lease was over`);
         history.fault('submission by a zombie');
@@ -197,6 +228,9 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       checkCollapse(request);
     },
     onDelivered(host, message) {
+      if (observers.has(host)) {
+        history.complain(`${host.name} only observes, and takes a message`);
+      }
       const parsed: unknown = JSON.parse(message.body.toString());
       const taskId = taskIdOf(parsed);
       const key = `${host.name} ${taskId}`;
@@ -209,7 +243,11 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         }
       };
     },
-    onCall(host, { method, taskId, service }) {
+    onCall(host, { method, taskId, service, isChange }) {
+      // But for a sign of life.
+      if (isChange && method !== 'heartbeat' && observers.has(host)) {
+        history.complain(`${host.name} only observes, and calls ${service}.${method}`);
+      }
       if (service === 'queue' && taskId !== undefined) {
         const key = `${host.name} ${taskId}`;
         if (method === 'cancelTask') {

@@ -1,13 +1,20 @@
 /** The bridge's settings in the simulation: those of production, as `main.ts` derives them from the defaults. */
-import type { BuilderRules } from '../../reflector/admission.ts';
+import { type BuilderRules, scopesForBuilder } from '../../reflector/admission.ts';
 import type { Timing } from '../../reflector/apply/pass.ts';
 import type { Policy } from '../../reflector/decide.ts';
 
 export const TASK_QUEUE = 'buildbot/bridge';
+export const OTHER_TASK_QUEUE = 'others/native';
 export const WORKER = { workerGroup: 'buildbot-bridge', workerId: 'buildbot-bridge' } as const;
 /** Somebody else who takes tasks of the same queue. */
 export const OTHER_WORKER = { workerGroup: 'others', workerId: 'other' } as const;
 export const IGNORED_BUILDER = 'theirs';
+export const RESTRICTED_BUILDER = 'signing';
+/** What a role stands for. */
+export const ROLES: Readonly<Record<string, readonly string[]>> = {
+  'assume:signers': ['queue:something-else', ...scopesForBuilder(RESTRICTED_BUILDER).slice(0, 1)],
+  'assume:others': scopesForBuilder('another').slice(0, 1),
+};
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -31,5 +38,5 @@ export const POLICY: Policy = {
 
 export const RULES: BuilderRules = {
   isIgnored: (builder) => builder === IGNORED_BUILDER,
-  isRestricted: () => false,
+  isRestricted: (builder) => builder === RESTRICTED_BUILDER,
 };

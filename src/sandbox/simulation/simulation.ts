@@ -1,12 +1,13 @@
 /** One seed, from its plan to its report: a time of faults, then calm until all is at rest, then a while of silence. */
+import { scopesForBuilder } from '../../reflector/admission.ts';
 import type { TaskDefinition } from '../queue/task-input.ts';
 import { createFleet, type Fleet } from './fleet.ts';
 import type { Call, Host } from './host.ts';
-import { happen } from './incidents.ts';
+import { happen, resolveAsWorker } from './incidents.ts';
 import { taskIdOf } from './names.ts';
 import { createPlan, INCIDENTS, type IncidentKind, type TaskPlan } from './plan.ts';
 import { checkProgress, checkRest, isAtRest } from './rest.ts';
-import { TASK_QUEUE } from './settings.ts';
+import { OTHER_TASK_QUEUE, RESTRICTED_BUILDER, TASK_QUEUE } from './settings.ts';
 import { createWorld, type Mutate, type World } from './world.ts';
 
 export interface Report {
@@ -54,6 +55,11 @@ export async function simulate(seed: number, mutate: Mutate = (parts) => parts):
     scheduler.after(task.at - START, () =>
       world.queue.create(taskIdOf(task.name), definitionOf(task, scheduler.now())),
     );
+  }
+  for (const { name, verdict } of plan.tasks) {
+    if (verdict !== undefined) {
+      scheduler.after(verdict.at - START, () => void resolveAsWorker(world, taskIdOf(name), verdict.is));
+    }
   }
   for (const { at, kind } of plan.incidents) {
     scheduler.after(at - START, () => happen(kind, world, fleet));
@@ -131,15 +137,35 @@ const PAYLOADS: Readonly<Record<TaskPlan['flavour'], Readonly<Record<string, unk
   'unknown-builder': {},
   'bad-payload': { surplus: true },
   ignored: {},
+  scoped: {},
+  assuming: {},
+  unscoped: {},
+  misassuming: {},
+  native: {},
+};
+
+const SCOPES: Readonly<Partial<Record<TaskPlan['flavour'], readonly string[]>>> = {
+  scoped: scopesForBuilder(RESTRICTED_BUILDER).slice(1),
+  assuming: ['assume:signers'],
+  unscoped: scopesForBuilder('another'),
+  misassuming: ['assume:others'],
 };
 
 function definitionOf(task: TaskPlan, now: number): TaskDefinition {
   const at = (ms: number) => new Date(now + ms).toJSON();
-  const [provisionerId = '', workerType = ''] = TASK_QUEUE.split('/');
+  const taskQueueId = task.flavour === 'native' ? OTHER_TASK_QUEUE : TASK_QUEUE;
+  const [provisionerId = '', workerType = ''] = taskQueueId.split('/');
   return {
-    ...{ provisionerId, workerType, taskQueueId: TASK_QUEUE, schedulerId: 'simulation', projectId: 'none' },
-    ...{ taskGroupId: taskIdOf('group'), dependencies: [], requires: 'all-completed', routes: [] },
-    ...{ priority: task.priority, retries: task.retries, scopes: [], tags: {}, extra: {} },
+    ...{ provisionerId, workerType, taskQueueId, schedulerId: 'simulation', projectId: 'none' },
+    ...{ taskGroupId: taskIdOf('group'), dependencies: (task.dependencies ?? []).map(taskIdOf), routes: [] },
+    requires: task.requires ?? 'all-completed',
+    ...{
+      priority: task.priority,
+      retries: task.retries,
+      scopes: [...(SCOPES[task.flavour] ?? [])],
+      tags: {},
+      extra: {},
+    },
     created: at(0),
     deadline: at(task.deadlineMs),
     expires: at(task.deadlineMs + task.expiresMs),

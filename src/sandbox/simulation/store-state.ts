@@ -32,8 +32,13 @@ export interface StoreState {
   prune(before: number, limit: number): number;
 }
 
-/** @param onWrite called with every row that was written */
-export function createStoreState(onWrite: (row: Mapping) => void): StoreState {
+/** Hears of every row that was written, and of those that are gone. */
+export interface StoreWatcher {
+  onWrite(row: Mapping): void;
+  onPruned(rows: readonly Mapping[]): void;
+}
+
+export function createStoreState({ onWrite, onPruned }: StoreWatcher): StoreState {
   const rows = new Map<number, Mapping>();
   const events: TraceEvent[] = [];
   let lastId = 0;
@@ -138,10 +143,19 @@ export function createStoreState(onWrite: (row: Mapping) => void): StoreState {
         .sort((a, b) => b.priority - a.priority || a.created - b.created || a.id - b.id)[0]?.taskId;
     },
     prune(before, limit) {
-      const old = [...rows.values()].filter((row) => row.resolved !== null && row.resolved < before).slice(0, limit);
+      const old = [...rows.values()]
+        .filter(({ state, resolved }) => state === 'closed' && resolved !== null && resolved < before)
+        .slice(0, limit);
       for (const { id } of old) {
         rows.delete(id);
       }
+      // The trace of a task stays as long as any mapping of it is left.
+      const kept = new Set([...rows.values()].map(({ taskId }) => taskId));
+      const gone = new Set(old.map(({ taskId }) => taskId).filter((taskId) => !kept.has(taskId)));
+      if (gone.size > 0) {
+        events.splice(0, events.length, ...events.filter(({ taskId }) => !gone.has(taskId)));
+      }
+      onPruned(old);
       return old.length;
     },
   };

@@ -6,7 +6,7 @@ import type { TaskStatus } from '../../domain/task.ts';
 import type { ResultPolicy } from '../../reflector/outcome.ts';
 import type { Master } from './master.ts';
 import type { SimRequest } from './master-state.ts';
-import type { Flavour } from './plan.ts';
+import { type Flavour, isBuildable } from './plan.ts';
 import type { Ending } from './queue-server.ts';
 
 export interface Truth {
@@ -91,7 +91,7 @@ export function createTruth(
     const { runId, reason } = ending;
     const requests = serving(task, runId);
     if (reason === 'malformed-payload') {
-      return flavour === 'good' || flavour === 'ignored' ? 'nothing is wrong with the task' : undefined;
+      return isBuildable(flavour) || flavour === 'ignored' ? 'nothing is wrong with the task' : undefined;
     }
     const last = requests.filter((request) => !zombies.has(request)).at(-1) ?? requests.at(-1);
     if (last === undefined) {

@@ -23,6 +23,8 @@ export interface Climate {
   readonly delay: number;
   /** It is not known of a submission whether it took, or will take, effect. */
   readonly unknownSubmission: number;
+  /** Roles cannot be expanded: auth is away, and the queue is not. */
+  readonly authAway: number;
   /** A cancel is answered and nothing comes of it. */
   readonly lostCancel: number;
   readonly outages: readonly { readonly service: Service; readonly from: number; readonly to: number }[];
@@ -91,6 +93,9 @@ export function createWeather({ climate, random, scheduler, history, isDown }: W
       }
       if (method === 'submit' && random.chance(climate.unknownSubmission)) {
         return failed('submission unknown', random.pick(['never', 'now', 'late', 'late'] as const));
+      }
+      if (method === 'expandScopes' && random.chance(climate.authAway)) {
+        return failed('auth away', 'never');
       }
       const draw = random.next();
       const { failBefore, failAfter, late, slow, forbidden } = climate;

@@ -4,6 +4,7 @@ import { type Bridge, createBridge } from '../../bridge.ts';
 import { createSettableClock, type SettableClock } from '../../clock.ts';
 import { createMetrics } from '../../metrics.ts';
 import type { Broker, LegacyCi, MappingStore, TaskQueue } from '../../ports.ts';
+import type { Mode } from '../../reflector/actions.ts';
 import type { Timing } from '../../reflector/apply/pass.ts';
 import type { Policy } from '../../reflector/decide.ts';
 import type { Timer } from '../../reflector/reflector.ts';
@@ -33,6 +34,7 @@ export interface Parts {
   readonly clock: SettableClock;
   readonly timing: Timing;
   readonly policy: Policy;
+  readonly mode: Mode;
 }
 export type Mutate = (parts: Parts) => Parts;
 
@@ -81,7 +83,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
     queue: () => queue,
     store: () => store,
   });
-  const store = createStoreState(rules.onWrite);
+  const store = createStoreState(rules);
   const broker = createBroker({ scheduler, random, weather, history, onDelivered: rules.onDelivered });
   const queue = createQueueServer({ scheduler, publish: broker.publish, onEnding: rules.onEnding });
   const master = createMaster({ ...plan, scheduler, random, history, onEvent });
@@ -110,6 +112,9 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
         ambush: (caller, call) => ambush(world, caller, call),
       });
       host.setClock(instance?.offset ?? 0);
+      if (instance?.mode === 'observe') {
+        rules.observers.add(host);
+      }
       const parts = mutate({
         queue: createQueuePort(host, queue),
         ci: createMasterPort({
@@ -124,20 +129,20 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
         clock: createSettableClock(host.machine),
         timing: TIMING,
         policy: { ...POLICY, results: plan.policy },
+        mode: instance?.mode === 'drain' && weather.isCalm() ? 'normal' : (instance?.mode ?? 'normal'),
       });
       const bridge = createBridge({
         ...parts,
         log: SILENT,
         metrics: createMetrics(),
         rules: RULES,
-        mode: instance?.isDraining && !weather.isCalm() ? 'drain' : 'normal',
         services: instance?.services ?? [],
         instance: name,
         version: 'simulated',
         schedule: '',
-        retentionMs: 30 * 24 * 3_600_000,
-        batchSize: 3,
-        concurrency: 4,
+        retentionMs: plan.retentionMs,
+        batchSize: plan.batchSize,
+        concurrency: plan.concurrency,
         jitterMs: 2000,
         tempDir: '',
         maxLogSize: 1,

@@ -1,0 +1,69 @@
+/** What mutations are made of. */
+import type { RequestView } from '../../domain/build.ts';
+import type { Mapping } from '../../domain/mapping.ts';
+import type { TaskStatus } from '../../domain/task.ts';
+import type { Leased, MappingStore, Seen, Stored, TaskQueue } from '../../ports.ts';
+import type { Mutate, Parts } from './world.ts';
+
+export interface Mutation {
+  readonly name: string;
+  /** What a bridge like this does wrong. */
+  readonly wrong: string;
+  readonly mutate: Mutate;
+}
+
+type Change = (parts: Parts) => Partial<Parts>;
+
+export function mutation(name: string, wrong: string, change: Change): Mutation {
+  return { name, wrong, mutate: (parts) => ({ ...parts, ...change(parts) }) };
+}
+
+export const onQueue =
+  (change: (queue: TaskQueue) => Partial<TaskQueue>): Change =>
+  (parts) => ({
+    queue: { ...parts.queue, ...change(parts.queue) },
+  });
+export const onStore =
+  (change: (store: MappingStore) => Partial<MappingStore>): Change =>
+  (parts) => ({
+    store: { ...parts.store, ...change(parts.store) },
+  });
+
+/** The store, with every mapping that comes out of it changed. */
+export function withMappings(store: MappingStore, change: (mapping: Mapping) => Mapping): Partial<MappingStore> {
+  const stored = async (answer: Promise<Stored>): Promise<Stored> => {
+    const seen = await answer;
+    return seen.kind === 'stored' ? { kind: 'stored', mapping: change(seen.mapping) } : seen;
+  };
+  return {
+    async lease(taskId, lease): Promise<Leased> {
+      const seen = await store.lease(taskId, lease);
+      return seen.kind === 'leased' ? { kind: 'leased', mapping: change(seen.mapping) } : seen;
+    },
+    leaseDue: async (lease) => (await store.leaseDue(lease)).map(change),
+    update: (mapping, changes, now) => stored(store.update(mapping, changes, now)),
+    renewLease: (mapping, leaseUntil, now) => stored(store.renewLease(mapping, leaseUntil, now)),
+  };
+}
+
+/** The same change for one status and for many. */
+export function withStatuses(
+  queue: TaskQueue,
+  change: (seen: Seen<TaskStatus>) => Seen<TaskStatus>,
+): Partial<TaskQueue> {
+  return {
+    status: async (taskId) => change(await queue.status(taskId)),
+    statuses: async (ids) => new Map([...(await queue.statuses(ids))].map(([id, seen]) => [id, change(seen)])),
+  };
+}
+
+export const absentIfUnreadable = <T>(seen: Seen<T>): Seen<T> =>
+  seen.kind === 'unreadable' ? { kind: 'absent' } : seen;
+
+export function settled(seen: Seen<RequestView>): Seen<RequestView> {
+  if (seen.kind !== 'present') {
+    return seen;
+  }
+  const { isSettling: _isSettling, ...value } = seen.value;
+  return { kind: 'present', value };
+}

@@ -1,0 +1,169 @@
+/**
+ * What only a share of the seeds have. It is drawn from numbers of its own: a seed without any of it is the same world
+ * that it would be if there were none.
+ */
+import { PRIORITIES } from '../../domain/task.ts';
+import { ALL, machineOf, type Plan, type TaskPlan } from './plan.ts';
+import type { Random } from './random.ts';
+import { RESTRICTED_BUILDER } from './settings.ts';
+
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+
+type Extra = (plan: Plan, random: Random, start: number) => Plan;
+
+/** @param start when the simulation begins, UTC milliseconds */
+export function withExtras(plan: Plan, random: Random, start: number): Plan {
+  return EXTRAS.reduce((wider, extra) => extra(wider, random, start), plan);
+}
+
+const EXTRAS: readonly Extra[] = [
+  otherSizes,
+  crowd,
+  lostConnections,
+  shortMemory,
+  observer,
+  restricted,
+  dependencies,
+  lostCancels,
+];
+
+function otherSizes(plan: Plan, random: Random): Plan {
+  return random.chance(0.3) ? { ...plan, batchSize: random.int(1, 10), concurrency: random.int(1, 6) } : plan;
+}
+
+/** Many tasks that come at nearly the same time, as a graph makes them, and builds that do not take for ever. */
+function crowd(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.05)) {
+    return plan;
+  }
+  const builders = Object.keys(plan.workers);
+  const at = start + random.int(0, plan.chaosMs / 2);
+  const tasks = Array.from(
+    { length: random.int(6, 14) },
+    (_, index): TaskPlan => ({
+      name: `t${plan.tasks.length + index + 1}`,
+      at: at + random.int(0, random.chance(0.7) ? 2 * SECOND : 2 * MINUTE),
+      flavour: 'good',
+      builder: random.pick(builders),
+      branch: random.pick(['main', 'release']),
+      priority: random.pick(PRIORITIES),
+      retries: random.int(0, 5),
+      deadlineMs: 48 * HOUR,
+      expiresMs: 240 * HOUR,
+    }),
+  );
+  return {
+    ...plan,
+    tasks: [...plan.tasks, ...tasks],
+    longestBuildMs: Math.min(plan.longestBuildMs, 5 * MINUTE),
+    batchSize: random.int(1, 10),
+  };
+}
+
+/** Connections with the broker that break while a process lives: what it had goes to others. */
+function lostConnections(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.25)) {
+    return plan;
+  }
+  const lost = Array.from({ length: random.int(1, 6) }, () => ({
+    at: start + random.int(0, plan.chaosMs),
+    kind: 'pulseLost' as const,
+  }));
+  const incidents = [...plan.incidents, ...lost];
+  if (random.chance(0.5)) {
+    return { ...plan, incidents, ambushes: { ...plan.ambushes, pulseLost: 1 } };
+  }
+  // Often in the middle of a pass: another has the task's message before the first one is through with it.
+  const one = plan.instances[0];
+  const instances = plan.instances.length === 1 && one ? [one, { ...one, offset: -one.offset }] : plan.instances;
+  return { ...plan, incidents, instances, ambush: 0.05, ambushes: { pulseLost: 1 } };
+}
+
+/** Closed mappings go away while people may still rerun their tasks. */
+function shortMemory(plan: Plan, random: Random): Plan {
+  return random.chance(0.25) ? { ...plan, retentionMs: random.int(30 * SECOND, 10 * MINUTE) } : plan;
+}
+
+/** One that is to change nothing, beside those that act. */
+function observer(plan: Plan, random: Random): Plan {
+  if (!random.chance(0.1)) {
+    return plan;
+  }
+  const observing = { services: ALL, ...machineOf(random), mode: 'observe' } as const;
+  return { ...plan, instances: [...plan.instances.slice(0, 3), observing] };
+}
+
+/** A builder for which a task needs a scope. */
+function restricted(plan: Plan, random: Random): Plan {
+  if (!random.chance(0.15)) {
+    return plan;
+  }
+  const flavours = { scoped: 2, assuming: 3, unscoped: 1, misassuming: 1 };
+  return {
+    ...plan,
+    climate: { ...plan.climate, authAway: random.pick([0, 0.1, 0.5]) },
+    workers: { ...plan.workers, [RESTRICTED_BUILDER]: random.int(1, 3) },
+    tasks: plan.tasks.map((task) =>
+      task.flavour === 'good' && random.chance(0.6)
+        ? { ...task, flavour: random.weighted(flavours), builder: RESTRICTED_BUILDER }
+        : task,
+    ),
+  };
+}
+
+/**
+ * Tasks that are unscheduled first. What they wait for may end well, badly or not before their own deadline, which is
+ * soon enough for the simulation to see it.
+ */
+function dependencies(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.15)) {
+    return plan;
+  }
+  const first = nativeTask(plan, random, start);
+  const tasks = [first];
+  for (const task of plan.tasks) {
+    tasks.push(random.chance(0.5) ? dependent(task, tasks, first, random) : task);
+  }
+  return { ...plan, tasks };
+}
+
+function nativeTask({ chaosMs, tasks }: Plan, random: Random, start: number): TaskPlan {
+  const one = tasks[0];
+  const verdict = {
+    at: start + random.int(SECOND, chaosMs),
+    is: random.pick(['completed', 'completed', 'failed'] as const),
+  };
+  return {
+    ...{ name: 'n1', at: start, flavour: 'native', builder: '', branch: one?.branch ?? 'main', priority: 'lowest' },
+    ...{ retries: 0, deadlineMs: random.int(10 * MINUTE, 90 * MINUTE), expiresMs: 480 * HOUR },
+    ...(random.chance(0.8) ? { verdict } : {}),
+  };
+}
+
+function dependent(task: TaskPlan, before: readonly TaskPlan[], native: TaskPlan, random: Random): TaskPlan {
+  const deadlineMs = random.chance(0.4) ? random.int(5 * MINUTE, 40 * MINUTE) : random.int(1 * HOUR, 3 * HOUR);
+  // The queue wants what is depended on to outlive whoever depends on it.
+  const possible = before.filter((other) => other.deadlineMs + other.expiresMs > 72 * HOUR && other.at <= task.at);
+  const wanted = random.chance(0.6) ? [native] : [random.pick(possible), random.pick(possible)];
+  return {
+    ...task,
+    deadlineMs,
+    dependencies: [...new Set(wanted.map(({ name }) => name))],
+    requires: random.pick(['all-completed', 'all-completed', 'all-resolved']),
+  };
+}
+
+/** Long builds that people cancel, and of most cancels nothing comes: only one that is asked for again stops them. */
+function lostCancels(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.06)) {
+    return plan;
+  }
+  const cancelled = Array.from({ length: random.int(2, 8) }, () => ({
+    at: start + random.int(Math.floor(plan.chaosMs / 2), plan.chaosMs),
+    kind: 'cancelledInQueue' as const,
+  }));
+  const climate = { ...plan.climate, lostCancel: 0.9 };
+  return { ...plan, climate, longestBuildMs: 90 * MINUTE, incidents: [...plan.incidents, ...cancelled] };
+}
