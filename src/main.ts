@@ -173,6 +173,7 @@ export function queueOf({ taskcluster }: Pick<Config, 'taskcluster'>, clock: Clo
       ...(certificate === undefined ? {} : { certificate }),
     },
     clock,
+    signedAt: () => clock.now(),
     inputs,
   });
 }

@@ -21,6 +21,8 @@ export interface QueueClientOptions {
   readonly workerGroup: string;
   readonly workerId: string;
   readonly clock: Clock;
+  /** See `ServicesOptions`; the machine's time unless given. */
+  readonly signedAt?: () => number;
   /** Milliseconds for each single request. With the default number of retries a call ends within some 20 seconds. */
   readonly timeoutMs?: number;
   /** How often a call repeats a request that got no answer or a 5xx. */
@@ -52,6 +54,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     rootUrl: options.rootUrl,
     credentials: options.credentials,
     agent: agents(),
+    signedAt: options.signedAt ?? Date.now,
     timeoutMs: options.timeoutMs ?? 6000,
     retries: options.retries ?? 2,
   });

@@ -15,6 +15,8 @@ export interface ServicesOptions {
   readonly rootUrl: string;
   readonly credentials: { readonly clientId: string; readonly accessToken: string; readonly certificate?: string };
   readonly agent: Agents;
+  /** By what time requests are signed, UTC milliseconds: the services refuse what is a quarter of an hour off. */
+  readonly signedAt: () => number;
   /** Milliseconds for each single request, with its answer. */
   readonly timeoutMs: number;
   /** How often a call repeats a request that got no answer or a 5xx. */
@@ -95,7 +97,7 @@ async function call(options: ServicesOptions, method: 'GET' | 'POST', url: strin
 }
 
 function request(
-  { credentials, agent, timeoutMs }: ServicesOptions,
+  { credentials, agent, signedAt, timeoutMs }: ServicesOptions,
   method: 'GET' | 'POST',
   url: string,
   json: object | undefined,
@@ -103,6 +105,7 @@ function request(
   const { clientId: id, accessToken: key } = credentials;
   const { header } = hawk.client.header(url, method, {
     credentials: { id, key, algorithm: 'sha256' },
+    timestamp: Math.floor(signedAt() / 1000),
     ...extOf(credentials.certificate),
   });
   return limited(

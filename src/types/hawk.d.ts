@@ -8,11 +8,19 @@ declare module 'hawk' {
   }
   type Lookup = (id: string) => Promise<Credentials | null>;
   export const client: {
-    /** Signs a request. @param ext what the service is told beside, such as a certificate */
+    /**
+     * Signs a request.
+     * @param options.timestamp seconds; the machine's time unless given
+     * @param options.ext what the service is told beside, such as a certificate
+     */
     header(
       uri: string,
       method: string,
-      options: { readonly credentials: Credentials & { readonly id: string }; readonly ext?: string },
+      options: {
+        readonly credentials: Credentials & { readonly id: string };
+        readonly timestamp?: number;
+        readonly ext?: string;
+      },
     ): { readonly header: string };
   };
   export const server: {

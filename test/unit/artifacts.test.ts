@@ -45,7 +45,7 @@ function putQuickly(artifact: Artifact, rootUrl = fixture.emulator.rootUrl): Pro
   const { clientId, accessToken } = ROOT_CLIENT;
   const agent = { http: new http.Agent(), https: new https.Agent() };
   const credentials = { clientId, accessToken };
-  const services = createServices({ rootUrl, credentials, agent, timeoutMs: 6000, retries: 0 });
+  const services = createServices({ rootUrl, credentials, agent, signedAt: Date.now, timeoutMs: 6000, retries: 0 });
   return putArtifact(taskId, 0, artifact, { services, agent, reader: createAnswerReader(), tries: 3, firstDelayMs: 1 });
 }
 

@@ -133,6 +133,13 @@ describe('a run', () => {
     expect(JSON.stringify(failure, Object.getOwnPropertyNames(failure))).not.toContain(NOBODY.accessToken);
   });
 
+  it('is claimed by the time that the bridge goes by, whatever the machine shows', async () => {
+    const taskId = await createTask();
+    const signed = (ms: number) => clientOf(fixture.emulator.rootUrl, { signedAt: () => Date.now() + ms });
+    await expect(signed(3_600_000).claim(taskId, 0)).rejects.toEqual(isAnError('queue-forbidden', /timestamp/));
+    expect(await signed(14 * 60_000).claim(taskId, 0)).toMatchObject({ runs: [{ state: 'running' }] });
+  });
+
   it('follows another one when the task is rerun, and ends when it is cancelled', async () => {
     const taskId = await createTask();
     await queue.claim(taskId, 0);

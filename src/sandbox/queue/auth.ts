@@ -100,7 +100,11 @@ export function createAuth(options: {
         return { key: accessToken, algorithm: 'sha256' as const };
       };
       try {
-        await (hasBewit ? hawk.server.authenticateBewit(request, lookup) : hawk.server.authenticate(request, lookup));
+        // As much as Taskcluster allows for clients' clocks.
+        const rules = { timestampSkewSec: 15 * 60 };
+        await (hasBewit
+          ? hawk.server.authenticateBewit(request, lookup)
+          : hawk.server.authenticate(request, lookup, rules));
         return caller;
       } catch (error) {
         const text = error instanceof Error ? error.message : String(error);
