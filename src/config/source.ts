@@ -51,8 +51,21 @@ export function readYaml(path: string): unknown {
   }
 }
 
-/** What was given, with the variables of the environment put in their places; empty ones do not count. */
+/** Variables with which Node.js and PostgreSQL's driver would take any certificate. */
+const UNVERIFIED: Readonly<Record<string, string>> = { NODE_TLS_REJECT_UNAUTHORIZED: '0', PGSSLMODE: 'no-verify' };
+
+/**
+ * What was given, with the variables of the environment put in their places; empty ones do not count.
+ * @throws ConfigError where the environment switches the verification of certificates off
+ */
 export function withEnvironment(given: unknown, env: NodeJS.ProcessEnv): unknown {
+  for (const [variable, value] of Object.entries(UNVERIFIED)) {
+    if (env[variable] === value) {
+      throw new ConfigError(
+        `${variable}=${value} switches the verification of certificates off: unset it, and name an authority of your own in NODE_EXTRA_CA_CERTS`,
+      );
+    }
+  }
   let merged = given;
   for (const [variable, keys] of Object.entries(ENVIRONMENT)) {
     const value = env[variable];

@@ -149,6 +149,15 @@ describe('a configuration', () => {
 });
 
 describe('the environment', () => {
+  it.each([
+    ['NODE_TLS_REJECT_UNAUTHORIZED', '0'],
+    ['PGSSLMODE', 'no-verify'],
+  ])('may not switch the verification of certificates off: %s=%s', (variable, value) => {
+    expect(() => parse(least(), { [variable]: value })).toThrow(new RegExp(`${variable}=${value} .*unset it`));
+    expect(() => loadDatabaseUrl({ env: { [variable]: value } })).toThrow(ConfigError);
+    expect(() => parse(least(), { [variable]: '' })).not.toThrow();
+  });
+
   it('wins over the file, for every variable', () => {
     const env = {
       TASKCLUSTER_ROOT_URL: 'https://other.example.com',
