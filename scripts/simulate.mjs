@@ -148,7 +148,12 @@ async function main() {
     PROGRESS_MS,
   );
   try {
-    await runAll(options, (more) => addTotals(totals, more));
+    await runAll(options, (more) => {
+      addTotals(totals, more);
+      for (const { seed, complaints } of more.failures) {
+        say(`seed ${seed} failed: ${complaints[0]}`);
+      }
+    });
   } finally {
     clearInterval(progress);
   }

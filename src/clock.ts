@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events';
+import os from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from './ports.ts';
 
@@ -20,11 +21,12 @@ export const systemClock: Clock = {
 
 /** What a machine knows of time, in milliseconds. */
 export interface Machine extends Clock {
-  /** Since any moment, and never set by anybody. */
+  /** Since any moment, and never set by anybody; the time that the machine slept counts. */
   uptime(): number;
 }
 
-export const thisMachine: Machine = { ...systemClock, uptime: () => performance.now() };
+/** Not the process's own monotonic time, which stands still while a machine sleeps; to the hundredth of a second. */
+export const thisMachine: Machine = { ...systemClock, uptime: () => os.uptime() * 1000 };
 
 /** A clock that is set by another one, and runs evenly in between. */
 export interface SettableClock extends Clock {

@@ -9,8 +9,7 @@ export interface Fleet {
   crash(name: string | undefined, downMs: number): void;
   /** As an operator does it: what is under way is finished first, or the process is killed after a time. */
   restart(name: string | undefined): void;
-  /** @param isSuspended the whole machine, which then does not know how long it slept */
-  pause(name: string | undefined, ms: number, isSuspended: boolean): void;
+  pause(name: string | undefined, ms: number): void;
   setClock(name: string | undefined, offsetMs: number): void;
   /** All run again. */
   recover(): void;
@@ -89,11 +88,11 @@ export function createFleet(world: World): Fleet {
         scheduler.after(STOP_MS, again);
       });
     },
-    pause(name, ms, isSuspended) {
+    pause(name, ms) {
       const member = find(name);
       if (member?.host) {
-        history.note(member.host.name, `${isSuspended ? 'is suspended' : 'freezes'} for ${ms} ms`);
-        member.host.pause(ms, isSuspended);
+        history.note(member.host.name, `freezes for ${ms} ms`);
+        member.host.pause(ms);
       }
     },
     setClock(name, offsetMs) {

@@ -30,8 +30,7 @@ export interface Host {
   /** Something comes in from outside: now, when the process wakes, or never. */
   deliver(run: () => void): void;
   crash(): void;
-  /** @param isSuspended its machine does not count the time meanwhile */
-  pause(ms: number, isSuspended: boolean): void;
+  pause(ms: number): void;
   /** Before its time. */
   wake(): void;
   /** Its machine's, which people and NTP set. */
@@ -60,12 +59,9 @@ export function createHost(options: HostOptions): Host {
   const { name, scheduler, weather, history, ambush } = options;
   let isAlive = true;
   let frozen: (() => void)[] | undefined;
-  let frozenSince = 0;
   let naps = 0;
   const booted = scheduler.now();
   let offset = 0;
-  let isSuspended = false;
-  let suspendedMs = 0;
   const mourners: (() => void)[] = [];
   const freezers: (() => void)[] = [];
   const wakers: (() => void)[] = [];
@@ -146,7 +142,6 @@ export function createHost(options: HostOptions): Host {
     }
     const held = frozen;
     frozen = undefined;
-    suspendedMs += isSuspended ? scheduler.now() - frozenSince : 0;
     if (isAlive) {
       history.note(name, 'wakes up');
     }
@@ -165,7 +160,7 @@ export function createHost(options: HostOptions): Host {
     name,
     machine: {
       now: () => scheduler.now() + offset,
-      uptime: () => (scheduler.now() - booted - suspendedMs) * (1 + options.drift),
+      uptime: () => (scheduler.now() - booted) * (1 + options.drift),
       sleep,
     },
     isAlive: () => isAlive,
@@ -178,11 +173,9 @@ export function createHost(options: HostOptions): Host {
         mourn();
       }
     },
-    pause(ms, withMachine) {
+    pause(ms) {
       if (frozen === undefined && isAlive) {
         frozen = [];
-        isSuspended = withMachine;
-        frozenSince = scheduler.now();
         naps += 1;
         const nap = naps;
         scheduler.after(ms, () => {

@@ -32,7 +32,7 @@ const MACHINES: Readonly<Record<MachineIncident, (scene: Scene) => void>> = {
       [LEASE_MS, 2 * LEASE_MS],
       [LEASE_MS, 10 * MINUTE],
     ] as const);
-    fleet.pause(process, random.int(shortest, longest), random.chance(0.3));
+    fleet.pause(process, random.int(shortest, longest));
   },
   clock({ world: { random }, fleet, process }) {
     fleet.setClock(process, offsetOf(random));

@@ -74,7 +74,7 @@ function requestComplaint(world: World, request: SimRequest, age: (at: number) =
   if (build && isNewest && state === 'pending' && !isKept && age(Math.max(build.startedAt, since)) > PROMPT_MS) {
     return `#${id} of ${shortName(taskId)} has been building for long, and its run is not claimed`;
   }
-  if (isOpen(request) && !isWanted && age(since) > CANCELLED_MS && !isKept) {
+  if (isOpen(request) && !isWanted && age(Math.max(since, build?.startedAt ?? 0)) > CANCELLED_MS && !isKept) {
     return `#${id} goes on although ${shortName(taskId)} was ${state} long ago`;
   }
   const ended = Math.max(completedAt ?? 0, request.settledAt, since);
