@@ -159,12 +159,20 @@ function tail(folder: string): string {
   return `the master's log ends:\n${readFileSync(path.join(folder, 'master.log'), 'utf8').slice(-1500)}`;
 }
 
-function freePort(): Promise<number> {
+/** Not one of those that the system gives to outgoing connections: it has to stay free until it is used. */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    if (await isFree(port)) {
+      return port;
+    }
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = createServer();
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address();
-      probe.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
+    probe.on('error', () => resolve(false));
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
   });
 }
