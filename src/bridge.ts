@@ -8,11 +8,12 @@ import type { Broker, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { Mode } from './reflector/actions.ts';
 import type { BuilderRules } from './reflector/admission.ts';
 import type { Timing } from './reflector/apply/pass.ts';
+import type { Timer } from './reflector/cron.ts';
 import type { Policy } from './reflector/decide.ts';
 import { createForeignTasks } from './reflector/foreign-tasks.ts';
 import type { Spool } from './reflector/log-spool.ts';
 import { createReconciler, type PassResult, type Reconciler } from './reflector/reconcile.ts';
-import { createReflector, type Reflector, type Timer } from './reflector/reflector.ts';
+import { createReflector, type Reflector } from './reflector/reflector.ts';
 import { sweep } from './reflector/sweep.ts';
 import { createWorkQueue, type WorkQueue } from './reflector/work-queue.ts';
 import { createTimekeeper } from './timekeeper.ts';
@@ -78,6 +79,8 @@ export interface Bridge {
 
 /** Messages under way at once in a TC listener: enough for a large graph, and few enough to be redelivered soon. */
 const PREFETCH = 50;
+/** Longer than any wait for a submission or a cancel. */
+const LONGEST_WAIT_MS = 15 * 60_000;
 
 export function createBridge(options: BridgeOptions): Bridge {
   const { queue, ci, store, clock, log, metrics, policy, timing, instance, random } = options;
@@ -132,9 +135,11 @@ export function createBridge(options: BridgeOptions): Bridge {
     timer: options.timer,
   });
 
-  const started = clock.now();
+  const begun = clock.uptime();
   async function heartbeat(): Promise<void> {
-    await store.heartbeat({ instance, version: options.version, services, started, heartbeat: clock.now() });
+    const now = clock.now();
+    const started = Math.round(now - (clock.uptime() - begun));
+    await store.heartbeat({ instance, version: options.version, services, started, heartbeat: now });
   }
 
   /** Messages may have been missed: the reflector finds what they would have announced. */
@@ -144,14 +149,14 @@ export function createBridge(options: BridgeOptions): Bridge {
     }
   }
 
-  const timekeeper = createTimekeeper({ clock, store, log, onSetBack: () => void makeAllDue() });
+  const timekeeper = createTimekeeper({ clock, store, log, onSetBack: () => void followSetBack() });
 
-  async function makeAllDue(): Promise<void> {
+  async function followSetBack(): Promise<void> {
     if (options.mode === 'observe') {
       return;
     }
     try {
-      await store.makeAllDue(clock.now());
+      await store.setBack(clock.now(), { leaseMs: timing.leaseMs, waitMs: LONGEST_WAIT_MS });
       onGap();
     } catch (error) {
       log.warn({ err: error }, 'mappings not made due after the clock was set back');

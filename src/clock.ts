@@ -6,6 +6,8 @@ import type { Clock } from './ports.ts';
 /** The machine's clock. */
 export const systemClock: Clock = {
   now: () => Date.now(),
+  /** Not the process's own monotonic time, which stands still while a machine sleeps; to the hundredth of a second. */
+  uptime: () => os.uptime() * 1000,
   async sleep(ms, signal) {
     if (signal) {
       // Any number of sleepers may wait for the same stop.
@@ -19,19 +21,11 @@ export const systemClock: Clock = {
   },
 };
 
-/** What a machine knows of time, in milliseconds. */
-export interface Machine extends Clock {
-  /** Since any moment, and never set by anybody; the time that the machine slept counts. */
-  uptime(): number;
-}
-
-/** Not the process's own monotonic time, which stands still while a machine sleeps; to the hundredth of a second. */
-export const thisMachine: Machine = { ...systemClock, uptime: () => os.uptime() * 1000 };
-
 /** A clock that is set by another one, and runs evenly in between. */
 export interface SettableClock extends Clock {
-  readonly machine: Machine;
-  /** It is `now` at the machine's `uptime`. @returns by how much the clock was put forward, in milliseconds */
+  /** What it shows the time by. */
+  readonly machine: Clock;
+  /** It is `now` at this `uptime`. @returns by how much the clock was put forward, in milliseconds */
   set(now: number, uptime: number): number;
 }
 
@@ -39,11 +33,12 @@ export interface SettableClock extends Clock {
  * Shows the machine's time until it is set. Whatever becomes of the machine's own clock (an administrator or NTP sets
  * it, a virtual machine comes back with an old one) it does not follow.
  */
-export function createSettableClock(machine: Machine): SettableClock {
+export function createSettableClock(machine: Clock): SettableClock {
   let offset = machine.now() - machine.uptime();
   return {
     machine,
     now: () => Math.round(machine.uptime() + offset),
+    uptime: machine.uptime,
     sleep: machine.sleep,
     set(now, uptime) {
       const before = offset;

@@ -61,8 +61,13 @@ export type LegacyCiErrorCode =
   | 'legacy-ci-protocol';
 export class LegacyCiError extends BridgeError<LegacyCiErrorCode> {}
 
-/** The mapping database could not be read or written. Transient unless the schema is wrong. */
-export type StoreErrorCode = 'store-unavailable' | 'store-schema';
+/**
+ * The mapping database could not be read or written.
+ * - `store-unavailable`: no answer, or a failure; the only one that is transient
+ * - `store-schema`: its tables are not this version's
+ * - `store-row`: this one row is not
+ */
+export type StoreErrorCode = 'store-unavailable' | 'store-schema' | 'store-row';
 export class StoreError extends BridgeError<StoreErrorCode> {}
 
 /** The broker. Connection losses are not errors: the subscription recovers by itself. */

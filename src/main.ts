@@ -7,7 +7,7 @@ import type { RE2JS } from 're2js';
 import { type Bridge, createBridge, type Service, servicesIn } from './bridge.ts';
 import { createDataApi } from './buildbot/data-api/index.ts';
 import { createSchedulerDbCi } from './buildbot/scheduler-db/index.ts';
-import { createSettableClock, thisMachine } from './clock.ts';
+import { createSettableClock, systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { checkSchema, connect } from './db/connection.ts';
 import { createKeptBuilds } from './db/kept-builds.ts';
@@ -55,7 +55,7 @@ export interface BridgeProcess {
 export function createProcess(options: ProcessOptions): BridgeProcess {
   const { config, log } = options;
   const services = servicesIn(config.bridge.mode, options.services);
-  const clock = createSettableClock(thisMachine);
+  const clock = createSettableClock(systemClock);
   const metrics = createMetrics();
   const { inputs } = metrics;
   const queue = queueOf(config, clock, inputs);
@@ -97,7 +97,7 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
   const health = createHealth({ store, bridge, pulse: listens ? pulse : undefined, metrics, clock });
   const http = createHttpServer({
     ...config.http,
-    live: () => liveChecks(bridge, services, clock.now()),
+    live: () => liveChecks(bridge, services),
     ready: health.ready,
     metrics: health.metrics,
   });
@@ -207,7 +207,7 @@ function legacyCiPart(ci: LegacyCi, log: Logger): Part {
         log.error({ err: error }, 'the legacy CI is not set up for the bridge');
       });
       // While it is away claims have to be kept alive all the same: the rest starts without it.
-      await Promise.race([checked, thisMachine.sleep(FIRST_ANSWER_MS)]);
+      await Promise.race([checked, systemClock.sleep(FIRST_ANSWER_MS)]);
       isLate = true;
     },
   };
@@ -235,7 +235,7 @@ function waitingPart(
             throw error;
           }
           log.warn({ part: name, retryInMs: wait, err: error }, 'not there yet; waiting for it');
-          await thisMachine.sleep(wait, stopping.signal);
+          await systemClock.sleep(wait, stopping.signal);
         }
       }
     },
@@ -283,10 +283,10 @@ export function policyOf(config: Config): Policy {
   };
 }
 
-function liveChecks(bridge: Bridge, services: readonly Service[], now: number): readonly Check[] {
+function liveChecks(bridge: Bridge, services: readonly Service[]): readonly Check[] {
   if (!services.includes('reflector')) {
     return [];
   }
-  const ageMs = now - bridge.reflector.lastRound();
+  const ageMs = bridge.reflector.idleMs();
   return [{ name: 'reflector', isOk: ageMs < STUCK_MS, detail: `last round ended ${Math.round(ageMs / 1000)} s ago` }];
 }

@@ -1,7 +1,7 @@
 /** `bbb migrate`: brings the database up to date, and takes over what the first bridge had under way. */
 import type { Knex } from 'knex';
 import { adopt, OUTCOMES, type Outcome } from './adopt/adopt.ts';
-import { systemClock } from './clock.ts';
+import { createSettableClock, systemClock } from './clock.ts';
 import { type Config, loadConfig, loadDatabaseUrl } from './config.ts';
 import { connect, migrate } from './db/connection.ts';
 import { readFirstBridge } from './db/first-bridge.ts';
@@ -44,11 +44,14 @@ export async function runMigrate({ file, env, adopt: from, say }: MigrateOptions
   return withDatabase(config.database.url, async (db) => {
     await bringUpToDate(db, say);
     const counts = new Map<Outcome, number>();
+    const store = createMappingStore(db);
+    const clock = createSettableClock(systemClock);
+    clock.set(await store.now(), clock.uptime());
     await adopt(rows, {
-      queue: queueOf(config, systemClock),
-      store: createMappingStore(db),
+      queue: queueOf(config, clock),
+      store,
       isIgnored: rulesOf(config).isIgnored,
-      now: () => systemClock.now(),
+      now: clock.now,
       report(outcome, text) {
         counts.set(outcome, (counts.get(outcome) ?? 0) + 1);
         say(`${outcome}: ${text}`);

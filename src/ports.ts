@@ -27,7 +27,10 @@ export type Seen<T> =
 
 /** Time, so that tests can own it. */
 export interface Clock {
+  /** For what is written, or compared with others' times. It may be set. */
   now(): number;
+  /** Since any moment, for how long something takes within this process: it is never set. */
+  uptime(): number;
   /** Resolves after `ms`, or at once when `signal` aborts. Never rejects. Does not keep the process alive by itself. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
@@ -221,6 +224,11 @@ export interface MappingStore {
   openAmong(taskIds: readonly string[]): Promise<ReadonlySet<string>>;
   /** Makes open mappings due now, but for those that wait out a submission or a cancel: hints may have been missed. */
   makeAllDue(now: number): Promise<number>;
+  /**
+   * After the shared clock was set back: makes open mappings due, and lets nothing last longer than it can by the new
+   * time, be it a lease or the wait for a submission or a cancel.
+   */
+  setBack(now: number, most: { readonly leaseMs: number; readonly waitMs: number }): Promise<void>;
   /** Whether another mapping of this collapse key has (or may have) a request that nothing has claimed yet. */
   hasUnclaimed(collapseKey: string, exceptId: number | null): Promise<boolean>;
   /** The held mapping that goes next: highest priority, then oldest. */

@@ -64,7 +64,11 @@ export function toStoreError(method: string, error: unknown): BridgeError {
   const cause = withoutStatement(error);
   const code = codeOf(error);
   const context = code === '' ? {} : { code };
-  if (SCHEMA.has(code) || /no such (table|column)/.test(cause.message) || error instanceof ZodError) {
+  if (error instanceof ZodError) {
+    const message = `a row cannot be read, at ${method}: correct it, or delete it (\`bbb tasks\` lists it)`;
+    return new StoreError('store-row', message, { cause, context });
+  }
+  if (SCHEMA.has(code) || /no such (table|column)/.test(cause.message)) {
     const message = `the database's schema is not this version's, at ${method}: run \`bbb migrate\` once`;
     return new StoreError('store-schema', message, { cause, context });
   }

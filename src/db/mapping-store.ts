@@ -218,7 +218,11 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
             lease_owner: null,
             lease_until: 0,
             next_check_at: Math.round(nextCheckAt),
-            ...(lastError === null ? { attempts: 0 } : {}),
+            // Those that nothing is found out about count as failing, and no further: they have not tried anything.
+            attempts:
+              lastError === null
+                ? 0
+                : db.raw('CASE WHEN attempts < ? THEN attempts + 1 ELSE attempts END', [FAILING_ATTEMPTS]),
             last_error: db.raw("CASE WHEN state = 'refusing' THEN last_error ELSE ? END", [
               lastError === null ? null : toErrorText(lastError),
             ]),
@@ -283,6 +287,18 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
         .whereNotIn('state', ['intended', 'cancelling', 'closed'])
         .andWhere('next_check_at', '>', now)
         .update({ next_check_at: now }),
+
+    async setBack(now, { leaseMs, waitMs }) {
+      await store.makeAllDue(now);
+      await tasks()
+        .whereNotNull('open_task_id')
+        .andWhere('next_check_at', '>', now + waitMs)
+        .update({ next_check_at: now + waitMs });
+      await tasks()
+        .whereNotNull('open_task_id')
+        .andWhere('lease_until', '>', now + leaseMs)
+        .update({ lease_until: now + leaseMs });
+    },
 
     async hasUnclaimed(collapseKey, exceptId) {
       const row: unknown = await tasks()

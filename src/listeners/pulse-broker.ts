@@ -61,6 +61,7 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
   const queues = new Map<string, boolean>();
   /** Connections in a row that were lost soon after they were made. */
   let shortLived = 0;
+  let connectedAt = clock.uptime();
   let connection: Promise<RecoveringChannelModel> | undefined;
 
   function note(changes: Partial<PulseStatus>): void {
@@ -91,6 +92,7 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
     });
     model.on('connect', () => {
       log.info('connected to Pulse');
+      connectedAt = clock.uptime();
       note({ isConnected: true, since: clock.now() });
     });
     model.on('disconnect', (error) => {
@@ -98,7 +100,7 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
       for (const name of queues.keys()) {
         queues.set(name, false);
       }
-      shortLived = clock.now() - status.since < STABLE_MS ? shortLived + 1 : 0;
+      shortLived = clock.uptime() - connectedAt < STABLE_MS ? shortLived + 1 : 0;
       note({
         isConnected: false,
         since: clock.now(),

@@ -38,7 +38,7 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
       let consumingSince: number | undefined;
       try {
         await consumeUntilGone(() => {
-          consumingSince = clock.now();
+          consumingSince = clock.uptime();
           options.onConsuming();
           options.onGap();
         });
@@ -50,7 +50,7 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
         options.onTrouble(error);
         log.warn({ queue: queueName, err: error }, 'not consuming; trying again');
       }
-      const wasStable = consumingSince !== undefined && clock.now() - consumingSince >= STABLE_MS;
+      const wasStable = consumingSince !== undefined && clock.uptime() - consumingSince >= STABLE_MS;
       failures = wasStable ? 1 : failures + 1;
       await clock.sleep(reconnectDelay(failures), stopping.signal);
     }

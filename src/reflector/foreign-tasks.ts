@@ -16,7 +16,7 @@ export function createForeignTasks(clock: Clock): ForeignTasks {
   return {
     add(taskId) {
       since.delete(taskId);
-      since.set(taskId, clock.now());
+      since.set(taskId, clock.uptime());
       for (const oldest of since.keys()) {
         if (since.size <= MAX_REMEMBERED) {
           break;
@@ -29,7 +29,7 @@ export function createForeignTasks(clock: Clock): ForeignTasks {
       if (added === undefined) {
         return false;
       }
-      if (clock.now() - added > REMEMBER_MS) {
+      if (clock.uptime() - added > REMEMBER_MS) {
         since.delete(taskId);
         return false;
       }

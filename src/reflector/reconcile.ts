@@ -297,7 +297,8 @@ export function createReconciler(context: ReconcileContext): Reconciler {
 }
 
 function failure(error: unknown, retryAt: number): PassResult {
-  return { kind: error instanceof StoreError ? 'store-away' : 'failed', retryAt };
+  const isAway = error instanceof StoreError && error.code !== 'store-row';
+  return { kind: isAway ? 'store-away' : 'failed', retryAt };
 }
 
 function isClaimed(mapping: Mapping | null): boolean {

@@ -2,16 +2,11 @@
  * The timer: keeps claims alive, notices what no event tells, finds tasks whose message never came, and cleans up. Alone,
  * without any listener, it brings every task to its end.
  */
-import { schedule } from 'node-cron';
 import type { Logger } from 'pino';
 import { lastRun } from '../domain/task.ts';
 import type { Clock, MappingStore, TaskQueue } from '../ports.ts';
+import { createCronTimer, type Timer } from './cron.ts';
 import type { SweepReport } from './sweep.ts';
-
-/** Calls `tick` by a cron expression, seconds first, until it is destroyed. */
-export type Timer = (expression: string, tick: () => Promise<void>) => { destroy(): void | Promise<void> };
-
-const cronTimer: Timer = (expression, tick) => schedule(expression, tick, { name: 'reflector' });
 
 export interface ReflectorOptions {
   readonly store: MappingStore;
@@ -50,8 +45,8 @@ export interface Reflector {
   poke(): void;
   /** One whole round. */
   runOnce(): Promise<void>;
-  /** When the last round ended, well or not, UTC milliseconds; until then, when the reflector was made. */
-  lastRound(): number;
+  /** How long ago the last round ended, well or not, in milliseconds; until then, since the reflector was made. */
+  idleMs(): number;
   /** Of the last round that ended; undefined until then. */
   report(): RoundReport | undefined;
   /** Begins nothing new; resolves when the round under way is over. */
@@ -67,7 +62,7 @@ export function createReflector(options: ReflectorOptions): Reflector {
   let timer: ReturnType<Timer> | undefined;
   let round: Promise<void> | undefined;
   let isWantedAgain = false;
-  const made = clock.now();
+  let idleSince = clock.uptime();
   let lastReport: RoundReport | undefined;
 
   /** One part that fails does not keep the others from being done. */
@@ -83,7 +78,7 @@ export function createReflector(options: ReflectorOptions): Reflector {
   }
 
   async function runOnce(): Promise<void> {
-    const started = clock.now();
+    const started = clock.uptime();
     let report: SweepReport | undefined;
     await part('heartbeat', options.heartbeat);
     if (!isObserving) {
@@ -96,9 +91,9 @@ export function createReflector(options: ReflectorOptions): Reflector {
     if (!isObserving) {
       await part('prune', () => store.prune(clock.now() - options.retentionMs, PRUNE_BATCH));
     }
-    const endedAt = clock.now();
-    lastReport = { endedAt, durationMs: endedAt - started, due: report?.due ?? 0 };
-    log.debug({ ...report, durationMs: endedAt - started }, 'round ended');
+    idleSince = clock.uptime();
+    lastReport = { endedAt: clock.now(), durationMs: idleSince - started, due: report?.due ?? 0 };
+    log.debug({ ...report, durationMs: lastReport.durationMs }, 'round ended');
   }
 
   /** Tasks that the queue lists and that have no mapping: their message was lost, or is still on its way. */
@@ -154,12 +149,12 @@ export function createReflector(options: ReflectorOptions): Reflector {
 
   return {
     start() {
-      timer = (options.timer ?? cronTimer)(options.schedule, tick);
+      timer = (options.timer ?? createCronTimer(clock))(options.schedule, tick);
       poke();
     },
     poke,
     runOnce,
-    lastRound: () => lastReport?.endedAt ?? made,
+    idleMs: () => clock.uptime() - idleSince,
     report: () => lastReport,
     async stop() {
       stopping.abort();

@@ -50,9 +50,6 @@ export async function sweep(context: SweepContext, signal: AbortSignal): Promise
     }
     report.due += mappings.length;
     await sweepBatch(mappings, owner, context, report);
-    if (mappings.length < context.batchSize) {
-      break;
-    }
   }
   return report;
 }
@@ -110,7 +107,8 @@ async function readAll(
   ]);
   const unreadable = [...tasks.values(), ...requests.values()].filter((seen) => seen.kind === 'unreadable');
   if (unreadable.length > 0) {
-    log.warn({ count: unreadable.length, err: unreadable[0]?.error }, 'part of a sweep could not be read');
+    const level = unreadable.every(({ error }) => error.isTransient) ? 'warn' : 'error';
+    log[level]({ count: unreadable.length, err: unreadable[0]?.error }, 'part of a sweep could not be read');
   }
   return new Map(
     mappings.map((mapping) => {

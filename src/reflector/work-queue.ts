@@ -65,7 +65,7 @@ export function createWorkQueue({ pass, concurrency, clock, log, maxTries = 12 }
         entry.waiting.push(waiter);
         return;
       }
-      entries.set(taskId, { since: clock.now(), tries: 0, waiting: [waiter] });
+      entries.set(taskId, { since: clock.uptime(), tries: 0, waiting: [waiter] });
       ready.push(taskId);
       startSome();
     });
@@ -149,7 +149,7 @@ export function createWorkQueue({ pass, concurrency, clock, log, maxTries = 12 }
     size: () => entries.size,
     oldestAgeMs() {
       const [first] = entries.values();
-      return first ? clock.now() - first.since : 0;
+      return first ? clock.uptime() - first.since : 0;
     },
     stop,
   };

@@ -108,7 +108,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   }
 
   async function statusesOf(taskIds: readonly string[]): Promise<ReadonlyMap<string, Seen<TaskStatus>>> {
-    if (clock.now() >= noBatchUntil) {
+    if (clock.uptime() >= noBatchUntil) {
       try {
         return await statusesInOneCall(taskIds);
       } catch (error) {
@@ -117,7 +117,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
           return new Map(taskIds.map((taskId) => [taskId, { kind: 'unreadable', error: failure }]));
         }
         // An older deployment, without this route.
-        noBatchUntil = clock.now() + WITHOUT_BATCH_MS;
+        noBatchUntil = clock.uptime() + WITHOUT_BATCH_MS;
       }
     }
     const limit = pLimit(8);
@@ -177,7 +177,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       .update(JSON.stringify([...scopes].sort()))
       .digest('hex');
     const cached = expanded.get(key);
-    if (cached && clock.now() < cached.until) {
+    if (cached && clock.uptime() < cached.until) {
       return cached.scopes;
     }
     const answer = await call(
@@ -190,7 +190,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       expanded.clear();
     }
     if (answer.scopes.join().length <= MAX_CACHED_LENGTH) {
-      expanded.set(key, { scopes: answer.scopes, until: clock.now() + SCOPES_MS });
+      expanded.set(key, { scopes: answer.scopes, until: clock.uptime() + SCOPES_MS });
     }
     return answer.scopes;
   }

@@ -1,5 +1,4 @@
 /** `bbb tasks`: what the bridge has under way, and what it did about one task. Reads the database, and changes nothing. */
-import { systemClock } from '../clock.ts';
 import { loadDatabaseUrl } from '../config.ts';
 import { checkSchema, connect } from '../db/connection.ts';
 import { createMappingStore } from '../db/mapping-store.ts';
@@ -54,7 +53,7 @@ async function listOpen(store: MappingStore, options: TasksOptions): Promise<num
   if (shown.length === 0) {
     options.note('no such mapping is open');
   } else {
-    (isJson ? showJson(shown) : showList(shown, systemClock.now())).forEach(options.say);
+    (isJson ? showJson(shown) : showList(shown, await store.now())).forEach(options.say);
   }
   return EXIT.ok;
 }

@@ -167,6 +167,25 @@ export function describeLeases(engine: Engine): void {
     });
   });
 
+  describe('setBack', () => {
+    it('lets nothing wait or be leased for longer than it can by the new time', async () => {
+      const far = { nextCheckAt: LATER + 60 * MINUTE };
+      const waiting = await addReleased(opened.store, {}, far);
+      const intended = await addReleased(opened.store, {}, { ...far, state: 'intended', buildRequestId: null });
+      const closed = await addReleased(opened.store, {}, { state: 'closed', resolved: NOW, resolution: 'completed' });
+      const leased = await addReleased(opened.store);
+      await opened.store.lease(leased.taskId, { owner: 'o', leaseUntil: LATER + 60 * MINUTE, now: LATER });
+      await opened.store.setBack(NOW, { leaseMs: 90_000, waitMs: 10 * MINUTE });
+      expect(await opened.store.openMapping(waiting.taskId)).toMatchObject({ nextCheckAt: NOW });
+      expect(await opened.store.openMapping(intended.taskId)).toMatchObject({ nextCheckAt: NOW + 10 * MINUTE });
+      expect(await opened.store.openMapping(leased.taskId)).toMatchObject({
+        leaseUntil: NOW + 90_000,
+        leaseOwner: 'o',
+      });
+      expect(await opened.store.mappingsOf(closed.taskId)).toEqual([closed]);
+    });
+  });
+
   describe('releaseMany', () => {
     it('lets go of what is still leased as it was, and of nothing else', async () => {
       const failed = { attempts: 2, lastError: 'was away' };
@@ -197,7 +216,7 @@ export function describeLeases(engine: Engine): void {
       const away = 'is away'.padEnd(3000, '!');
       await opened.store.releaseMany(later, { nextCheckAt: LATER + 9, lastError: away }, NOW + 4);
       expect(await opened.store.openMapping(mine?.taskId ?? '')).toMatchObject({
-        ...{ attempts: 0, lastError: away.slice(0, 2000), nextCheckAt: LATER + 9, leaseOwner: null },
+        ...{ attempts: 1, lastError: away.slice(0, 2000), nextCheckAt: LATER + 9, leaseOwner: null },
       });
       await opened.store.releaseMany([], { nextCheckAt: LATER, lastError: null }, NOW);
     });

@@ -136,6 +136,7 @@ export function createMovableClock(): Clock & { forward(ms: number): void } {
   let ahead = 0;
   return {
     now: () => systemClock.now() + ahead,
+    uptime: systemClock.uptime,
     sleep: systemClock.sleep,
     forward(ms) {
       ahead += ms;

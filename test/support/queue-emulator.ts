@@ -30,6 +30,7 @@ export function createManualClock(start: number): ManualClock {
   }
   return {
     now: () => now,
+    uptime: () => now,
     set,
     advance: (ms) => set(now + ms),
     sleepers: () => sleepers.size,

@@ -67,7 +67,7 @@ describe('a statement that fails', () => {
     expect(toStoreError('lease', failure).cause).toMatchObject({ message: 'connect ECONNREFUSED ::1:3306' });
   });
 
-  it('because of a row that this version cannot read is a matter of the schema', async () => {
+  it('because of a row that this version cannot read is a matter of that row', async () => {
     const db = connect('sqlite::memory:');
     await migrate(db);
     const store = createMappingStore(db);
@@ -75,7 +75,7 @@ describe('a statement that fails', () => {
     const more = { collapseKey: null, hasSlot: false, priority: 1, deadline: 1, submissions: 0, takenUntil: null };
     await store.insert({ ...mapping, ...more }, { owner: 'o', leaseUntil: 1, now: 0 });
     await db('tasks').update({ state: 'of another version' });
-    await expect(store.openMapping('t')).rejects.toMatchObject({ code: 'store-schema' });
+    await expect(store.openMapping('t')).rejects.toMatchObject({ code: 'store-row', isTransient: false });
     await store.close();
   });
 });

@@ -207,6 +207,7 @@ describe('frames of a WebSocket', () => {
       session: createSession(url),
       clock: {
         now: systemClock.now,
+        uptime: Date.now,
         sleep: (ms, signal) => {
           heard.sleeps.push(ms);
           return systemClock.sleep(Math.min(ms, 5), signal);

@@ -25,7 +25,7 @@ function healthWith(overview: () => Promise<Overview>, pulse?: Partial<PulseStat
         start: () => undefined,
         poke: () => undefined,
         runOnce: async () => undefined,
-        lastRound: () => 0,
+        idleMs: () => 0,
         report: () => undefined,
         stop: async () => undefined,
       },

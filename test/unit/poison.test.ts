@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it } from '@jest/globals';
 import slugid from 'slugid';
 import taskcluster from 'taskcluster-client';
 import { createBridge, SERVICES } from '../../src/bridge.ts';
-import { createSettableClock, systemClock, thisMachine } from '../../src/clock.ts';
+import { createSettableClock, systemClock } from '../../src/clock.ts';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import { LegacyCiError, StoreError } from '../../src/errors.ts';
@@ -56,7 +56,7 @@ async function startBridge(ci: Partial<LegacyCi>, wrap: (store: MappingStore) =>
     }),
     store,
     broker,
-    clock: createSettableClock(thisMachine),
+    clock: createSettableClock(systemClock),
     log: createLog({ level: 'debug', destination: { write: (line) => void lines.push(JSON.parse(line)) } }),
     metrics: createMetrics(),
     services: SERVICES,

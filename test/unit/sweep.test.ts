@@ -68,7 +68,12 @@ describe('a sweep', () => {
     const taskId = await aMapping('submitted');
     request = { kind: 'unreadable', error: AWAY };
     await sweepOnce();
-    expect(await store.openMapping(taskId)).toMatchObject({ attempts: 3, lastError: 'Buildbot is away' });
+    expect(await store.openMapping(taskId)).toMatchObject({ attempts: 4, lastError: 'Buildbot is away' });
+    for (let round = 0; round < 40; round += 1) {
+      await sweepOnce();
+    }
+    // As many as an operator is told of, and not so many that an upload would be given up at its first try.
+    expect(await store.openMapping(taskId)).toMatchObject({ attempts: 5 });
   });
 
   it('forgets what was wrong when all is well', async () => {

@@ -107,9 +107,28 @@ describe('the clock', () => {
     expect(is.setBack).toBe(1);
   });
 
-  it('does not start without the database', async () => {
-    const { keeper: one, is } = aMachine(0);
+  it('waits at the start for a database that is away', async () => {
+    const { keeper: one, is, error, time } = aMachine(HOUR);
     is.isAway = true;
-    await expect(one.start()).rejects.toBe(AWAY);
+    const starting = one.start();
+    await eventually(() => time.sleepers() === 1);
+    expect(error()).toBe(HOUR);
+    is.isAway = false;
+    time.advance(5 * SECOND);
+    await starting;
+    expect(error()).toBe(0);
+  });
+
+  it('takes the quickest of five answers of a database that is always slow', async () => {
+    const { keeper: one, is, error, time } = aMachine(HOUR);
+    is.answerMs = 6000;
+    const starting = one.start();
+    for (const answerMs of [5000, 3000, 4000, 8000]) {
+      await eventually(() => time.sleepers() === 1);
+      is.answerMs = answerMs;
+      time.advance(5 * SECOND);
+    }
+    await starting;
+    expect(error()).toBe(0);
   });
 });

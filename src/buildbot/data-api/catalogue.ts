@@ -32,7 +32,7 @@ export function createCatalogue(rest: RestClient, clock: Clock, name: string): C
 
   async function readSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
     const { forceschedulers: value } = await rest.get('forceschedulers', forceSchedulersAnswer);
-    schedulers = { value, at: clock.now() };
+    schedulers = { value, at: clock.uptime() };
     return value;
   }
 
@@ -45,7 +45,7 @@ export function createCatalogue(rest: RestClient, clock: Clock, name: string): C
 
   async function recentSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
     const cached = schedulers;
-    const age = cached ? clock.now() - cached.at : Number.POSITIVE_INFINITY;
+    const age = cached ? clock.uptime() - cached.at : Number.POSITIVE_INFINITY;
     if (cached && age < FRESH_MS) {
       return cached.value;
     }

@@ -58,14 +58,14 @@ export function startWatch(options: WatchOptions): { stop(): Promise<void> } {
       let listeningSince: number | undefined;
       try {
         await listen(options, stopping.signal, () => {
-          listeningSince = clock.now();
+          listeningSince = clock.uptime();
         });
         log?.warn('connection to Buildbot closed; reconnecting');
       } catch (error) {
         log?.warn({ err: toError(error) }, 'Buildbot cannot be listened to; trying again');
       }
       // A master that hangs up as soon as it has listened is not asked at once, again and again.
-      const wasStable = listeningSince !== undefined && clock.now() - listeningSince >= STABLE_MS;
+      const wasStable = listeningSince !== undefined && clock.uptime() - listeningSince >= STABLE_MS;
       failures = wasStable ? 1 : failures + 1;
       const base = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 16));
       await clock.sleep(base * (0.5 + Math.random() / 2), stopping.signal);

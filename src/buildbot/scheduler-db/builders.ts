@@ -47,9 +47,9 @@ export function createBuilders(options: BuildersOptions): (wanted: string) => Pr
   }
 
   async function read(wanted: string): Promise<ReadonlySet<string>> {
-    triedAt = clock.now();
+    triedAt = clock.uptime();
     const names = await readNames(options, wanted);
-    known = { names, at: clock.now() };
+    known = { names, at: clock.uptime() };
     return names;
   }
 
@@ -57,7 +57,7 @@ export function createBuilders(options: BuildersOptions): (wanted: string) => Pr
     if (known === undefined) {
       return refresh(wanted);
     }
-    const mayTry = clock.now() - triedAt >= FORCED_MS;
+    const mayTry = clock.uptime() - triedAt >= FORCED_MS;
     if (!known.names.has(wanted)) {
       if (!mayTry) {
         // It may have been added since the list was read, a moment ago.
@@ -70,7 +70,7 @@ export function createBuilders(options: BuildersOptions): (wanted: string) => Pr
         throw unavailable('the list of builders could not be read again', error);
       }
     }
-    if (clock.now() - known.at >= FRESH_MS && mayTry) {
+    if (clock.uptime() - known.at >= FRESH_MS && mayTry) {
       void refresh(wanted).catch((err: unknown) =>
         log?.warn({ err }, 'list of builders not refreshed; the last one counts'),
       );

@@ -31,7 +31,7 @@ const PRUNE_LIMIT = 1000;
 /** Listens until stopped. */
 export async function startEvents(options: EventsOptions): Promise<{ stop(): Promise<void> }> {
   const { kept, clock, log, inputs } = options;
-  let pruned = clock.now();
+  let pruned = clock.uptime();
 
   async function onMessage(message: Message): Promise<void> {
     inputs?.received('build-event');
@@ -62,13 +62,12 @@ export async function startEvents(options: EventsOptions): Promise<{ stop(): Pro
   }
 
   async function prune(): Promise<void> {
-    const now = clock.now();
-    if (now - pruned < PRUNE_EVERY_MS) {
+    if (clock.uptime() - pruned < PRUNE_EVERY_MS) {
       return;
     }
-    pruned = now;
+    pruned = clock.uptime();
     try {
-      await kept.prune(now - options.retentionMs, PRUNE_LIMIT);
+      await kept.prune(clock.now() - options.retentionMs, PRUNE_LIMIT);
     } catch (error) {
       log?.warn({ err: error }, 'old messages not pruned');
     }

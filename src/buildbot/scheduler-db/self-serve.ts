@@ -67,12 +67,12 @@ export function createSelfServe(
 
   async function isKnown(branch: string): Promise<boolean> {
     const cached = branches;
-    if (cached?.names.has(branch) && clock.now() - cached.at < BRANCHES_MS) {
+    if (cached?.names.has(branch) && clock.uptime() - cached.at < BRANCHES_MS) {
       return true;
     }
     const { body } = await limited(client.get(`${base}/branches`));
     const names = new Set(Object.keys(z.record(z.string(), z.unknown()).parse(JSON.parse(body))));
-    branches = { names, at: clock.now() };
+    branches = { names, at: clock.uptime() };
     return names.has(branch);
   }
 

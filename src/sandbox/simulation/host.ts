@@ -4,8 +4,8 @@
  */
 
 import { setMaxListeners } from 'node:events';
-import type { Machine } from '../../clock.ts';
 import { LegacyCiError, QueueError, StoreError } from '../../errors.ts';
+import type { Clock } from '../../ports.ts';
 import type { History } from './history.ts';
 import type { Scheduler } from './scheduler.ts';
 import type { Service, Weather } from './weather.ts';
@@ -22,7 +22,7 @@ export interface Call {
 
 export interface Host {
   readonly name: string;
-  readonly machine: Machine;
+  readonly machine: Clock;
   isAlive(): boolean;
   isPaused(): boolean;
   /** A call to the outside: `effect` happens there, at one moment, and its answer comes back unless fate is against it. */

@@ -1,6 +1,12 @@
 /** The mapping database in memory: each method is one moment, with the semantics of `src/db/mapping-store.ts`. */
 import { toStorable, withChanges } from '../../db/rows.ts';
-import type { Mapping, MappingChanges, NewMapping, TraceEvent } from '../../domain/mapping.ts';
+import {
+  FAILING_ATTEMPTS,
+  type Mapping,
+  type MappingChanges,
+  type NewMapping,
+  type TraceEvent,
+} from '../../domain/mapping.ts';
 import type { Rest, Stored } from '../../ports.ts';
 
 export interface LeaseWish {
@@ -26,6 +32,7 @@ export interface StoreState {
     now: number,
   ): Stored;
   releaseMany(mappings: readonly Mapping[], rest: Rest, now: number): void;
+  setBack(now: number, most: { readonly leaseMs: number; readonly waitMs: number }): void;
   makeAllDue(now: number): number;
   hasUnclaimed(collapseKey: string, exceptId: number | null): boolean;
   nextHeld(collapseKey: string): string | undefined;
@@ -60,7 +67,7 @@ export function createStoreState({ onWrite, onPruned }: StoreWatcher): StoreStat
     return write({ ...row, leaseOwner: owner, leaseUntil, version: row.version + 1 });
   }
 
-  return {
+  const state: StoreState = {
     rows,
     events,
     open,
@@ -114,7 +121,7 @@ export function createStoreState({ onWrite, onPruned }: StoreWatcher): StoreStat
         if (row?.leaseOwner && owners.has(row.leaseOwner)) {
           const changes = {
             nextCheckAt: Math.round(nextCheckAt),
-            ...(lastError === null ? { attempts: 0 } : {}),
+            attempts: lastError === null ? 0 : row.attempts + Number(row.attempts < FAILING_ATTEMPTS),
             ...(row.state === 'refusing' ? {} : { lastError }),
           };
           write({ ...withChanges(row, changes, now), leaseOwner: null, leaseUntil: 0 });
@@ -129,6 +136,13 @@ export function createStoreState({ onWrite, onPruned }: StoreWatcher): StoreStat
         write({ ...row, nextCheckAt: now });
       }
       return waiting.length;
+    },
+    setBack(now, { leaseMs, waitMs }) {
+      state.makeAllDue(now);
+      for (const row of allOpen()) {
+        const nextCheckAt = Math.min(row.nextCheckAt, now + waitMs);
+        write({ ...row, nextCheckAt, leaseUntil: Math.min(row.leaseUntil, now + leaseMs) });
+      }
     },
     hasUnclaimed: (collapseKey, exceptId) =>
       allOpen().some(
@@ -159,4 +173,5 @@ export function createStoreState({ onWrite, onPruned }: StoreWatcher): StoreStat
       return old.length;
     },
   };
+  return state;
 }
