@@ -136,7 +136,10 @@ export interface LegacyCi {
   collapseKey(spec: BuildSpec): string | null;
   /** Makes the build request and answers its id. An unavailable legacy CI may have made it all the same. */
   submit(spec: BuildSpec): Promise<number>;
-  /** Looks for the request of a submission whose id was never learnt. Does not throw. */
+  /**
+   * Looks for the request of a submission whose id was never learnt; of several one that was not collapsed into another,
+   * and of those the first. Does not throw.
+   */
   findByExternalId(spec: {
     readonly taskId: string;
     readonly externalId: string;

@@ -54,3 +54,9 @@ export function lastBuild(request: RequestView): Build | undefined {
 export function retryCount(request: RequestView): number {
   return request.builds.filter((build) => build.results === 'RETRY').length;
 }
+
+/** Complete without a result of its own, because a newer request took its place (or would have built the same). */
+export function isCollapsed(request: RequestView): boolean {
+  const build = lastBuild(request);
+  return request.results === 'SKIPPED' && (build === undefined || build.results === 'RETRY');
+}

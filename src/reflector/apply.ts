@@ -4,7 +4,7 @@ import { cancelRequest } from './apply/cancel.ts';
 import { announce, claimRun, reclaim } from './apply/claim.ts';
 import { cancelTask, closeMapping, explain, rerunTask, resolveRun, upload } from './apply/ending.ts';
 import { type ApplyContext, mappingOf, type Next, type Pass, update } from './apply/pass.ts';
-import { recordIntent, submit, takeSlot } from './apply/submission.ts';
+import { recordIntent, resubmit, submit, takeSlot } from './apply/submission.ts';
 
 /**
  * Carries out one action.
@@ -58,9 +58,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
       await update(pass, context, { state: 'refusing', hasSlot: false });
       return 'observe';
     case 'resubmit':
-      await update(pass, context, { state: 'held', buildRequestId: null, hasSlot: false, cancels: 0 });
-      pass.knowledge.request = { kind: 'none' };
-      return 'observe';
+      return resubmit(mapping, pass, context);
     case 'follow':
       await update(pass, context, {
         runId: action.runId,

@@ -47,7 +47,7 @@
  *  any         any                           unreadable               look again; reclaim when takenUntil is near
  */
 import type { RequestView } from '../domain/build.ts';
-import { lastBuild, retryCount } from '../domain/build.ts';
+import { isCollapsed, retryCount } from '../domain/build.ts';
 import type { Mapping } from '../domain/mapping.ts';
 import type { TaskRun, TaskStatus } from '../domain/task.ts';
 import { lastRun, priorityRank } from '../domain/task.ts';
@@ -517,12 +517,6 @@ function nextLook({ mapping, policy, now, takenUntil }: Facts): number {
 
 function isOurs(run: TaskRun, policy: Policy): boolean {
   return run.state === 'running' && run.workerGroup === policy.workerGroup && run.workerId === policy.workerId;
-}
-
-/** Complete without a result of its own, because a newer request took its place (or would have built the same). */
-function isCollapsed(request: RequestView): boolean {
-  const build = lastBuild(request);
-  return request.results === 'SKIPPED' && (build === undefined || build.results === 'RETRY');
 }
 
 /** Whether a `worker-shutdown` that was reported was one of the request's RETRY builds, and not its final result. */

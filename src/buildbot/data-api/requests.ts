@@ -1,5 +1,5 @@
 /** Build requests and their builds, read in batches. */
-import { type Build, RESULT_NAMES, type RequestView, type ResultName } from '../../domain/build.ts';
+import { type Build, isCollapsed, RESULT_NAMES, type RequestView, type ResultName } from '../../domain/build.ts';
 import { LegacyCiError } from '../../errors.ts';
 import type { InputCounter, Seen } from '../../ports.ts';
 import { unreadable } from '../unreadable.ts';
@@ -9,6 +9,8 @@ import { reasonOf } from './force-parameters.ts';
 import { type RestClient, toLegacyCiError } from './rest-client.ts';
 
 /** Ids a call: their query must fit in a URL that every proxy takes. */
+/** Of one submission: the one that counts is among the first. */
+const MAX_COPIES = 10;
 const BATCH = 100;
 
 export interface RequestReader {
@@ -72,28 +74,37 @@ export function createRequestReader(
       const reason = reasonOf(spec);
       const query = `reason__contains=${encodeURIComponent(spec.externalId)}`;
       const buildsets = (await rest.get(`buildsets?${query}`, buildsetsAnswer)).buildsets;
-      // Buildbot stores `A build was forced by '<owner>': <reason>`. The lowest id: a later one would be somebody's copy.
+      // Buildbot stores `A build was forced by '<owner>': <reason>`. The first one: a later one would be somebody's copy,
+      // unless the first was collapsed into it.
       const ids = buildsets.filter((set) => set.reason.endsWith(reason)).map(({ bsid }) => bsid);
-      if (ids.length === 0) {
-        return { kind: 'absent' };
+      let first: Seen<RequestView> = { kind: 'absent' };
+      for (const bsid of ids.sort((a, b) => a - b).slice(0, MAX_COPIES)) {
+        const found = await requestOfBuildset(bsid);
+        if (!isCollapsed(found)) {
+          return { kind: 'present', value: found };
+        }
+        first = first.kind === 'present' ? first : { kind: 'present', value: found };
       }
-      const bsid = Math.min(...ids);
-      const found = (await rest.get(`buildrequests?buildsetid__eq=${bsid}`, requestsAnswer)).buildrequests;
-      const request = found.find(({ buildsetid }) => buildsetid === bsid);
-      if (request === undefined) {
-        throw unreadable(inputs, `buildset ${bsid} has no build request`);
-      }
-      const seen = await readMany([request.buildrequestid]);
-      const again = seen.get(request.buildrequestid);
-      if (again?.kind !== 'present') {
-        throw new LegacyCiError('legacy-ci-unavailable', 'a build request was found and is not there', {
-          isTransient: true,
-        });
-      }
-      return again;
+      return first;
     } catch (thrown) {
       return { kind: 'unreadable', error: toLegacyCiError('looking for a build request', thrown) };
     }
+  }
+
+  async function requestOfBuildset(bsid: number): Promise<RequestView> {
+    const found = (await rest.get(`buildrequests?buildsetid__eq=${bsid}`, requestsAnswer)).buildrequests;
+    const request = found.find(({ buildsetid }) => buildsetid === bsid);
+    if (request === undefined) {
+      throw unreadable(inputs, `buildset ${bsid} has no build request`);
+    }
+    const seen = (await readMany([request.buildrequestid])).get(request.buildrequestid);
+    if (seen?.kind !== 'present') {
+      const error = new LegacyCiError('legacy-ci-unavailable', 'a build request was found and is not there', {
+        isTransient: true,
+      });
+      throw seen?.kind === 'unreadable' ? seen.error : error;
+    }
+    return seen.value;
   }
 
   return { readMany, findByExternalId };

@@ -1,9 +1,9 @@
 /** From an intent to a build request, at most one that is wanted. */
-import type { RequestView } from '../../domain/build.ts';
+import { isCollapsed, type RequestView } from '../../domain/build.ts';
 import type { Mapping } from '../../domain/mapping.ts';
 import { lastRun, priorityRank } from '../../domain/task.ts';
 import { describeError, LegacyCiError } from '../../errors.ts';
-import type { MappingStore } from '../../ports.ts';
+import type { LegacyCi, MappingStore } from '../../ports.ts';
 import type { Action } from '../actions.ts';
 import { externalIdOf } from '../observe.ts';
 import { type ApplyContext, accept, MappingMoved, type Next, type Pass, renew, taskOf, update } from './pass.ts';
@@ -91,6 +91,27 @@ export async function takeSlot(mapping: Mapping, pass: Pass, context: ApplyConte
   return 'observe';
 }
 
+/**
+ * Gets ready for another request. A submission without an answer may have taken effect twice, and the one request have
+ * collapsed the other: then there is one already.
+ */
+export async function resubmit(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
+  const found = mapping.buildRequestId === null ? undefined : await context.ci.findByExternalId(mapping);
+  if (found?.kind === 'unreadable') {
+    throw found.error;
+  }
+  // One that was cancelled is one that was withdrawn.
+  const isOther = found?.kind === 'present' && found.value.buildRequestId !== mapping.buildRequestId;
+  if (isOther && !isCollapsed(found.value) && found.value.results !== 'CANCELLED') {
+    await update(pass, context, { state: 'submitted', buildRequestId: found.value.buildRequestId, cancels: 0 });
+    pass.knowledge.request = found;
+    return 'observe';
+  }
+  await update(pass, context, { state: 'held', buildRequestId: null, hasSlot: false, cancels: 0 });
+  pass.knowledge.request = { kind: 'none' };
+  return 'observe';
+}
+
 /** The call to the legacy CI may have taken effect although it failed: look for the request before another one. */
 export class SubmissionUnknown extends Error {
   readonly retryAt: number;
@@ -126,48 +147,85 @@ export async function submit(mapping: Mapping, pass: Pass, context: ApplyContext
   try {
     await update(pass, context, { state: 'submitted', buildRequestId });
   } catch (error) {
-    if (error instanceof MappingMoved) {
-      await withdrawDoubled(view, pass, context);
-    }
+    await withdrawDoubled(view, mapping, pass, context);
     throw error;
   }
   pass.knowledge.request = { kind: 'present', value: view };
   return 'observe';
 }
 
-/** Nobody else knows of that request: with waits of 4, 16 and 64 seconds. */
-const WITHDRAWALS = 4;
+/** Nobody else knows of that request: with waits of 4, 16, 64, 256 and then 300 seconds. */
+const WITHDRAWALS = 8;
+const MAX_WITHDRAWAL_MS = 300_000;
 
-/** Another pass took over between our call and its record. If it made a request of its own, ours is one too many. */
-async function withdrawDoubled(view: RequestView, pass: Pass, context: ApplyContext): Promise<void> {
+/**
+ * It could not be recorded that the request is the mapping's: perhaps another pass took over between our call and its
+ * record. If it made a request of its own, or the task is no longer wanted, ours is one too many. Does not throw.
+ */
+async function withdrawDoubled(view: RequestView, mapping: Mapping, pass: Pass, context: ApplyContext): Promise<void> {
   const { clock, log } = context;
-  for (let attempt = 1; ; attempt += 1) {
+  let failure: unknown;
+  for (let attempt = 1; attempt <= WITHDRAWALS; attempt += 1) {
     try {
-      await withdraw(view, pass, context);
-      return;
-    } catch (error) {
-      if (attempt === WITHDRAWALS) {
-        const fields = { taskId: pass.taskId, buildRequestId: view.buildRequestId, err: error };
-        log.error(fields, 'a build request too many could not be withdrawn: cancel it by hand');
+      if (await isSettled(view, mapping, pass, context)) {
         return;
       }
-      await clock.sleep(1000 * 4 ** attempt);
+      failure = undefined;
+    } catch (error) {
+      failure = error;
     }
+    await clock.sleep(Math.min(1000 * 4 ** attempt, MAX_WITHDRAWAL_MS));
   }
+  log.error(
+    { taskId: pass.taskId, buildRequestId: view.buildRequestId, err: failure },
+    'a build request too many could not be withdrawn: cancel it by hand',
+  );
 }
 
-async function withdraw(view: RequestView, pass: Pass, { store, ci, log }: ApplyContext): Promise<void> {
-  const open = await store.openMapping(pass.taskId);
-  if (open?.buildRequestId === view.buildRequestId) {
-    return;
+/** @returns whether the request is over, or the mapping's; if it is neither, its cancel was asked for */
+async function isSettled(
+  view: RequestView,
+  mapping: Mapping,
+  pass: Pass,
+  { store, ci, log }: ApplyContext,
+): Promise<boolean> {
+  const now = await read(view.buildRequestId, ci);
+  if (now === undefined || now.state === 'complete') {
+    return true;
   }
-  if (open !== undefined && open.buildRequestId === null) {
-    // It has yet to look for a request under the external id, and will find ours.
-    return;
+  const open = await store.openMapping(pass.taskId);
+  if (open?.externalId === mapping.externalId && (await isTheOne(view, open, ci))) {
+    return true;
   }
   log.warn(
     { taskId: pass.taskId, buildRequestId: view.buildRequestId, kept: open?.buildRequestId },
     'build request withdrawn: the task has another one or is no longer wanted',
   );
-  await ci.cancel(view, 'another build request of the same task exists');
+  return (await ci.cancel(now, 'another build request of the same task exists')).kind === 'impossible';
+}
+
+/** Whether this request, made under the open mapping's external id, is the one that serves it. */
+async function isTheOne(view: RequestView, open: Mapping, ci: LegacyCi): Promise<boolean> {
+  if (open.buildRequestId === view.buildRequestId) {
+    return true;
+  }
+  if (open.buildRequestId !== null) {
+    const kept = await read(open.buildRequestId, ci);
+    // Then ours took its place, and is found when another one would be made.
+    return kept !== undefined && isCollapsed(kept);
+  }
+  // It has yet to look for a request under this external id, and finds one: ours, or one that was made meanwhile.
+  const found = await ci.findByExternalId(open);
+  if (found.kind === 'unreadable') {
+    throw found.error;
+  }
+  return found.kind === 'present' && found.value.buildRequestId === view.buildRequestId;
+}
+
+async function read(buildRequestId: number, ci: LegacyCi): Promise<RequestView | undefined> {
+  const seen = (await ci.readMany([buildRequestId])).get(buildRequestId);
+  if (seen?.kind === 'unreadable') {
+    throw seen.error;
+  }
+  return seen?.kind === 'present' ? seen.value : undefined;
 }

@@ -36,6 +36,8 @@ export interface Host {
   /** Its machine's, which people and NTP set. */
   setClock(offsetMs: number): void;
   onCrash(run: () => void): void;
+  /** Whether it was frozen since then. */
+  hasSleptSince(at: number): boolean;
   onFreeze(run: () => void): void;
   onWake(run: () => void): void;
 }
@@ -60,6 +62,7 @@ export function createHost(options: HostOptions): Host {
   let isAlive = true;
   let frozen: (() => void)[] | undefined;
   let naps = 0;
+  let wokeAt = Number.NEGATIVE_INFINITY;
   const booted = scheduler.now();
   let offset = 0;
   const mourners: (() => void)[] = [];
@@ -142,6 +145,7 @@ export function createHost(options: HostOptions): Host {
     }
     const held = frozen;
     frozen = undefined;
+    wokeAt = scheduler.now();
     if (isAlive) {
       history.note(name, 'wakes up');
     }
@@ -193,6 +197,7 @@ export function createHost(options: HostOptions): Host {
       offset = offsetMs;
     },
     onCrash: (run) => mourners.push(run),
+    hasSleptSince: (at) => wokeAt >= at,
     onFreeze: (run) => freezers.push(run),
     onWake: (run) => wakers.push(run),
   };

@@ -106,7 +106,10 @@ export function createMasterPort(options: MasterPortOptions): LegacyCi {
         return await call(
           'findByExternalId',
           `${shortName(taskId)} ${externalId.slice(taskId.length)}`,
-          () => seen(master.requests.find((request) => !request.isPurged && request.externalId === externalId)),
+          () => {
+            const found = master.requests.filter((request) => !request.isPurged && request.externalId === externalId);
+            return seen(found.find(({ endedBy }) => endedBy !== 'collapse') ?? found[0]);
+          },
           taskId,
         );
       } catch (thrown) {

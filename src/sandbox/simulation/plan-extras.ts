@@ -27,7 +27,18 @@ const EXTRAS: readonly Extra[] = [
   restricted,
   dependencies,
   lostCancels,
+  sleepers,
 ];
+
+/** The one moment that leases do not cover: between the renewal of one and the submission that follows. */
+function sleepers(plan: Plan, random: Random): Plan {
+  if (!random.chance(0.06)) {
+    return plan;
+  }
+  const [one] = plan.instances;
+  const instances = plan.instances.length === 1 && one ? [one, { ...one, offset: -one.offset }] : plan.instances;
+  return { ...plan, instances, sleepy: 0.15 };
+}
 
 function otherSizes(plan: Plan, random: Random): Plan {
   return random.chance(0.3) ? { ...plan, batchSize: random.int(1, 10), concurrency: random.int(1, 6) } : plan;
@@ -157,7 +168,7 @@ function dependent(task: TaskPlan, before: readonly TaskPlan[], native: TaskPlan
 
 /** Long builds that people cancel, and of most cancels nothing comes: only one that is asked for again stops them. */
 function lostCancels(plan: Plan, random: Random, start: number): Plan {
-  if (!random.chance(0.06)) {
+  if (!random.chance(1)) {
     return plan;
   }
   const cancelled = Array.from({ length: random.int(2, 8) }, () => ({

@@ -91,6 +91,8 @@ export interface Plan {
   readonly batchSize: number;
   readonly concurrency: number;
   readonly retentionMs: number;
+  /** How likely a process freezes, for longer than a lease, right when it renews one. */
+  readonly sleepy: number;
   readonly instances: readonly InstancePlan[];
   readonly tasks: readonly TaskPlan[];
   readonly incidents: readonly { readonly at: number; readonly kind: IncidentKind }[];
@@ -132,6 +134,7 @@ export function createPlan(seed: number, start: number): Plan {
     batchSize: 3,
     concurrency: 4,
     retentionMs: 30 * 24 * HOUR,
+    sleepy: 0,
     instances: instancesOf(random),
     tasks: tasksOf(random, builders, start, chaosMs),
     incidents: incidentsOf(random, start, chaosMs),

@@ -70,7 +70,9 @@ function requestComplaint(world: World, request: SimRequest, age: (at: number) =
   const isShared = request.builds.some(({ group }) =>
     group.some((other) => other !== request && isWantedLately(world, other, age)),
   );
-  const isKept = request.isUnstoppable || isShared;
+  // Whoever made it may have died before it found out that it was one too many, or never learnt that it was made.
+  const isOrphan = world.rules.zombies.has(request);
+  const isKept = request.isUnstoppable || isShared || isOrphan;
   if (build && isNewest && state === 'pending' && !isKept && age(Math.max(build.startedAt, since)) > PROMPT_MS) {
     return `#${id} of ${shortName(taskId)} has been building for long, and its run is not claimed`;
   }

@@ -17,8 +17,8 @@ import { createTruth, type Truth } from './truth.ts';
 export interface Rules {
   readonly truth: Truth;
   readonly endings: Ending[];
-  /** Requests made by a process that had been frozen until its lease was another's. */
-  readonly zombies: Set<SimRequest>;
+  /** Requests made by a process that had slept or dallied since it renewed its lease, and who made them. */
+  readonly zombies: ReadonlyMap<SimRequest, Host>;
   /** Processes that are to change nothing. */
   readonly observers: Set<Host>;
   onEnding(ending: Ending): void;
@@ -48,8 +48,6 @@ export interface RulesContext {
 const MAX_WAIT_MS = 11 * 60_000;
 /** By so much the clocks of two instances may differ that were set by the database server's. */
 const READING_MS = 5000;
-/** A submission follows the renewal of its lease as fast as that, or its process was frozen in between. */
-const LONGEST_PREPARATION_MS = 30_000;
 
 interface Look {
   readonly runs: number;
@@ -59,7 +57,7 @@ interface Look {
 
 export function createRules({ plan, scheduler, history, master, queue, store }: RulesContext): Rules {
   const endings: Ending[] = [];
-  const zombies = new Set<SimRequest>();
+  const zombies = new Map<SimRequest, Host>();
   const observers = new Set<Host>();
   const seen = new Set<SimRequest>();
   const looks = new Map<string, number>();
@@ -100,6 +98,8 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       properties !== undefined &&
       !isError &&
       !isExcused &&
+      // Of two requests for one run either may be the one that is followed.
+      ![...zombies.keys()].some((zombie) => zombie.taskId === taskId && zombie.runId === runId) &&
       buildIdIn(properties) !== build.id
     ) {
       history.complain(
@@ -195,7 +195,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
     },
     isInTime(host, taskId) {
       const renewed = renewals.get(`${host.name} ${taskId}`);
-      return renewed === undefined || scheduler.now() - renewed <= LONGEST_PREPARATION_MS;
+      return renewed === undefined || !(host.hasSleptSince(renewed) || scheduler.now() - renewed > LEASE_MS);
     },
     onEffect(host, { method, taskId, service, isChange }) {
       const isAboutTask = isChange && taskId !== undefined && (service === 'queue' || method === 'insert');
@@ -221,7 +221,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       if (!wasSentInTime) {
         history.note(host.name, `made #${request.id} although its lease was over`);
         history.fault('submission by a zombie');
-        zombies.add(request);
+        zombies.set(request, host);
         return;
       }
       checkSecond(request);

@@ -7,7 +7,7 @@ import { happen, resolveAsWorker } from './incidents.ts';
 import { taskIdOf } from './names.ts';
 import { createPlan, INCIDENTS, type IncidentKind, type TaskPlan } from './plan.ts';
 import { checkProgress, checkRest, isAtRest } from './rest.ts';
-import { OTHER_TASK_QUEUE, RESTRICTED_BUILDER, TASK_QUEUE } from './settings.ts';
+import { LEASE_MS, OTHER_TASK_QUEUE, RESTRICTED_BUILDER, TASK_QUEUE } from './settings.ts';
 import { createWorld, type Mutate, type World } from './world.ts';
 
 export interface Report {
@@ -123,6 +123,11 @@ async function untilRest(world: World, calmSince: number): Promise<void> {
 /** While a call has its effect, and its caller does not know yet, anything may happen. */
 function ambush(world: World, host: Host, call: Call, fleet: Fleet | undefined): void {
   const { plan, weather, random } = world;
+  const isRenewal = call.method === 'renewLease' && plan.sleepy > 0;
+  if (isRenewal && !weather.isCalm() && fleet !== undefined && random.chance(plan.sleepy)) {
+    fleet.pause(host.name, random.int(LEASE_MS + 5 * SECOND, LEASE_MS + 2 * MINUTE));
+    return;
+  }
   if (weather.isCalm() || fleet === undefined || !random.chance(plan.ambush)) {
     return;
   }

@@ -25,7 +25,7 @@ export function createTruth(
   policy: ResultPolicy,
   master: Master,
   endings: readonly Ending[],
-  zombies: ReadonlySet<SimRequest>,
+  zombies: ReadonlyMap<SimRequest, unknown>,
   carried: ReadonlySet<string>,
 ): Truth {
   const used = new Map<SimRequest, number>();

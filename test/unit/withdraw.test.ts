@@ -1,0 +1,113 @@
+/** A build request too many: made by a pass that was overtaken between its call and its record. */
+import { afterEach, beforeEach, expect, it } from '@jest/globals';
+import { connect, migrate } from '../../src/db/connection.ts';
+import { createMappingStore } from '../../src/db/mapping-store.ts';
+import type { RequestView } from '../../src/domain/build.ts';
+import type { Mapping } from '../../src/domain/mapping.ts';
+import type { MappingStore, Seen } from '../../src/ports.ts';
+import { aRequest, aTask, MINUTE, NOW, pending, requestComplete, TASK_ID } from '../support/builders.ts';
+import { createManualClock } from '../support/queue-emulator.ts';
+import { aReconciler } from '../support/reconciler.ts';
+import { aLegacyCi, aQueue } from '../support/stubs.ts';
+
+const OURS = 17;
+const THEIRS = 18;
+
+let store: MappingStore;
+beforeEach(async () => {
+  const db = connect('sqlite::memory:');
+  await migrate(db);
+  store = createMappingStore(db);
+});
+afterEach(() => store.close());
+
+/** Another pass takes the mapping over, and does this to it. */
+async function overtake(change: (mapping: Mapping) => Promise<unknown>): Promise<void> {
+  const now = NOW + 10 * MINUTE;
+  const leased = await store.lease(TASK_ID, { owner: 'other', leaseUntil: now + MINUTE, now });
+  if (leased.kind === 'leased') {
+    await change(leased.mapping);
+  }
+}
+
+interface Story {
+  /** While the request is made. */
+  readonly meanwhile: () => Promise<void>;
+  readonly found?: number;
+  readonly theirs?: RequestView;
+  /** How many cancels come to nothing. */
+  readonly lostCancels?: number;
+}
+
+/** One pass that makes request 17; answers which requests were cancelled, and how often a request was made. */
+async function pass({ meanwhile, found, theirs = aRequest({ buildRequestId: THEIRS }), lostCancels = 0 }: Story) {
+  const cancelled: number[] = [];
+  let submitted = 0;
+  const ours = () =>
+    cancelled.length > lostCancels
+      ? { ...requestComplete('CANCELLED'), buildRequestId: OURS }
+      : aRequest({ buildRequestId: OURS });
+  const view = (id: number): Seen<RequestView> => ({ kind: 'present', value: id === OURS ? ours() : theirs });
+  const queue = aQueue({
+    status: async () => ({ kind: 'present', value: aTask([pending()]) }),
+    task: async () => ({ kind: 'present', value: { ...aTask([]), scopes: [], payload: { buildername: 'b' } } }),
+  });
+  const ci = aLegacyCi({
+    builders: async (wanted) => new Set([wanted]),
+    problems: async () => [],
+    collapseKey: () => null,
+    async submit() {
+      submitted += 1;
+      await meanwhile();
+      return OURS;
+    },
+    findByExternalId: async () => (found === undefined ? { kind: 'absent' } : view(found)),
+    readMany: async (ids) => new Map(ids.map((id) => [id, view(id)])),
+    async cancel({ buildRequestId }) {
+      cancelled.push(buildRequestId);
+      return { kind: 'asked' };
+    },
+  });
+  const clock = { ...createManualClock(NOW), sleep: async () => undefined };
+  await aReconciler({ queue, ci, store, clock }).reconcile(TASK_ID);
+  return { cancelled, submitted };
+}
+
+const recordTheirs = () =>
+  overtake((mapping) => store.release(mapping, { state: 'submitted', buildRequestId: THEIRS }, NOW));
+const onlyLease = () => overtake(async () => undefined);
+
+it('is withdrawn where the task has another one', async () => {
+  expect(await pass({ meanwhile: recordTheirs })).toEqual({ cancelled: [OURS], submitted: 1 });
+  expect(await store.openMapping(TASK_ID)).toMatchObject({ buildRequestId: THEIRS });
+});
+
+it('is withdrawn where the task is no longer wanted', async () => {
+  const close = () => overtake((mapping) => store.release(mapping, { state: 'closed', resolved: NOW }, NOW));
+  expect(await pass({ meanwhile: close })).toMatchObject({ cancelled: [OURS] });
+});
+
+it('is asked to be cancelled again until it is', async () => {
+  expect(await pass({ meanwhile: recordTheirs, lostCancels: 2 })).toMatchObject({ cancelled: [OURS, OURS, OURS] });
+});
+
+it('is kept where the one that has taken over will find it', async () => {
+  expect(await pass({ meanwhile: onlyLease, found: OURS })).toMatchObject({ cancelled: [] });
+});
+
+it('is withdrawn where the one that has taken over will find another', async () => {
+  expect(await pass({ meanwhile: onlyLease, found: THEIRS })).toMatchObject({ cancelled: [OURS] });
+});
+
+it('is kept where the other one was collapsed into it', async () => {
+  const theirs = { ...requestComplete('SKIPPED'), buildRequestId: THEIRS };
+  expect(await pass({ meanwhile: recordTheirs, theirs })).toMatchObject({ cancelled: [] });
+});
+
+it('is followed, and none is made in its place, where the mapping’s own was collapsed into it', async () => {
+  await pass({ meanwhile: recordTheirs });
+  const theirs = { ...requestComplete('SKIPPED'), buildRequestId: THEIRS };
+  const later = await pass({ meanwhile: async () => undefined, theirs, found: OURS });
+  expect(later).toEqual({ cancelled: [], submitted: 0 });
+  expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', buildRequestId: OURS });
+});
