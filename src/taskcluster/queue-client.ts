@@ -25,7 +25,7 @@ export interface QueueClientOptions {
   readonly signedAt?: () => number;
   /** Milliseconds for each single request. With the default number of retries a call ends within some 20 seconds. */
   readonly timeoutMs?: number;
-  /** How often a call repeats a request that got no answer or a 5xx. */
+  /** See `ServicesOptions`. */
   readonly retries?: number;
   /** Connections at once. */
   readonly maxSockets?: number;
