@@ -86,7 +86,7 @@ describe('a call that fails on the way', () => {
     expect(server.requests).toHaveLength(2);
   });
 
-  it.each([429])('is not repeated at once when the answer is %i, and may be tried later', async (status) => {
+  it.each([408, 425, 429])('is not repeated at once when the answer is %i, and may be tried later', async (status) => {
     answer = () => ({ status });
     expect(await errorOf(clientOf(server.url).claim('t', 0))).toEqual(isUnavailable(/./));
     expect(server.requests).toHaveLength(1);
