@@ -128,7 +128,7 @@ interface LegacyCiNeeds {
   readonly inputs: InputCounter;
 }
 
-function legacyCiOf({ legacyCi, retention }: Config, needs: LegacyCiNeeds): LegacyCi {
+function legacyCiOf({ bridge, legacyCi, retention }: Config, needs: LegacyCiNeeds): LegacyCi {
   const { store, kept, broker, clock, log, inputs } = needs;
   if (legacyCi.kind === 'data-api') {
     return createDataApi({ ...legacyCi.dataApi, clock, log, inputs });
@@ -140,6 +140,7 @@ function legacyCiOf({ legacyCi, retention }: Config, needs: LegacyCiNeeds): Lega
     pollIntervalMs: pollInterval,
     outcomeWaitMs: outcomeWait,
     retentionMs: retention,
+    isObserving: bridge.mode === 'observe',
     ...{ broker, kept, clock, log, inputs },
     openRequests: () => store.openRequests(),
     ownRequests: (named, taskId) => ownRequests(store, named, taskId),

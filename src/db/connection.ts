@@ -4,6 +4,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import knex, { type Knex } from 'knex';
+import { z } from 'zod';
 import { type BridgeError, ConfigError, StoreError } from '../errors.ts';
 import { withoutStatement } from '../sql.ts';
 import { ANSWER_MS, isRace, toStoreError } from './errors.ts';
@@ -17,6 +18,7 @@ const CONNECT_MS = 5000;
 const KEEP_ALIVE_MS = 10_000;
 const MIGRATION_WAIT_MS = 30_000;
 const LOCK_TABLE = 'knex_migrations_lock';
+const NEWER = 'the database belongs to a newer version of the bridge';
 
 /** knex would print errors that are thrown, and logged, anyway. */
 const SILENT = { warn: ignore, error: ignore, deprecate: ignore, debug: ignore };
@@ -27,6 +29,8 @@ export interface ConnectOptions {
   readonly name?: string;
   /** For somebody else's database: nothing is changed in it, and a file that is not there is not made. */
   readonly isReadOnly?: boolean;
+  /** How long a server's statement may take, milliseconds. */
+  readonly answerMs?: number;
 }
 
 const WANTED = 'expected sqlite:FILE, mysql://USER:PASSWORD@HOST/DATABASE or postgres://USER:PASSWORD@HOST/DATABASE';
@@ -36,7 +40,10 @@ const WANTED = 'expected sqlite:FILE, mysql://USER:PASSWORD@HOST/DATABASE or pos
  * @param url `sqlite:FILE`, `sqlite::memory:`, `mysql://...` or `postgres://...`
  * @throws ConfigError, without the URL: it may hold a password
  */
-export function connect(url: string, { name = 'database.url', isReadOnly = false }: ConnectOptions = {}): Knex {
+export function connect(
+  url: string,
+  { name = 'database.url', isReadOnly = false, answerMs = ANSWER_MS }: ConnectOptions = {},
+): Knex {
   if (/^sqlite:./.test(url)) {
     const file = url.slice('sqlite:'.length);
     if (isReadOnly && !existsSync(file)) {
@@ -46,20 +53,20 @@ export function connect(url: string, { name = 'database.url', isReadOnly = false
   }
   checkServerUrl(url, name);
   if (url.startsWith('mysql:')) {
-    return givingUpTheDead(connectMysql(url, mysqlTls(url, name), isReadOnly));
+    return givingUpTheDead(connectMysql(url, mysqlTls(url, name), isReadOnly), answerMs);
   }
   checkPostgresTls(url, name);
-  return givingUpTheDead(connectPostgres(url, isReadOnly));
+  return givingUpTheDead(connectPostgres(url, isReadOnly), answerMs);
 }
 
 /**
  * A connection that does not answer a statement is not used again: where the other end has forgotten it without a word,
  * it would keep its place in the pool for as long as the system believes in it. Migrations may take their time.
  */
-function givingUpTheDead(db: Knex): Knex {
+function givingUpTheDead(db: Knex, answerMs: number): Knex {
   db.on('start', (builder: object) => {
     if ('timeout' in builder && typeof builder.timeout === 'function') {
-      builder.timeout(ANSWER_MS);
+      builder.timeout(answerMs);
     }
   });
   return db;
@@ -233,7 +240,7 @@ function migrationError(error: unknown): BridgeError {
     return new StoreError('store-schema', mend, { cause });
   }
   if (isNewer(error)) {
-    return new StoreError('store-schema', 'the database belongs to a newer version of the bridge', { cause });
+    return new StoreError('store-schema', NEWER, { cause });
   }
   if (isRace(error)) {
     const mend = 'the database holds tables that no finished migration made: clear it, or use another one';
@@ -242,7 +249,10 @@ function migrationError(error: unknown): BridgeError {
   return toStoreError('migrate', error);
 }
 
-/** @throws StoreError: `store-schema` if the schema is not this version's, `store-unavailable` if it cannot be read */
+/**
+ * Changes nothing, and ends in bounded time.
+ * @throws StoreError: `store-schema` if the schema is not this version's, `store-unavailable` if it cannot be read
+ */
 export async function checkSchema(db: Knex): Promise<void> {
   const missing = await missingMigrations(db);
   if (missing > 0) {
@@ -250,16 +260,21 @@ export async function checkSchema(db: Knex): Promise<void> {
   }
 }
 
+/** Not by knex's own list, which makes its tables where they are missing, and waits for ever where nothing answers. */
 async function missingMigrations(db: Knex): Promise<number> {
+  const known = await migrationSource.getMigrations([]);
+  const applied = await appliedMigrations(db);
+  if (applied.some((name) => !known.includes(name))) {
+    throw new StoreError('store-schema', NEWER);
+  }
+  return known.filter((name) => !applied.includes(name)).length;
+}
+
+async function appliedMigrations(db: Knex): Promise<readonly string[]> {
   try {
-    // Asked about migrations, knex makes its tables: a check changes nothing.
-    if (!(await db.schema.hasTable('knex_migrations')) || !(await db.schema.hasTable(LOCK_TABLE))) {
-      return (await migrationSource.getMigrations([])).length;
-    }
-    const [, missing]: [unknown[], unknown[]] = await db.migrate.list({ migrationSource });
-    return missing.length;
+    return z.array(z.string()).parse(await db('knex_migrations').pluck('name'));
   } catch (error) {
-    throw isNewer(error) ? migrationError(error) : toStoreError('the check of its schema', error);
+    throw toStoreError('the check of its schema', error);
   }
 }
 

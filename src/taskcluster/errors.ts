@@ -4,6 +4,8 @@ import { Refusal } from './services.ts';
 
 /** The queue's own name for what it does not have; a 404 without it is a proxy's, or an unknown route. */
 const NOT_FOUND = 'ResourceNotFound';
+/** Too slow, too early, too many: of the moment, and said by what stands in front of the queue. */
+const LATER = new Set([408, 425, 429]);
 
 function codeOf(statusCode: number, errorCode: string | undefined): QueueErrorCode {
   switch (statusCode) {
@@ -16,13 +18,13 @@ function codeOf(statusCode: number, errorCode: string | undefined): QueueErrorCo
     case 409:
       return 'queue-conflict';
     default:
-      return statusCode >= 400 && statusCode < 500 && statusCode !== 429 ? 'queue-invalid' : 'queue-unavailable';
+      return statusCode >= 400 && statusCode < 500 && !LATER.has(statusCode) ? 'queue-invalid' : 'queue-unavailable';
   }
 }
 
 /**
- * Wraps what a call of the services threw. No answer, a time-out, 429 and 5xx are `queue-unavailable`; rights can be mended
- * by an operator and a conflict by reading again, so only `queue-invalid` is final.
+ * Wraps what a call of the services threw. No answer, a time-out, 408, 425, 429 and 5xx are `queue-unavailable`; rights can
+ * be mended by an operator and a conflict by reading again, so only `queue-invalid` is final.
  * @param what was tried, such as `claimTask`
  */
 export function toQueueError(what: string, thrown: unknown, context: Record<string, string | number> = {}): QueueError {

@@ -17,8 +17,8 @@ const MAX_PAGES = 1000;
 
 /**
  * The ids of a list's tasks, a page at a time. Tasks come with their definitions, of up to a megabyte each: a page that
- * is too long is asked for again in smaller ones.
- * @param read of one page
+ * is too long is asked for again in smaller ones, which grow again: a long list of small ones has its end in few pages.
+ * @param read of one page; throws AnswerTooLong for one that is too long
  * @throws what `read` throws; QueueError for a list without end
  */
 export async function* pagesOf(
@@ -35,6 +35,7 @@ export async function* pagesOf(
       limit = Math.ceil(limit / 4);
       answer = await unlessTooLong(() => read({ limit, ...token }), limit);
     }
+    limit = Math.min(LIST_PAGE, limit * 2);
     yield answer.tasks.filter(isWanted).map(({ taskId }) => taskId);
     continuationToken = nextToken(answer.continuationToken);
   } while (continuationToken !== undefined);
@@ -45,7 +46,7 @@ async function unlessTooLong<T>(read: () => Promise<T>, limit: number): Promise<
   try {
     return await read();
   } catch (error) {
-    if (limit > 1 && error instanceof QueueError && error.cause instanceof AnswerTooLong) {
+    if (limit > 1 && error instanceof AnswerTooLong) {
       return undefined;
     }
     throw error;

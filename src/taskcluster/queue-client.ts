@@ -25,7 +25,7 @@ export interface QueueClientOptions {
   readonly signedAt?: () => number;
   /** Milliseconds for each single request. With the default number of retries a call ends within some 20 seconds. */
   readonly timeoutMs?: number;
-  /** How often a call repeats a request that got no answer or a 5xx. */
+  /** See `ServicesOptions`. */
   readonly retries?: number;
   /** Connections at once. */
   readonly maxSockets?: number;
@@ -146,17 +146,18 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     return found;
   }
 
-  function list(what: 'listPendingTasks' | 'listClaimedTasks', isWanted: (task: ListedTask) => boolean) {
-    return pagesOf(
-      (page) =>
-        call(
-          what,
-          { taskQueueId },
-          () => services[what](taskQueueId, page),
-          (answer) => parse(taskPageAnswer, answer, 'a list of tasks'),
-        ),
-      isWanted,
-    );
+  async function* list(
+    what: 'listPendingTasks' | 'listClaimedTasks',
+    isWanted: (task: ListedTask) => boolean,
+  ): AsyncGenerator<readonly string[]> {
+    try {
+      yield* pagesOf(
+        async (page) => parse(taskPageAnswer, await services[what](taskQueueId, page), 'a list of tasks'),
+        isWanted,
+      );
+    } catch (error) {
+      throw failed(what, error, { taskQueueId });
+    }
   }
 
   function report(taskId: string, runId: number, resolution: Resolution): Promise<unknown> {

@@ -19,7 +19,7 @@ export interface ServicesOptions {
   readonly signedAt: () => number;
   /** Milliseconds for each single request, with its answer. */
   readonly timeoutMs: number;
-  /** How often a call repeats a request that got no answer or a 5xx. */
+  /** How often a call repeats a request that got no answer or a 5xx; those that name no run are never repeated. */
   readonly retries: number;
 }
 
@@ -56,6 +56,8 @@ export function createServices(options: ServicesOptions) {
   const auth = new taskcluster.Auth({ rootUrl });
   const get = (url: string) => call(options, 'GET', url);
   const post = (url: string, payload?: object) => call(options, 'POST', url, payload);
+  // Names no run: if the first request took effect unheard, its repeat would hit the run that somebody asked for since.
+  const postOnce = (url: string) => call({ ...options, retries: 0 }, 'POST', url);
 
   return {
     task: (taskId: string) => get(queue.buildUrl(queue.task, taskId)),
@@ -68,8 +70,8 @@ export function createServices(options: ServicesOptions) {
     reportFailed: (taskId: string, runId: number) => post(queue.buildUrl(queue.reportFailed, taskId, runId)),
     reportException: (taskId: string, runId: number, reason: string) =>
       post(queue.buildUrl(queue.reportException, taskId, runId), { reason }),
-    cancelTask: (taskId: string) => post(queue.buildUrl(queue.cancelTask, taskId)),
-    rerunTask: (taskId: string) => post(queue.buildUrl(queue.rerunTask, taskId)),
+    cancelTask: (taskId: string) => postOnce(queue.buildUrl(queue.cancelTask, taskId)),
+    rerunTask: (taskId: string) => postOnce(queue.buildUrl(queue.rerunTask, taskId)),
     createArtifact: (taskId: string, runId: number, name: string, payload: object) =>
       post(queue.buildUrl(queue.createArtifact, taskId, runId, name), payload),
     listPendingTasks: (taskQueueId: string, page: Page) =>

@@ -8,6 +8,7 @@ import { checkSchema, connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import { StoreError } from '../../src/errors.ts';
 import { eventually } from '../support/eventually.ts';
+import { startTcpGate } from '../support/tcp-gate.ts';
 import { addReleased, type Engine, LEASE, NOW, type Opened, openStore, stored } from './mapping-store-support.ts';
 
 const CLI = path.resolve(import.meta.dirname, '../../dist/src/cli.js');
@@ -128,6 +129,35 @@ export function describeSchema(engine: Engine): void {
     const read = await eventually(() => opened.store.openMapping(mapping.taskId), { timeoutMs: 30_000 });
     expect(read).toEqual(mapping);
     expect((await opened.store.update(mapping, { attempts: 1 }, NOW)).kind).toBe('stored');
+  });
+
+  it('is not waited for when it has gone silent, and is asked again when it is back', async () => {
+    await migrate(opened.db);
+    const url = new URL(opened.url);
+    const gate = await startTcpGate(url.hostname, Number(url.port));
+    url.port = String(gate.port);
+    const db = connect(url.href, { answerMs: 300 });
+    try {
+      // More than the pool has.
+      const checks = () => Promise.allSettled(Array.from({ length: 12 }, () => checkSchema(db)));
+      expect(new Set((await checks()).map(({ status }) => status))).toEqual(new Set(['fulfilled']));
+      gate.swallow();
+      // What waits for ever ends all the same, and fails the test.
+      const tooLate = setTimeout(() => gate.cut(), 20_000);
+      const began = Date.now();
+      for (const check of await checks()) {
+        expect(check).toMatchObject({ reason: { code: 'store-unavailable', isTransient: true } });
+      }
+      expect(Date.now() - began).toBeLessThan(15_000);
+      clearTimeout(tooLate);
+      gate.release();
+      // A connection that fell silent while it was made keeps its place for half a minute.
+      const isBack = () => checkSchema(db).then(() => true);
+      await eventually(isBack, { timeoutMs: 30_000 });
+    } finally {
+      await db.destroy();
+      await gate.stop();
+    }
   });
 
   it('fails soon, and without the password, when there is no server', async () => {

@@ -4,6 +4,7 @@ import { createSchedulerDb } from '../../src/buildbot/scheduler-db/database.ts';
 import type { SchedulerDbOptions } from '../../src/buildbot/scheduler-db/index.ts';
 import { connect } from '../../src/db/connection.ts';
 import { ConfigError } from '../../src/errors.ts';
+import { createLog } from '../../src/log.ts';
 import type { BuildSpec, LegacyCi } from '../../src/ports.ts';
 import { type Bench, BRANCH, startBench } from '../support/classic-bench.ts';
 import { newTaskId } from '../support/queue-emulator.ts';
@@ -123,6 +124,37 @@ describe('a database', () => {
       /without the tables sourcestamps/,
     );
     await expect(adapterAt(await userWith(`SELECT, INSERT ${all}`)).check()).resolves.toBeUndefined();
+  });
+
+  it.each(['mozilla', 'stock'] as const)(
+    'that may only be read is enough for an instance that observes, which says what is missing (%s)',
+    async (site) => {
+      bench = await startBench({ site });
+      const id = await bench.one.ci.submit(aSpec());
+      const said: string[] = [];
+      const log = createLog({ level: 'warn', destination: { write: (line: string) => said.push(line) } });
+      const ci = bench.another({
+        ci: {
+          ...{ webStatus: undefined, selfServeUrl: undefined, isObserving: true, log },
+          db: connect(await userWith(`SELECT ON ${databaseName()}.*`)),
+        },
+      }).ci;
+      await ci.check();
+      expect(said.join('')).toMatch(/GRANT SELECT, INSERT ON <database>\.sourcestamps/);
+      expect((await ci.readMany([id])).get(id)).toMatchObject({ kind: 'present', value: { state: 'pending' } });
+    },
+  );
+
+  it('that is read-only is enough for an instance that observes', async () => {
+    bench = await startBench({ site: 'stock' });
+    const db = connect(await userWith(`SELECT, INSERT ON ${databaseName()}.*`));
+    const { ci } = bench.another({ ci: { db, isObserving: true } });
+    await bench.db.raw('SET GLOBAL read_only = 1');
+    try {
+      await ci.check();
+    } finally {
+      await bench.db.raw('SET GLOBAL read_only = 0');
+    }
   });
 
   it.each(['mozilla', 'stock'] as const)(

@@ -5,6 +5,7 @@ import { describeError, QueueError } from '../../src/errors.ts';
 import { MAX_ANSWER } from '../../src/foreign-answer.ts';
 import type { TaskQueue } from '../../src/ports.ts';
 import type { QueueClientOptions } from '../../src/taskcluster/queue-client.ts';
+import { countInputs } from '../support/count-inputs.ts';
 import { type Misbehaviour, startHostileServer } from '../support/hostile-server.ts';
 import { clientOf } from '../support/queue-client.ts';
 
@@ -187,26 +188,55 @@ describe('a status', () => {
 });
 
 describe('a list of tasks', () => {
-  it('whose pages are too long is read in smaller ones', async () => {
-    // As large as the queue lets a task be.
-    const task = (taskId: string) => ({ taskId, task: { payload: 'x'.repeat(1_000_000) } });
+  /** A list of so many tasks, of which the first `heavy` are as large as the queue lets a task be; and what was asked. */
+  async function serveList(length: number, heavy: number) {
     const limits: number[] = [];
+    const task = (at: number) => ({ taskId: `t${at}`, task: { payload: 'x'.repeat(at < heavy ? 1_000_000 : 1) } });
     const server = await serve((line) => {
       const query = new URL(line.slice('GET '.length), 'http://x').searchParams;
       const start = Number(query.get('continuationToken') ?? 0);
       const limit = Number(query.get('limit'));
       limits.push(limit);
-      const tasks = Array.from({ length: Math.min(limit, 40 - start) }, (_, i) => task(`t${start + i}`));
-      const next = start + limit < 40 ? { continuationToken: String(start + limit) } : {};
+      const tasks = Array.from({ length: Math.min(limit, length - start) }, (_, i) => task(start + i));
+      const next = start + limit < length ? { continuationToken: String(start + limit) } : {};
       return { kind: 'says', body: JSON.stringify({ tasks, ...next }) };
     });
+    return { server, limits };
+  }
+
+  async function collect(queue: TaskQueue): Promise<string[]> {
     const found: string[] = [];
-    for await (const page of once(server.url, { timeoutMs: 8000 }).listPending()) {
+    for await (const page of queue.listPending()) {
       found.push(...page);
     }
-    expect(found).toEqual(Array.from({ length: 40 }, (_, i) => `t${i}`));
+    return found;
+  }
+
+  it('whose pages are too long is read in smaller ones, and nothing of it is lost', async () => {
+    const { server, limits } = await serveList(40, 40);
+    const inputs = countInputs();
+    expect(await collect(once(server.url, { timeoutMs: 8000, inputs }))).toEqual(
+      Array.from({ length: 40 }, (_, i) => `t${i}`),
+    );
     expect(limits[0]).toBe(200);
     expect(Math.min(...limits)).toBeGreaterThan(5);
+    expect(inputs.counts['rejected queue-answer']).toBeUndefined();
+  });
+
+  it('is read in large pages again behind what was too long', async () => {
+    const { server, limits } = await serveList(2000, 20);
+    expect(await collect(once(server.url, { timeoutMs: 8000 }))).toHaveLength(2000);
+    expect(limits.slice(0, 4)).toEqual([200, 50, 13, 26]);
+    expect(limits.at(-1)).toBe(200);
+    expect(limits.length).toBeLessThan(20);
+  });
+
+  it('that is too long a task at a time is counted, once', async () => {
+    const server = await serve(() => ({ kind: 'endless' }));
+    const inputs = countInputs();
+    expectTransientAndShort(await failure(collect(once(server.url, { inputs }))));
+    expect(server.calls.length).toBeGreaterThan(1);
+    expect(inputs.counts['rejected queue-answer']).toBe(1);
   });
 });
 

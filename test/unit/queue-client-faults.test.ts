@@ -2,6 +2,7 @@
 import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { describeError } from '../../src/errors.ts';
+import type { TaskQueue } from '../../src/ports.ts';
 import {
   clientOf,
   type FakeAnswer,
@@ -74,9 +75,20 @@ describe('a call that fails on the way', () => {
     expect(describeError(error)).toContain('ECONNREFUSED');
   });
 
-  it('is not repeated when there are too many, and may be tried later', async () => {
-    answer = () => ({ status: 429 });
-    expect(await errorOf(clientOf(server.url).cancelTask('t'))).toEqual(isUnavailable(/./));
+  it.each([
+    ['cancelTask', (queue: TaskQueue) => queue.cancelTask('t')],
+    ['rerunTask', (queue: TaskQueue) => queue.rerunTask('t')],
+  ])('is not repeated where it would hit another run: %s', async (_what, call) => {
+    answer = () => ({ status: 502 });
+    expect(await errorOf(call(clientOf(server.url)))).toEqual(isUnavailable(/./));
+    answer = () => undefined;
+    expect(await errorOf(call(clientOf(server.url, { timeoutMs: 100 })))).toEqual(isUnavailable(/no answer/));
+    expect(server.requests).toHaveLength(2);
+  });
+
+  it.each([408, 425, 429])('is not repeated at once when the answer is %i, and may be tried later', async (status) => {
+    answer = () => ({ status });
+    expect(await errorOf(clientOf(server.url).claim('t', 0))).toEqual(isUnavailable(/./));
     expect(server.requests).toHaveLength(1);
   });
 

@@ -37,6 +37,8 @@ export interface SchedulerDbOptions {
   readonly ownRequests: EventsOptions['ownRequests'];
   /** The build requests of all open mappings. */
   readonly openRequests: () => Promise<readonly number[]>;
+  /** Nothing will be written: the right to read is enough. */
+  readonly isObserving?: boolean;
   readonly clock: Clock;
   readonly log?: Logger | undefined;
   readonly inputs?: InputCounter | undefined;
@@ -57,7 +59,7 @@ export function createSchedulerDbCi(options: SchedulerDbOptions): LegacyCi {
 
   async function check(): Promise<void> {
     const canStop = selfServe !== undefined || masters.all.length > 0;
-    await checkRights(database, await schema(), { cancels: !canStop });
+    await checkWrites(await schema(), { cancels: !canStop });
     try {
       await checkSignIns(masters);
     } catch (error) {
@@ -67,6 +69,17 @@ export function createSchedulerDbCi(options: SchedulerDbOptions): LegacyCi {
       log?.warn(
         'nothing can stop a running build: neither legacyCi.schedulerDb.selfServeUrl nor webStatus is set; builds of canceled tasks go on to their end',
       );
+    }
+  }
+
+  async function checkWrites(read: Schema, needs: { readonly cancels: boolean }): Promise<void> {
+    try {
+      await checkRights(database, read, needs);
+    } catch (error) {
+      if (options.isObserving !== true) {
+        throw error;
+      }
+      log?.warn({ err: error }, 'the scheduler database cannot be written: enough for observing, and for nothing else');
     }
   }
 
