@@ -272,6 +272,7 @@ export const INPUT_SOURCES = [
   'kept-build-row',
   'queue-answer',
   'legacy-ci-answer',
+  'payload',
 ] as const;
 export type MessageSource = (typeof MESSAGE_SOURCES)[number];
 export type InputSource = (typeof INPUT_SOURCES)[number];
