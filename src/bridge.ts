@@ -98,6 +98,7 @@ export function createBridge(options: BridgeOptions): Bridge {
     maxCancels: policy.maxCancels,
     onPass: metrics.onPass,
     onAction: metrics.onAction,
+    inputs: metrics.inputs,
     upload: { queue, ci, log, tempDir: options.tempDir, maxLogSize: options.maxLogSize, spool: options.spool },
   });
 

@@ -250,7 +250,10 @@ export interface MappingStore {
   eventsOf(taskId: string, limit?: number): Promise<readonly TraceEvent[]>;
   heartbeat(instance: Instance): Promise<void>;
   instances(): Promise<readonly Instance[]>;
-  /** Removes up to `limit` closed mappings (with their events) resolved before `before`, and instances not heard of since; answers how many mappings. */
+  /**
+   * Removes up to `limit` closed mappings (with their events) resolved before `before`, instances not heard of since,
+   * and events from before then of tasks without a mapping; answers how many mappings.
+   */
   prune(before: number, limit: number): Promise<number>;
   close(): Promise<void>;
 }
@@ -272,6 +275,7 @@ export const INPUT_SOURCES = [
   'kept-build-row',
   'queue-answer',
   'legacy-ci-answer',
+  'payload',
 ] as const;
 export type MessageSource = (typeof MESSAGE_SOURCES)[number];
 export type InputSource = (typeof INPUT_SOURCES)[number];

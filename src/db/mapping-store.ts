@@ -114,6 +114,24 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     );
   }
 
+  /** Lines of tasks that never came to a mapping. Rows of old stand first: no more than the first ones is looked at. */
+  async function pruneUnmapped(before: number, limit: number): Promise<void> {
+    const rows: { id: number; task_id: string; at: unknown }[] = await db('events')
+      .select('id', 'task_id', 'at')
+      .orderBy('id')
+      .limit(limit);
+    await inBatches(
+      rows.filter(({ at }) => Number(at) < before),
+      async (batch) => {
+        const mapped = tasks()
+          .select('task_id')
+          .whereIn('task_id', [...new Set(batch.map(({ task_id }) => task_id))]);
+        const ids = batch.map(({ id }) => id);
+        await db('events').whereIn('id', ids).whereNotIn('task_id', mapped).delete();
+      },
+    );
+  }
+
   const store: MappingStore = {
     async now() {
       const row: unknown = await db.first(db.raw(`${nowOf(db)} AS now`));
@@ -394,6 +412,7 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
         await db('events').whereIn('task_id', taskIds).whereNotIn('task_id', kept).delete();
         await tasks().whereIn('id', ids).delete();
       });
+      await pruneUnmapped(before, limit);
       return rows.length;
     },
 

@@ -4,7 +4,7 @@ import { cancelRequest } from './apply/cancel.ts';
 import { announce, claimRun, reclaim } from './apply/claim.ts';
 import { cancelTask, closeMapping, explain, rerunTask, resolveRun, upload } from './apply/ending.ts';
 import { type ApplyContext, mappingOf, type Next, type Pass, update } from './apply/pass.ts';
-import { recordIntent, resubmit, submit, takeSlot } from './apply/submission.ts';
+import { recordIntent, refuse, resubmit, submit, takeSlot } from './apply/submission.ts';
 
 /**
  * Carries out one action.
@@ -55,8 +55,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
       await update(pass, context, { state: 'submitted', buildRequestId: action.buildRequestId });
       return 'observe';
     case 'refuse':
-      await update(pass, context, { state: 'refusing', hasSlot: false });
-      return 'observe';
+      return refuse(pass, context);
     case 'resubmit':
       return resubmit(mapping, pass, context);
     case 'follow':

@@ -3,6 +3,7 @@
  * all come through here; there is no second way to claim, resolve or cancel.
  */
 import type { Mapping } from '../domain/mapping.ts';
+import { lastRun } from '../domain/task.ts';
 import { BridgeError, describeError, isTransient, QueueError, StoreError } from '../errors.ts';
 import { type Action, applyMode, type Mode } from './actions.ts';
 import type { BuilderRules } from './admission.ts';
@@ -11,6 +12,7 @@ import { SubmissionUnknown } from './apply/submission.ts';
 import { perform } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readError } from './observe.ts';
+import { createUnmappedFailures } from './unmapped-failures.ts';
 
 export interface ReconcileContext extends ApplyContext {
   readonly rules: BuilderRules;
@@ -67,6 +69,7 @@ const FORBIDDEN_RETRY_MS = 300_000;
 
 export function createReconciler(context: ReconcileContext): Reconciler {
   const { store, clock, timing, log, instance, policy, mode } = context;
+  const unmappedFailures = createUnmappedFailures();
   let passes = 0;
 
   function newPass(taskId: string, owner: string, knowledge: Knowledge, isBrief = false): Pass {
@@ -196,7 +199,17 @@ export function createReconciler(context: ReconcileContext): Reconciler {
 
   function failedUnmapped(pass: Pass, error: unknown): PassResult {
     log.warn({ taskId: pass.taskId, err: error }, 'pass failed; it will be tried again');
+    traceUnmapped(pass, error);
     return { kind: 'failed', retryAt: clock.now() + FIRST_RETRY_MS };
+  }
+
+  /** Where no mapping keeps the reason, the trace does. */
+  function traceUnmapped({ taskId, knowledge, trace }: Pass, error: unknown): void {
+    const detail = describeError(error);
+    if (unmappedFailures.isLasting(taskId, detail)) {
+      const run = knowledge.task?.kind === 'present' ? lastRun(knowledge.task.value) : undefined;
+      trace.push({ taskId, runId: run?.runId ?? null, at: clock.now(), what: 'notAdmitted', detail });
+    }
   }
 
   async function failed(pass: Pass, error: unknown, notAfter = Number.POSITIVE_INFINITY): Promise<PassResult> {
@@ -219,6 +232,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       log.warn(fields, 'pass failed; it will be tried again');
     } else {
       log.error(fields, 'pass failed; a person should look');
+    }
+    if (mapping === null && !(error instanceof StoreError)) {
+      traceUnmapped(pass, error);
     }
     if (mapping !== null && !(error instanceof StoreError)) {
       const cause = error instanceof SubmissionUnknown ? error.cause : error;

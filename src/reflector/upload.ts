@@ -165,6 +165,10 @@ function putter({ queue }: UploadContext, { taskId, runId, expires }: UploadTarg
   return (artifact) => queue.putArtifact(taskId, runId, { ...artifact, expires } as Artifact);
 }
 
+function isForbidden(error: unknown): boolean {
+  return error instanceof BridgeError && error.code === 'queue-forbidden';
+}
+
 /**
  * One artifact that fails for good must not keep the others, nor the resolution, from being reported: an `error`
  * artifact says what happened. What a later try may overcome is thrown, until the last try.
@@ -176,12 +180,12 @@ function guarded(
   isLastTry: boolean,
 ): (name: string, upload: () => Promise<void>) => Promise<void> {
   return async (name, upload) => {
-    /** What stands in for an artifact is tried like the artifact itself. */
+    /** Nothing stands in for a stand-in: it is tried again where later, or with mended rights, it can be put. */
     async function standIn(work: () => Promise<void>): Promise<void> {
       try {
         await work();
       } catch (error) {
-        if (!isLastTry && isTransient(error)) {
+        if (!isLastTry && (isTransient(error) || isForbidden(error))) {
           throw error;
         }
         log.warn({ taskId, runId, artifact: name, err: error }, 'error artifact not taken');

@@ -207,6 +207,15 @@ export function describeQueries(engine: Engine): void {
       expect(await opened.store.eventsOf(old.taskId)).toHaveLength(1);
     });
 
+    it('removes what is as old of tasks that never had a mapping', async () => {
+      const mapped = await addReleased(opened.store);
+      const at = (taskId: string, when: number) => ({ ...event(taskId), at: when });
+      await opened.store.addEvents([at(mapped.taskId, NOW - 2), at('old', NOW - 1), at('new', NOW)]);
+      expect(await opened.store.prune(NOW, 10)).toBe(0);
+      const left = await Promise.all([mapped.taskId, 'old', 'new'].map((taskId) => opened.store.eventsOf(taskId)));
+      expect(left.map(({ length }) => length)).toEqual([1, 0, 1]);
+    });
+
     it('forgets instances not heard of since', async () => {
       const one = { instance: 'a', version: '1', services: [], started: NOW, heartbeat: NOW - 1 };
       await opened.store.heartbeat(one);

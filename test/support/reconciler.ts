@@ -1,6 +1,6 @@
 /** A reconciler with the settings of the tests around ports of theirs. */
-import pino from 'pino';
-import type { Clock, LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
+import pino, { type Logger } from 'pino';
+import type { Clock, InputCounter, LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
 import { createReconciler, type Reconciler } from '../../src/reflector/reconcile.ts';
 import { POLICY } from './builders.ts';
 
@@ -9,11 +9,13 @@ export interface ReconcilerParts {
   readonly ci: LegacyCi;
   readonly store: MappingStore;
   readonly clock: Clock;
+  readonly inputs?: InputCounter;
+  /** Silent unless given. */
+  readonly log?: Logger;
 }
 
 export function aReconciler(parts: ReconcilerParts): Reconciler {
-  const { queue, ci } = parts;
-  const log = pino({ level: 'silent' });
+  const { queue, ci, log = pino({ level: 'silent' }) } = parts;
   return createReconciler({
     ...parts,
     ...{ log, policy: POLICY, mode: 'normal', instance: 'test' },

@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, it } from '@jest/globals';
 import slugid from 'slugid';
 import taskcluster from 'taskcluster-client';
-import { createBridge, SERVICES } from '../../src/bridge.ts';
+import { createBridge, SERVICES, type Service } from '../../src/bridge.ts';
 import { createSettableClock, systemClock } from '../../src/clock.ts';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
@@ -26,12 +26,18 @@ afterEach(async () => {
   }
 });
 
-/** A bridge with all its services. */
-async function startBridge(ci: Partial<LegacyCi>, wrap: (store: MappingStore) => MappingStore = (store) => store) {
+interface Cast {
+  readonly wrap?: (store: MappingStore) => MappingStore;
+  readonly services?: readonly Service[];
+}
+
+/** A bridge with all its services, or these. */
+async function startBridge(ci: Partial<LegacyCi>, { wrap = (store) => store, services = SERVICES }: Cast = {}) {
   const broker = createInProcessBroker();
   const clients = [ROOT_CLIENT];
   const { publish } = broker;
-  const queue = createQueueEmulator({ clock: systemClock, clients, faults: createFaults(), publish });
+  const faults = createFaults();
+  const queue = createQueueEmulator({ clock: systemClock, clients, faults, publish, deadlineDelayMs: 0 });
   await queue.start();
   undo.push(() => queue.stop());
   const db = connect('sqlite::memory:');
@@ -59,7 +65,7 @@ async function startBridge(ci: Partial<LegacyCi>, wrap: (store: MappingStore) =>
     clock: createSettableClock(systemClock),
     log: createLog({ level: 'debug', destination: { write: (line) => void lines.push(JSON.parse(line)) } }),
     metrics: createMetrics(),
-    services: SERVICES,
+    services,
     instance: 'test',
     version: 'test',
     rules: { isIgnored: () => false, isRestricted: () => false },
@@ -78,12 +84,12 @@ async function startBridge(ci: Partial<LegacyCi>, wrap: (store: MappingStore) =>
   await bridge.start();
   undo.push(() => bridge.stop());
   const client = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT_CLIENT });
-  const create = async () => {
+  const create = async (changes: Readonly<Record<string, unknown>> = {}) => {
     const taskId = slugid.nice();
-    await client.createTask(taskId, taskAt(Date.now()));
+    await client.createTask(taskId, taskAt(Date.now(), changes));
     return taskId;
   };
-  return { store, lines, client, create, broker };
+  return { queue, store, lines, client, create, broker };
 }
 
 describe('tasks that always fail', () => {
@@ -115,7 +121,7 @@ describe('tasks that always fail', () => {
       poisoned.add(taskId);
       await client.createTask(taskId, taskAt(Date.now()));
     }
-    const others = await Promise.all(Array.from({ length: 20 }, create));
+    const others = await Promise.all(Array.from({ length: 20 }, () => create()));
     const state = async (taskId: string) => (await store.openMapping(taskId))?.state;
     await eventually(async () => (await Promise.all(others.map(state))).every((one) => one === 'submitted'), {
       timeoutMs: 9000,
@@ -135,29 +141,90 @@ describe('tasks that always fail', () => {
   }, 30_000);
 });
 
+/** A master that takes the requests of some tasks only. */
+function choking(isPoisoned: (taskId: string) => boolean): Partial<LegacyCi> {
+  let last = 0;
+  return {
+    async submit({ taskId }) {
+      if (isPoisoned(taskId)) {
+        throw new LegacyCiError('legacy-ci-unavailable', 'the master chokes on it', { isTransient: true });
+      }
+      last += 1;
+      return last;
+    },
+  };
+}
+
+describe('one service alone', () => {
+  it('a listener serves the messages behind those of poisoned tasks', async () => {
+    const poisoned = new Set<string>();
+    const { store, create, client } = await startBridge(
+      choking((taskId) => poisoned.has(taskId)),
+      { services: ['tc-listener'] },
+    );
+    // One less than a listener hears at once: none of these is done with while the others come.
+    for (let count = 0; count < 49; count += 1) {
+      const taskId = slugid.nice();
+      poisoned.add(taskId);
+      await client.createTask(taskId, taskAt(Date.now()));
+    }
+    const attempts = async () => Promise.all([...poisoned].map(async (id) => (await store.openMapping(id))?.attempts));
+    await eventually(async () => (await attempts()).every((count = 0) => count > 0), { timeoutMs: 9000 });
+    const others = await Promise.all(Array.from({ length: 10 }, () => create()));
+    await eventually(
+      async () =>
+        (await Promise.all(others.map((id) => store.openMapping(id)))).every((one) => one?.state === 'submitted'),
+      { timeoutMs: 9000, what: 'the others to be submitted' },
+    );
+  }, 30_000);
+
+  it('the reflector sees that a poisoned task is over at its deadline', async () => {
+    const { queue, store, create } = await startBridge(
+      choking(() => true),
+      { services: ['reflector'] },
+    );
+    const taskId = await create({ deadline: new Date(Date.now() + 4000).toJSON() });
+    await eventually(async () => ((await store.openMapping(taskId))?.attempts ?? 0) > 0, { what: 'a failure' });
+    const [mapping] = await eventually(
+      async () => {
+        const all = await store.mappingsOf(taskId);
+        return all.every(({ state }) => state === 'closed') && all;
+      },
+      { timeoutMs: 15_000, what: 'the end of its mapping' },
+    );
+    expect(mapping).toMatchObject({ resolution: 'deadline-exceeded', lastError: 'the master chokes on it' });
+    expect(queue.tasks.get(taskId)?.status.runs).toMatchObject([{ reasonResolved: 'deadline-exceeded' }]);
+  }, 30_000);
+});
+
 describe('while the database is away', () => {
   it('no message is taken for done, nothing spins, and all goes on by itself', async () => {
     let isAway = false;
     let calls = 0;
-    const { store, lines, create } = await startBridge({ submit: async () => calls }, (real) => {
-      return new Proxy(real, {
-        get(target, key, receiver) {
-          const method: unknown = Reflect.get(target, key, receiver);
-          return typeof method !== 'function'
-            ? method
-            : async (...parameters: unknown[]) => {
-                calls += 1;
-                if (isAway) {
-                  throw new StoreError('store-unavailable', 'away', { isTransient: true });
-                }
-                return method.apply(target, parameters);
-              };
+    const { store, lines, create } = await startBridge(
+      { submit: async () => calls },
+      {
+        wrap: (real) => {
+          return new Proxy(real, {
+            get(target, key, receiver) {
+              const method: unknown = Reflect.get(target, key, receiver);
+              return typeof method !== 'function'
+                ? method
+                : async (...parameters: unknown[]) => {
+                    calls += 1;
+                    if (isAway) {
+                      throw new StoreError('store-unavailable', 'away', { isTransient: true });
+                    }
+                    return method.apply(target, parameters);
+                  };
+            },
+          });
         },
-      });
-    });
+      },
+    );
     isAway = true;
     calls = 0;
-    const taskIds = await Promise.all(Array.from({ length: 5 }, create));
+    const taskIds = await Promise.all(Array.from({ length: 5 }, () => create()));
     await eventually(() => lines.filter(({ msg }) => String(msg).startsWith('no look could be had')).length >= 10);
     // Ten looks at tasks, and what the reflector's rounds asked for meanwhile.
     expect(calls).toBeLessThan(60);

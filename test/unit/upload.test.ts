@@ -47,6 +47,16 @@ describe('a log that is given up', () => {
     await expect(upload((artifact) => artifact.kind === kind, false)).rejects.toBe(forNow);
   });
 
+  it.each(['error', 'link'])(
+    'is tried again while its %s artifact is forbidden, but not at the last try',
+    async (kind) => {
+      const forbidden = new QueueError('queue-forbidden', 'InsufficientScopes');
+      const isRefused = (artifact: Artifact) => artifact.kind === kind;
+      await expect(upload(isRefused, false, forbidden)).rejects.toBe(forbidden);
+      expect(await upload(isRefused, true, forbidden)).toHaveLength(3);
+    },
+  );
+
   it('still has its name for people where an earlier try left another kind of artifact', async () => {
     const conflict = new QueueError('queue-conflict', 'Artifact already exists with different properties');
     const taken = await upload((artifact) => artifact.name === BACKING_LOG, false, conflict);

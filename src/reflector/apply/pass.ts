@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import type { RequestView } from '../../domain/build.ts';
 import type { Mapping, MappingChanges, TraceEvent } from '../../domain/mapping.ts';
 import type { TaskStatus } from '../../domain/task.ts';
-import type { Clock, LegacyCi, MappingStore, Stored, TaskQueue } from '../../ports.ts';
+import type { Clock, InputCounter, LegacyCi, MappingStore, Stored, TaskQueue } from '../../ports.ts';
 import type { ActionKind } from '../actions.ts';
 import type { Knowledge } from '../observe.ts';
 import type { UploadContext } from '../upload.ts';
@@ -30,6 +30,7 @@ export interface ApplyContext {
   readonly reclaimThresholdMs: number;
   /** `Policy.maxCancels` */
   readonly maxCancels: number;
+  readonly inputs?: InputCounter | undefined;
   /** Called for each action that was carried out. */
   readonly onAction?: ((kind: ActionKind) => void) | undefined;
 }

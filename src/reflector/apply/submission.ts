@@ -3,6 +3,7 @@ import { isCollapsed, type RequestView } from '../../domain/build.ts';
 import type { Mapping } from '../../domain/mapping.ts';
 import { lastRun, priorityRank } from '../../domain/task.ts';
 import { describeError, LegacyCiError } from '../../errors.ts';
+import { plain } from '../../plain.ts';
 import type { LegacyCi, MappingStore } from '../../ports.ts';
 import type { Action } from '../actions.ts';
 import { externalIdOf } from '../observe.ts';
@@ -11,8 +12,9 @@ import { type ApplyContext, accept, MappingMoved, type Next, type Pass, renew, t
 export async function recordIntent(
   action: Extract<Action, { do: 'recordIntent' }>,
   pass: Pass,
-  { store, clock, timing }: ApplyContext,
+  context: ApplyContext,
 ): Promise<Next> {
+  const { store, clock, timing } = context;
   const { knowledge, taskId } = pass;
   const task = taskOf(pass);
   const { admission } = knowledge;
@@ -47,11 +49,31 @@ export async function recordIntent(
     throw new MappingMoved(taskId);
   }
   knowledge.mapping = stored.mapping;
+  noteRefusal(pass, context);
   // It was read before the lease was taken: meanwhile another instance may have brought the task to its end.
   knowledge.task = undefined;
   // A run that is claimed already had a mapping once, and perhaps a request: that one is looked for.
   knowledge.request = run?.state === 'running' ? undefined : { kind: 'none' };
   return 'observe';
+}
+
+/** From an intent that turned out to be one for a task that cannot be built. */
+export async function refuse(pass: Pass, context: ApplyContext): Promise<Next> {
+  await update(pass, context, { state: 'refusing', hasSlot: false });
+  noteRefusal(pass, context);
+  return 'observe';
+}
+
+const MAX_PROBLEM = 200;
+
+/** Its author reads all of it in the task's log; whoever runs the bridge sees that somebody sends such tasks. */
+function noteRefusal({ taskId, knowledge: { mapping, admission } }: Pass, { log, inputs }: ApplyContext): void {
+  if (admission?.kind === 'refused' && mapping?.state === 'refusing') {
+    inputs?.rejected('payload');
+    const [first] = admission.problems;
+    const problem = plain(`${first?.where}: ${first?.what}`.slice(0, MAX_PROBLEM));
+    log.info({ taskId, runId: mapping.runId, problem }, 'task refused');
+  }
 }
 
 /** Whether an unclaimed request would be collapsed, or somebody else's turn comes first. */

@@ -111,7 +111,7 @@ export async function startStage(setUp: SetUp): Promise<Stage> {
     async look(bbb) {
       seen.push(commandLines());
       const address = /"address":"([^"]+)"/.exec(bbb?.stdout() ?? '')?.[1];
-      for (const page of address === undefined ? [] : ['livez', 'readyz']) {
+      for (const page of address === undefined ? [] : ['livez', 'readyz', 'metrics']) {
         // It may have ended by itself.
         const answer = await got.get(`${address}/${page}`, { throwHttpErrors: false }).text().catch(String);
         seen.push(`${page}: ${answer}`);

@@ -1,0 +1,61 @@
+/** What the image's Dockerfile promises, without building it. */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { expect, it } from '@jest/globals';
+
+interface Instruction {
+  readonly name: string;
+  readonly rest: string;
+}
+
+const DOCKERFILE = readFileSync(path.resolve(import.meta.dirname, '../../Dockerfile'), 'utf8');
+/** What changes nothing in the image's file system. */
+const HARMLESS = new Set(['EXPOSE', 'ENTRYPOINT', 'CMD', 'LABEL', 'STOPSIGNAL', 'HEALTHCHECK']);
+const SECRET = /pass|secret|token|key|credential|auth|url|[a-z]:\/\//i;
+
+function instructionsOf(dockerfile: string): readonly Instruction[] {
+  return dockerfile
+    .replace(/^\s*#.*\n/gm, '')
+    .replace(/\\\n/g, ' ')
+    .split('\n')
+    .filter((line) => line.trim() !== '')
+    .map((line) => {
+      const [name = '', ...rest] = line.trim().split(/\s+/);
+      return { name: name.toUpperCase(), rest: rest.join(' ') };
+    });
+}
+
+/** What is wrong with a Dockerfile, in a word each. */
+function problemsOf(dockerfile: string): readonly string[] {
+  const all = instructionsOf(dockerfile);
+  const last = all.slice(all.findLastIndex(({ name }) => name === 'FROM'));
+  const user = last.findLastIndex(({ name }) => name === 'USER');
+  const entry = last.findIndex(({ name }) => name === 'ENTRYPOINT');
+  const isSecret = ({ name, rest }: Instruction) => (name === 'ARG' || name === 'ENV') && SECRET.test(rest);
+  const isWhole = ({ name, rest }: Instruction) => /^(COPY|ADD)$/.test(name) && /^(--\S+ )*\.\/? /.test(rest);
+  return [
+    ...(last[user]?.rest === 'node' ? [] : ['user']),
+    ...(user >= 0 && user < entry ? [] : ['order']),
+    ...(last.slice(user + 1).every(({ name }) => HARMLESS.has(name)) ? [] : ['writes']),
+    ...(all.some(isSecret) ? ['secret'] : []),
+    ...(all.some(isWhole) ? ['whole folder'] : []),
+  ];
+}
+
+it('the program runs as a user who could write none of it, and no secret is in the image', () => {
+  expect(problemsOf(DOCKERFILE)).toEqual([]);
+});
+
+it.each<[string, (dockerfile: string) => string]>([
+  ['user', (text) => text.replace('USER node', 'USER root')],
+  ['user', (text) => text.replace('ENTRYPOINT', 'USER 0\nENTRYPOINT')],
+  ['order', (text) => `${text.replace('USER node\n', '')}USER node\n`],
+  ['writes', (text) => `${text}RUN chmod -R a+w /app\n`],
+  ['writes', (text) => text.replace('USER node', 'USER node\nCOPY --chown=node src \\\n  src')],
+  ['secret', (text) => text.replace('USER node', 'ARG NPM_TOKEN\nUSER node')],
+  ['secret', (text) => text.replace('NODE_ENV=production', 'NODE_ENV=production DATABASE_URL=x')],
+  ['whole folder', (text) => text.replace('COPY migrations migrations', 'COPY . .')],
+])('what would be wrong is seen: %s', (problem, change) => {
+  expect(change(DOCKERFILE)).not.toBe(DOCKERFILE);
+  expect(problemsOf(change(DOCKERFILE))).toContain(problem);
+});
