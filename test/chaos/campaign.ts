@@ -12,6 +12,7 @@ import { taskDefinition } from '../support/world.ts';
 import { breakThings, type FaultReport } from './breaking.ts';
 import { endingsOf, findProblems, ownBuilds, readEnd } from './check.ts';
 import type { Fate } from './fates.ts';
+import { restartMaster } from './faults.ts';
 import { type PlannedTask, planFaults, planTasks } from './plan.ts';
 import { createStreams } from './random.ts';
 import { type Stage, startStage } from './stage.ts';
@@ -30,6 +31,8 @@ export interface CampaignReport {
   readonly expiredClaims: number;
   /** Builds that nobody could stop, and that came to their end. */
   readonly unstopped: number;
+  /** Builds that Buildbot itself never ended, so that its master had to be restarted. */
+  readonly hung: number;
   /** From the last fault's end until everything was at rest. */
   readonly settledMs: number;
   /** In words, of each task that did not end as it should have, and of each fault that was not mended. */
@@ -47,6 +50,8 @@ type People = ReturnType<typeof createPeople>;
 
 /** With everything mended: long enough for claims to run out, and for what was given up to be tried again. */
 export const SETTLE_MS = 150_000;
+/** When an operator looks for builds that hang: later than all is at rest when all is well. */
+const OPERATOR_MS = 60_000;
 
 export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOptions): Promise<CampaignReport> {
   const streams = createStreams(seed);
@@ -59,7 +64,7 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
     await createTasks(stage, planTasks(streams, { tasks, ms: seconds * 1000 }), cast);
     const faults = await breaking;
     const mended = Date.now();
-    await settle(stage, cast, people);
+    const hung = await settle(stage, cast, people);
     const settledMs = Date.now() - mended;
     await people.stop();
     const { problems, unstopped } = await check(stage, cast, people);
@@ -70,7 +75,7 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
       problems.length === 0
         ? []
         : stage.bridges.flatMap(({ lines }) => lines.slice(-400).map((line) => JSON.stringify(line)));
-    return { faults, expiredClaims, unstopped, settledMs, problems: [...faults.problems, ...problems], logs };
+    return { faults, expiredClaims, unstopped, hung, settledMs, problems: [...faults.problems, ...problems], logs };
   } finally {
     stopping.abort();
     await breaking.catch(() => undefined);
@@ -139,25 +144,47 @@ function createPeople(stage: Stage, cast: readonly Cast[]) {
   };
 }
 
-/** Waits until nothing is under way any more, or the time is over; what is wrong then, the check finds. */
-async function settle(stage: Stage, cast: readonly Cast[], people: People): Promise<void> {
+/**
+ * Waits until nothing is under way any more, or the time is over; what is wrong then, the check finds.
+ * @returns how many builds hung in Buildbot until an operator came
+ */
+async function settle(stage: Stage, cast: readonly Cast[], people: People): Promise<number> {
   const store = createMappingStore(connect(stage.databaseUrl));
-  try {
-    await eventually(
-      async () => {
-        const isOver = cast.every(
-          (each) => people.isDone(each) && endingsOf(stage, each.taskId).at(-1)?.reason === each.fate.ends,
-        );
-        const open = Object.values((await store.overview()).byState).reduce((sum, count) => sum + count, 0);
-        return isOver && open === 0;
-      },
-      { timeoutMs: SETTLE_MS, intervalMs: 500, what: 'everything to come to rest' },
+  const isAtRest = async () => {
+    const isOver = cast.every(
+      (each) => people.isDone(each) && endingsOf(stage, each.taskId).at(-1)?.reason === each.fate.ends,
     );
-  } catch {
-    // The check says what is missing.
+    const open = Object.values((await store.overview()).byState).reduce((sum, count) => sum + count, 0);
+    return isOver && open === 0;
+  };
+  const wait = (timeoutMs: number) =>
+    eventually(isAtRest, { timeoutMs, intervalMs: 500, what: 'everything to come to rest' }).catch(() => false);
+  try {
+    const hung = (await wait(OPERATOR_MS)) ? 0 : await endHungBuilds(stage, cast);
+    await wait(SETTLE_MS - OPERATOR_MS);
+    return hung;
   } finally {
     await store.close();
   }
+}
+
+/**
+ * Buildbot 3.7 never ends a build whose worker was lost before its first step: the bridge can only believe that it
+ * runs, until an operator restarts the master.
+ */
+async function endHungBuilds(stage: Stage, cast: readonly Cast[]): Promise<number> {
+  if (stage.legacy.kind !== 'data-api') {
+    return 0;
+  }
+  let hung = 0;
+  for (const { taskId } of cast) {
+    const builds = await insistently(() => stage.legacy.builds(taskId));
+    hung += builds.filter(({ results }) => results === null).length;
+  }
+  if (hung > 0) {
+    await restartMaster(stage.legacy, 'stopMaster');
+  }
+  return hung;
 }
 
 async function check(stage: Stage, cast: readonly Cast[], people: People) {

@@ -45,7 +45,7 @@ function describeReport(report: CampaignReport): string {
   return [
     `${tasks} tasks, ${countOf(report)} faults survived, ${skipped} skipped (their place was still broken)`,
     ...[...happened].map(([fault, count]) => `  ${count} x ${fault}`),
-    `  ${report.expiredClaims} runs ended claim-expired, ${report.unstopped} builds could not be stopped`,
+    `  ${report.expiredClaims} runs ended claim-expired, ${report.unstopped} builds could not be stopped, ${report.hung} hung`,
     `  at rest ${Math.round(report.settledMs / 1000)} s after the last fault was mended`,
   ].join('\n');
 }

@@ -117,7 +117,7 @@ async function downFor(server: { stop(): Promise<void>; start(): Promise<void> }
   await server.start();
 }
 
-async function restartMaster(legacy: Stage['legacy'], how: 'stopMaster' | 'killMaster'): Promise<void> {
+export async function restartMaster(legacy: Stage['legacy'], how: 'stopMaster' | 'killMaster'): Promise<void> {
   // On a busy machine a stop can take longer than anybody waits; the master is killed then.
   await legacy[how]().catch(() => undefined);
   await delay(500);
