@@ -14,9 +14,9 @@ const LONG_SECONDS = 200;
 /** What a campaign of a minute survives at least, on a slow machine too; of a shorter one, as much less. */
 const LEAST_FAULTS = 20;
 /**
- * When all is well, the short form takes 2 to 2½ minutes for each Buildbot, 5 for both: up to 30 s to start and to stop,
- * 60 s of faults, up to 25 s until the last of them is mended, and up to 40 s (a claim) until everything is at rest.
- * Only where something is wrong is more than that waited for, `SETTLE_MS` included.
+ * Both campaigns of the short form fit into 5 minutes when all is well, settling included. Of each: up to 30 s to start
+ * and to stop, 60 s of faults, up to 25 s until the last of them is mended, and up to 30 s until all is at rest (on two
+ * busy cores 4 and 17 s). Only where something hangs or is wrong is more than that waited for, `SETTLE_MS` at most.
  */
 const LIMIT_MS = 60_000 + seconds * 1000 + 30_000 + SETTLE_MS + 60_000;
 
