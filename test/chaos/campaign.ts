@@ -9,9 +9,12 @@ import { createMappingStore } from '../../src/db/mapping-store.ts';
 import { eventually } from '../support/eventually.ts';
 import type { LegacyCast, LegacySide } from '../support/legacy/legacy-side.ts';
 import { taskDefinition } from '../support/world.ts';
-import { FATES, type Fate } from './fates.ts';
-import { FAULTS, type Fault } from './faults.ts';
-import { createRandom, type Random } from './random.ts';
+import { breakThings, type FaultReport } from './breaking.ts';
+import { endingsOf, findProblems, ownBuilds, readEnd } from './check.ts';
+import type { Fate } from './fates.ts';
+import { restartMaster } from './faults.ts';
+import { type PlannedTask, planFaults, planTasks } from './plan.ts';
+import { createStreams } from './random.ts';
 import { type Stage, startStage } from './stage.ts';
 
 export interface CampaignOptions {
@@ -23,9 +26,16 @@ export interface CampaignOptions {
 }
 
 export interface CampaignReport {
-  /** How often each fault happened and was survived. */
-  readonly faults: ReadonlyMap<string, number>;
-  /** In words, of each task that did not end as it should have. */
+  readonly faults: FaultReport;
+  /** Runs whose claim ended before it was renewed: no bridge was alive, or none could reach the queue. */
+  readonly expiredClaims: number;
+  /** Builds that nobody could stop, and that came to their end. */
+  readonly unstopped: number;
+  /** Builds that Buildbot itself never ended, so that its master had to be restarted. */
+  readonly hung: number;
+  /** From the last fault's end until everything was at rest. */
+  readonly settledMs: number;
+  /** In words, of each task that did not end as it should have, and of each fault that was not mended. */
   readonly problems: readonly string[];
   /** The ends of the bridges' logs, if there are problems. */
   readonly logs: readonly string[];
@@ -36,36 +46,36 @@ interface Cast {
   readonly fate: Fate;
 }
 
+type People = ReturnType<typeof createPeople>;
+
 /** With everything mended: long enough for claims to run out, and for what was given up to be tried again. */
-const SETTLE_MS = 150_000;
-/** Results that a build came to by itself. */
-const OWN_RESULTS = [0, 1, 2, 4];
+export const SETTLE_MS = 150_000;
+/** When an operator looks for builds that hang: later than all is at rest when all is well. */
+const OPERATOR_MS = 60_000;
 
 export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOptions): Promise<CampaignReport> {
-  const stage = await startStage(legacy);
-  const random = createRandom(seed);
+  const streams = createStreams(seed);
+  const stage = await startStage(legacy, streams('calls and messages of the queue').next);
   const cast: Cast[] = [];
   const stopping = new AbortController();
-  const breaking = breakThings(stage, random, seconds * 1000, stopping.signal);
+  const breaking = breakThings(stage, planFaults(streams, seconds * 1000), stopping.signal);
   const people = createPeople(stage, cast);
   try {
-    const pauseMs = (seconds * 1000) / tasks;
-    for (let made = 0; made < tasks; made += 1) {
-      const fate = FATES[made % FATES.length] ?? FATES[0];
-      const taskId = slugid.nice();
-      await insistently(() => create(stage, taskId, fate));
-      cast.push({ taskId, fate });
-      await delay(pauseMs * 0.9 * (0.5 + random.next()));
-    }
+    await createTasks(stage, planTasks(streams, { tasks, ms: seconds * 1000 }), cast);
     const faults = await breaking;
-    await settle(stage, cast);
+    const mended = Date.now();
+    const hung = await settle(stage, cast, people);
+    const settledMs = Date.now() - mended;
     await people.stop();
-    const problems = await check(stage, cast, people.isDone);
+    const { problems, unstopped } = await check(stage, cast, people);
+    const expiredClaims = cast
+      .flatMap(({ taskId }) => endingsOf(stage, taskId))
+      .filter(({ reason }) => reason === 'claim-expired').length;
     const logs =
       problems.length === 0
         ? []
         : stage.bridges.flatMap(({ lines }) => lines.slice(-400).map((line) => JSON.stringify(line)));
-    return { faults, problems, logs };
+    return { faults, expiredClaims, unstopped, hung, settledMs, problems: [...faults.problems, ...problems], logs };
   } finally {
     stopping.abort();
     await breaking.catch(() => undefined);
@@ -74,41 +84,34 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
   }
 }
 
-/** Faults, one after the other and side by side, until the time is over; resolves when all are mended. */
-async function breakThings(
-  stage: Stage,
-  random: Random,
-  ms: number,
-  signal: AbortSignal,
-): Promise<ReadonlyMap<string, number>> {
-  const counts = new Map<string, number>();
-  const broken = new Map<string, Promise<void>>();
-  const end = Date.now() + ms;
-  while (Date.now() < end && !signal.aborted) {
-    await delay(random.between(300, 1500));
-    const fault = pickFault(random);
-    if (!broken.has(fault.of)) {
-      counts.set(fault.name, (counts.get(fault.name) ?? 0) + 1);
-      broken.set(
-        fault.of,
-        fault.happen(stage, random).finally(() => broken.delete(fault.of)),
-      );
-    }
+async function createTasks(stage: Stage, plan: readonly PlannedTask[], cast: Cast[]): Promise<void> {
+  const begin = Date.now();
+  for (const { atMs, fate } of plan) {
+    await delay(Math.max(0, begin + atMs - Date.now()));
+    const taskId = slugid.nice();
+    await insistently(() => create(stage, taskId, fate));
+    cast.push({ taskId, fate });
   }
-  await Promise.all(broken.values());
-  return counts;
 }
 
-function pickFault(random: Random): Fault {
-  let at = random.next() * FAULTS.reduce((sum, { weight }) => sum + weight, 0);
-  const found = FAULTS.find(({ weight }) => {
-    at -= weight;
-    return at < 0;
-  });
-  if (found === undefined) {
-    throw new Error('no faults');
+/** Whose answer is lost may have been made; and what is made later has a later deadline. */
+async function create({ client, queue }: Stage, taskId: string, { wish }: Fate): Promise<void> {
+  if (queue.tasks.get(taskId) === undefined) {
+    await client.createTask(taskId, taskDefinition({ retries: 40, ...wish }));
   }
-  return found;
+}
+
+async function insistently<T>(work: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (attempt >= 100) {
+        throw error;
+      }
+      await delay(200);
+    }
+  }
 }
 
 /** People who interfere with tasks, and try again when the queue or Buildbot does not answer. */
@@ -132,7 +135,8 @@ function createPeople(stage: Stage, cast: readonly Cast[]) {
     }
   })();
   return {
-    isDone: (taskId: string) => done.has(taskId),
+    /** Whether there is nothing more for them to do about a task. */
+    isDone: ({ taskId, fate }: Cast) => fate.interfere === undefined || done.has(taskId),
     async stop() {
       stopping.abort();
       await loop;
@@ -140,101 +144,68 @@ function createPeople(stage: Stage, cast: readonly Cast[]) {
   };
 }
 
-/** Whose answer is lost may have been made; and what is made later has a later deadline. */
-async function create({ client, queue }: Stage, taskId: string, { wish }: Fate): Promise<void> {
-  if (queue.tasks.get(taskId) === undefined) {
-    await client.createTask(taskId, taskDefinition({ retries: 40, ...wish }));
-  }
-}
-
-async function insistently<T>(work: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await work();
-    } catch (error) {
-      if (attempt >= 100) {
-        throw error;
-      }
-      await delay(200);
-    }
-  }
-}
-
-/** Waits until nothing is under way any more, or the time is over; what is wrong then, the check finds. */
-async function settle(stage: Stage, cast: readonly Cast[]): Promise<void> {
+/**
+ * Waits until nothing is under way any more, or the time is over; what is wrong then, the check finds.
+ * @returns how many builds hung in Buildbot until an operator came
+ */
+async function settle(stage: Stage, cast: readonly Cast[], people: People): Promise<number> {
   const store = createMappingStore(connect(stage.databaseUrl));
-  try {
-    await eventually(
-      async () => {
-        const ended = cast.every(
-          ({ taskId, fate }) => lastReason(stage, taskId) === fate.ends && isRerun(stage, taskId, fate),
-        );
-        const open = Object.values((await store.overview()).byState).reduce((sum, count) => sum + count, 0);
-        return ended && open === 0;
-      },
-      { timeoutMs: SETTLE_MS, intervalMs: 500, what: 'everything to come to rest' },
+  const isAtRest = async () => {
+    const isOver = cast.every(
+      (each) => people.isDone(each) && endingsOf(stage, each.taskId).at(-1)?.reason === each.fate.ends,
     );
-  } catch {
-    // The check says what is missing.
+    const open = Object.values((await store.overview()).byState).reduce((sum, count) => sum + count, 0);
+    return isOver && open === 0;
+  };
+  const wait = (timeoutMs: number) =>
+    eventually(isAtRest, { timeoutMs, intervalMs: 500, what: 'everything to come to rest' }).catch(() => false);
+  try {
+    const hung = (await wait(OPERATOR_MS)) ? 0 : await endHungBuilds(stage, cast);
+    await wait(SETTLE_MS - OPERATOR_MS);
+    return hung;
   } finally {
     await store.close();
   }
 }
 
-function isRerun(stage: Stage, taskId: string, { name }: Fate): boolean {
-  const runs = stage.queue.tasks.get(taskId)?.status.runs ?? [];
-  return (
-    name !== 'rerun by a person' || runs.filter(({ reasonResolved }) => reasonResolved === 'completed').length === 2
-  );
+/**
+ * Buildbot 3.7 never ends a build whose worker was lost before its first step: the bridge can only believe that it
+ * runs, until an operator restarts the master.
+ */
+async function endHungBuilds(stage: Stage, cast: readonly Cast[]): Promise<number> {
+  if (stage.legacy.kind !== 'data-api') {
+    return 0;
+  }
+  let hung = 0;
+  for (const { taskId } of cast) {
+    const builds = await insistently(() => stage.legacy.builds(taskId));
+    hung += builds.filter(({ results }) => results === null).length;
+  }
+  if (hung > 0) {
+    await restartMaster(stage.legacy, 'stopMaster');
+  }
+  return hung;
 }
 
-function lastReason({ queue }: Stage, taskId: string): string {
-  const run = queue.tasks.get(taskId)?.status.runs.at(-1);
-  return run?.reasonResolved ?? run?.state ?? 'unscheduled';
-}
-
-async function check(
-  stage: Stage,
-  cast: readonly Cast[],
-  isDone: (taskId: string) => boolean,
-): Promise<readonly string[]> {
+async function check(stage: Stage, cast: readonly Cast[], people: People) {
   const store = createMappingStore(connect(stage.databaseUrl));
   const problems: string[] = [];
-  for (const { taskId, fate } of cast) {
-    const found: string[] = [];
-    const reason = lastReason(stage, taskId);
-    if (reason !== fate.ends) {
-      found.push(`ended ${reason}, not ${fate.ends}`);
-    }
-    if (fate.interfere && !isDone(taskId)) {
-      found.push('nobody came to interfere with it');
-    }
-    const requests = await insistently(() => stage.legacy.requests(taskId));
-    const open = requests.filter(({ isComplete }) => !isComplete).length;
-    if (open > 0) {
-      found.push(`${open} of its ${requests.length} build requests are open`);
-    }
-    const builds = await insistently(() => stage.legacy.builds(taskId));
-    const own = builds.filter(({ results }) => results !== null && OWN_RESULTS.includes(results)).length;
-    // A stock 0.8 says EXCEPTION of a stopped build.
-    const stopped = fate.ends === 'canceled' && stage.legacy.ways.stopped === 4 ? own : 0;
-    if (own - stopped !== fate.builds) {
-      found.push(`${own} builds came to a result, not ${fate.builds}: ${JSON.stringify(builds)}`);
-    }
-    const mapping = await store.openMapping(taskId);
-    if (mapping !== undefined) {
-      found.push(`its mapping is still ${mapping.state}: ${mapping.lastError ?? ''}`);
-    }
+  let unstopped = 0;
+  for (const each of cast) {
+    const { taskId, fate } = each;
+    const end = await insistently(async () => readEnd(stage, each, await store.mappingsOf(taskId)));
+    unstopped += end.isUnstoppable ? ownBuilds(end) : 0;
+    const found = [...findProblems(end), ...(people.isDone(each) ? [] : ['people are not done with it'])];
     if (found.length > 0) {
-      const runs = stage.queue.tasks.get(taskId)?.status.runs.map((run) => run.reasonResolved ?? run.state);
+      const runs = end.runs.map(({ reason }) => reason);
       const trace = (await store.eventsOf(taskId)).map(
         ({ at, instance, what, detail }) => `${new Date(at).toISOString()} ${instance} ${what}: ${detail}`,
       );
       problems.push(
-        `${taskId} (${fate.name}): ${found.join('; ')}; runs ${runs?.join(', ')}\n    ${trace.join('\n    ')}`,
+        `${taskId} (${fate.name}): ${found.join('; ')}; runs ${runs.join(', ')}\n    ${trace.join('\n    ')}`,
       );
     }
   }
   await store.close();
-  return problems;
+  return { problems, unstopped };
 }

@@ -11,6 +11,20 @@ export interface Fate {
   readonly ends: string;
   /** How many builds have to have come to a result of their own (not lost, not stopped). */
   readonly builds: number;
+  /** Its build may come to a result although it was to be stopped, where `isUnstoppable`. */
+  readonly canBeUnstoppable?: boolean;
+}
+
+/** With faults on the way, a build that can be stopped mostly is by then. */
+const STOPPING_MS = 30_000;
+
+/**
+ * A master that was killed leaves the rows of its builds without an end, and Self-serve's agent then takes any of a
+ * request's rows for the running build: what is asked of it has no effect. On a real site such a build ends by itself,
+ * and the bridge follows it to its end; a `slow` one waits for people, and all others of its worker wait for it.
+ */
+export async function isUnstoppable({ legacy }: Stage, taskId: string): Promise<boolean> {
+  return legacy.kind === 'mozilla' && (await legacy.builds(taskId)).length > 1;
 }
 
 const stateOf = ({ queue }: Stage, taskId: string) => queue.tasks.get(taskId)?.status.state;
@@ -55,17 +69,24 @@ export const FATES: readonly [Fate, ...Fate[]] = [
     wish: { builder: 'slow' },
     async interfere(stage, taskId) {
       // It may have had its effect although nobody was told.
-      if (runsOf(stage, taskId).some(({ reasonResolved }) => reasonResolved === 'canceled')) {
-        return true;
-      }
-      if (stateOf(stage, taskId) !== 'running') {
+      const canceled = runsOf(stage, taskId).find(({ reasonResolved }) => reasonResolved === 'canceled');
+      if (canceled?.resolved === undefined) {
+        if (stateOf(stage, taskId) === 'running') {
+          await stage.client.cancelTask(taskId);
+        }
         return false;
       }
-      await stage.client.cancelTask(taskId);
-      return true;
+      if ((await stage.legacy.requests(taskId)).every(({ isComplete }) => isComplete)) {
+        return true;
+      }
+      if (Date.now() > Date.parse(canceled.resolved) + STOPPING_MS && (await isUnstoppable(stage, taskId))) {
+        await stage.legacy.finish(taskId);
+      }
+      return false;
     },
     ends: 'canceled',
     builds: 0,
+    canBeUnstoppable: true,
   },
   {
     name: 'cancelled in Buildbot before it starts',

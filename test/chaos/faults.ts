@@ -7,60 +7,86 @@ import type { Stage } from './stage.ts';
 
 export interface Fault {
   readonly name: string;
-  /** Nothing else breaks this at the same time. */
-  readonly of: string;
+  /** Among the faults of its place. */
   readonly weight: number;
   /** Resolves when it is mended. */
   readonly happen: (stage: Stage, random: Random) => Promise<void>;
 }
 
-const PROXIES = ['pulse', 'database', 'legacy'] as const;
+/** What can be broken in one way at a time. */
+export interface Place {
+  readonly name: string;
+  /**
+   * From one fault to the next, shortest and longest, in milliseconds: mostly longer than a fault and its mending take,
+   * so that little has to be skipped.
+   */
+  readonly gapMs: readonly [number, number];
+  readonly faults: readonly Fault[];
+}
 
-export const FAULTS: readonly Fault[] = [
-  { name: 'bridge killed', of: 'bridge', weight: 4, happen: killBridge },
-  { name: 'bridge paused', of: 'bridge', weight: 4, happen: pauseBridge },
-  { name: 'all bridges restarted, one after the other', of: 'bridge', weight: 1, happen: rollingRestart },
-  { name: 'broker restarted', of: 'pulse', weight: 1, happen: () => downFor(rabbitmq(), 1000) },
-  { name: 'database restarted', of: 'database', weight: 1, happen: () => downFor(mariadb(), 1500) },
+export const PLACES: readonly Place[] = [
   {
-    name: 'Pulse queue deleted',
-    of: 'pulse',
-    weight: 2,
-    happen: async ({ pulse }) => {
-      await pulse.deleteQueue('queue/bridge/tasks');
-    },
+    name: 'bridge',
+    gapMs: [8000, 16_000],
+    faults: [
+      { name: 'bridge killed', weight: 3, happen: killBridge },
+      { name: 'bridge paused', weight: 3, happen: pauseBridge },
+      { name: 'all bridges restarted, one after the other', weight: 2, happen: rollingRestart },
+    ],
   },
-  { name: 'master restarted', of: 'legacy', weight: 2, happen: ({ legacy }) => restartMaster(legacy, 'stopMaster') },
-  { name: 'master killed', of: 'legacy', weight: 1, happen: ({ legacy }) => restartMaster(legacy, 'killMaster') },
   {
-    name: 'worker killed',
-    of: 'legacy',
-    weight: 2,
-    happen: async ({ legacy }) => {
-      await legacy.killWorker();
-      await delay(500);
-      await legacy.startWorker();
-    },
+    name: 'pulse',
+    gapMs: [4000, 11_000],
+    faults: [
+      { name: 'broker restarted', weight: 1, happen: () => downFor(rabbitmq(), 1000) },
+      { name: 'Pulse queue deleted', weight: 2, happen: ({ pulse }) => pulse.deleteQueue('queue/bridge/tasks') },
+      ...networkFaults('pulse'),
+    ],
   },
-  ...PROXIES.flatMap((of): Fault[] => [
-    { name: `connections to the ${of} cut`, of, weight: 2, happen: async ({ proxies }) => proxies[of].cut() },
-    {
-      name: `${of} slow`,
-      of,
-      weight: 1,
-      happen: ({ proxies }, random) => slow(proxies[of], random.between(100, 800)),
-    },
+  {
+    name: 'database',
+    gapMs: [4000, 11_000],
+    faults: [
+      { name: 'database restarted', weight: 1, happen: () => downFor(mariadb(), 1500) },
+      ...networkFaults('database'),
+    ],
+  },
+  {
+    name: 'legacy',
+    gapMs: [7000, 14_000],
+    faults: [
+      { name: 'master restarted', weight: 1, happen: ({ legacy }) => restartMaster(legacy, 'stopMaster') },
+      { name: 'master killed', weight: 1, happen: ({ legacy }) => restartMaster(legacy, 'killMaster') },
+      { name: 'worker killed', weight: 1, happen: restartWorker },
+      ...networkFaults('legacy'),
+    ],
+  },
+  {
+    name: 'queue',
+    gapMs: [4000, 10_000],
+    faults: [
+      { name: 'queue answers 5xx', weight: 3, happen: queueErrors },
+      { name: 'queue does not answer', weight: 2, happen: queueSilence },
+    ],
+  },
+  {
+    name: 'messages',
+    gapMs: [4500, 9000],
+    faults: [{ name: 'messages dropped, repeated, delayed', weight: 1, happen: badMessages }],
+  },
+];
+
+function networkFaults(of: keyof Stage['proxies']): readonly Fault[] {
+  return [
+    { name: `connections to the ${of} cut`, weight: 1, happen: async ({ proxies }) => proxies[of].cut() },
+    { name: `${of} slow`, weight: 1, happen: ({ proxies }, random) => slow(proxies[of], random.between(100, 800)) },
     {
       name: `network to the ${of} swallows everything`,
-      of,
       weight: 1,
       happen: ({ proxies }, random) => swallow(proxies[of], random.between(3000, 8000)),
     },
-  ]),
-  { name: 'queue answers 5xx', of: 'queue', weight: 3, happen: queueErrors },
-  { name: 'queue does not answer', of: 'queue', weight: 2, happen: queueSilence },
-  { name: 'messages dropped, repeated, delayed', of: 'messages', weight: 3, happen: badMessages },
-];
+  ];
+}
 
 async function killBridge(stage: Stage, random: Random): Promise<void> {
   const place = random.between(0, stage.bridges.length - 1);
@@ -91,11 +117,17 @@ async function downFor(server: { stop(): Promise<void>; start(): Promise<void> }
   await server.start();
 }
 
-async function restartMaster(legacy: Stage['legacy'], how: 'stopMaster' | 'killMaster'): Promise<void> {
+export async function restartMaster(legacy: Stage['legacy'], how: 'stopMaster' | 'killMaster'): Promise<void> {
   // On a busy machine a stop can take longer than anybody waits; the master is killed then.
   await legacy[how]().catch(() => undefined);
   await delay(500);
   await legacy.startMaster();
+}
+
+async function restartWorker({ legacy }: Stage): Promise<void> {
+  await legacy.killWorker();
+  await delay(500);
+  await legacy.startWorker();
 }
 
 async function slow(proxy: ChaosProxy, ms: number): Promise<void> {

@@ -1,4 +1,5 @@
-/** A small seeded generator (mulberry32): one seed gives one sequence. */
+/** Small seeded generators (mulberry32): one seed gives one sequence. */
+
 export interface Random {
   /** In [0, 1). */
   next(): number;
@@ -17,4 +18,17 @@ export function createRandom(seed: number): Random {
   }
   const between = (min: number, max: number) => min + Math.floor(next() * (max - min + 1));
   return { next, between, pick: (list) => list[between(0, list.length - 1)] ?? list[0] };
+}
+
+/** Streams of one seed, by name: what is drawn from one changes nothing in the others. */
+export type Streams = (name: string) => Random;
+
+export function createStreams(seed: number): Streams {
+  return (name) => {
+    let mixed = 0x811c9dc5;
+    for (const letter of `${seed}/${name}`) {
+      mixed = Math.imul(mixed ^ (letter.codePointAt(0) ?? 0), 0x01000193);
+    }
+    return createRandom(mixed);
+  };
 }

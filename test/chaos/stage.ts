@@ -28,12 +28,16 @@ export interface Stage {
 const BRIDGES = 3;
 const CLAIM_TIMEOUT_MS = 40_000;
 
-export async function startStage(start: (cast: LegacyCast) => Promise<LegacySide>): Promise<Stage> {
+/** @param random decides which calls and messages a fault rule of the queue hits; uniform in [0, 1) */
+export async function startStage(
+  start: (cast: LegacyCast) => Promise<LegacySide>,
+  random: () => number,
+): Promise<Stage> {
   const rabbit = await rabbitmq().createVhost();
   const pulse = await startPulsePublisher(rabbit.adminUrl, EXCHANGES);
   const database = await mariadb().createDatabase();
   const legacy = await start({ hasListener: true, pulseUrl: rabbit.adminUrl });
-  const faults = createFaults();
+  const faults = createFaults(random);
   const queue = createQueueEmulator({
     clock: systemClock,
     clients: [ROOT, BRIDGE],

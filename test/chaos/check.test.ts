@@ -1,0 +1,92 @@
+import { expect, it } from '@jest/globals';
+import type { Mapping } from '../../src/domain/mapping.ts';
+import type { ArtifactView } from '../../src/sandbox/queue/emulator.ts';
+import { findProblems, type TaskEnd } from './check.ts';
+import type { Fate } from './fates.ts';
+
+const SUCCESS: Fate = { name: 'success', wish: { builder: 'success' }, ends: 'completed', builds: 1 };
+const CANCELED: Fate = { name: 'canceled', wish: { builder: 'slow' }, ends: 'canceled', builds: 0 };
+const NAMES = ['public/buildbot/status.json', 'public/logs/live.log', 'public/logs/live_backing.log'];
+
+function artifact(name: string, content: string | undefined = '{}', runId = 0): ArtifactView {
+  const details = { storageType: 's3', prefix: name, bucket: 'public-bucket' } as const;
+  const bytes = content === undefined ? undefined : Buffer.from(content);
+  return { runId, name, contentType: 'text/plain', expires: 0, details, content: () => bytes };
+}
+
+function mapping(changes: Partial<Mapping> = {}): Mapping {
+  return {
+    ...{ id: 1, version: 1, taskId: 'task', runId: 0, taskGroupId: 'group', builder: 'success', state: 'closed' },
+    ...{ externalId: 'task/0/1', submissions: 1, buildRequestId: 7, collapseKey: null, hasSlot: false, priority: 0 },
+    ...{ retriesReported: 0, reruns: 0, cancels: 0, takenUntil: null, reclaimAt: null, deadline: 0, nextCheckAt: 0 },
+    ...{ absentSince: null, leaseOwner: null, leaseUntil: 0, attempts: 0, lastError: null, created: 0, updated: 0 },
+    ...{ resolved: 0, resolution: 'completed' },
+    ...changes,
+  };
+}
+
+const GOOD: TaskEnd = {
+  fate: SUCCESS,
+  runs: [{ runId: 0, reason: 'completed' }],
+  artifacts: [...NAMES, 'public/properties.json'].map((name) => artifact(name)),
+  requests: [{ buildRequestId: 7, isComplete: true }],
+  builds: [{ results: 0 }],
+  mappings: [mapping()],
+  isUnstoppable: false,
+  stopped: 6,
+};
+const LOST: TaskEnd = {
+  ...GOOD,
+  ...{ fate: CANCELED, runs: [{ runId: 0, reason: 'canceled' }], mappings: [mapping({ resolution: 'canceled' })] },
+  ...{ artifacts: [], builds: [{ results: 5 }, { results: 0 }] },
+};
+const TWICE = { buildRequestId: 7 };
+
+it.each<[string, TaskEnd]>([
+  ['a task that was built', GOOD],
+  ['an artifact that is an error', { ...GOOD, artifacts: GOOD.artifacts.map(asError) }],
+  ['a task that nobody saw', { ...LOST, builds: [], requests: [], mappings: [] }],
+  ['a build that was stopped', { ...LOST, builds: [{ results: 6 }] }],
+  ['a build that nobody could stop', { ...LOST, isUnstoppable: true }],
+])('agrees about %s', (_, end) => {
+  expect(findProblems(end)).toEqual([]);
+});
+
+it.each<[string, TaskEnd, RegExp]>([
+  ['another end', { ...GOOD, fate: { ...SUCCESS, ends: 'failed' } }, /^ended completed, not failed$/],
+  ['an open request', { ...GOOD, requests: [{ buildRequestId: 7, isComplete: false }] }, /requests are open/],
+  ['a build too many', { ...GOOD, builds: [{ results: 0 }, { results: 0 }] }, /^2 builds came to a result, not 1$/],
+  ['a build that could have been stopped', LOST, /^1 builds came to a result, not 0$/],
+  ['one request for two runs', rerunOf(TWICE), /resolved by the same build request: 7, 7/],
+  ['an open mapping', { ...GOOD, mappings: [mapping({ state: 'submitted' }), mapping()] }, /is still submitted/],
+  ['no mapping', { ...GOOD, mappings: [] }, /no closed mapping/],
+  ['a mapping that says otherwise', { ...GOOD, mappings: [mapping({ resolution: 'failed' })] }, /says failed/],
+  ['a mapping of another request', { ...GOOD, mappings: [mapping({ buildRequestId: 8 })] }, /request 8, of 7/],
+  ['a mapping without its request', { ...GOOD, mappings: [mapping({ buildRequestId: null })] }, /request null, of 7/],
+  ['a missing artifact', { ...GOOD, artifacts: GOOD.artifacts.slice(0, 3) }, /has no public\/properties.json/],
+  [
+    'an artifact that was not uploaded',
+    { ...GOOD, artifacts: GOOD.artifacts.map((each) => ({ ...each, content: () => undefined })) },
+    /has no public\/buildbot\/status.json/,
+  ],
+])('finds %s', (_, end, problem) => {
+  expect(findProblems(end)).toContainEqual(expect.stringMatching(problem));
+});
+
+function asError(each: ArtifactView): ArtifactView {
+  const details = { storageType: 'error', reason: 'too-large-file-on-worker', message: 'too large' } as const;
+  return { ...each, details, content: () => undefined };
+}
+
+function rerunOf(status: object): TaskEnd {
+  return {
+    ...GOOD,
+    fate: { ...SUCCESS, builds: 2 },
+    runs: [0, 1].map((runId) => ({ runId, reason: 'completed' })),
+    artifacts: [0, 1].flatMap((runId) =>
+      GOOD.artifacts.map(({ name }) => artifact(name, JSON.stringify(status), runId)),
+    ),
+    builds: [{ results: 0 }, { results: 0 }],
+    mappings: [mapping({ runId: 1 })],
+  };
+}

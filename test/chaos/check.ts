@@ -1,0 +1,150 @@
+/** Whether the queue, Buildbot and the mapping database agree about a task, and with its fate. */
+import type { Mapping } from '../../src/domain/mapping.ts';
+import type { ArtifactView } from '../../src/sandbox/queue/emulator.ts';
+import type { LegacyBuild, LegacyRequest } from '../support/legacy/legacy-side.ts';
+import { type Fate, isUnstoppable } from './fates.ts';
+import type { Stage } from './stage.ts';
+
+/** A run, by the reason of its resolution, or its state while it has none. */
+export interface Ending {
+  readonly runId: number;
+  readonly reason: string;
+}
+
+/** How a task ended, on all sides. */
+export interface TaskEnd {
+  readonly fate: Fate;
+  readonly runs: readonly Ending[];
+  readonly artifacts: readonly ArtifactView[];
+  readonly requests: readonly LegacyRequest[];
+  readonly builds: readonly LegacyBuild[];
+  /** Newest first. */
+  readonly mappings: readonly Mapping[];
+  /** What nobody could stop may have come to a result of its own. */
+  readonly isUnstoppable: boolean;
+  /** The code of a build that was stopped. */
+  readonly stopped: number;
+}
+
+/** Of each run that the bridge resolves. */
+const ARTIFACTS = [
+  'public/buildbot/status.json',
+  'public/logs/live.log',
+  'public/logs/live_backing.log',
+  'public/properties.json',
+];
+/** Only the bridge gives these reasons, and it uploads before. */
+const BY_BRIDGE = new Set(['completed', 'failed', 'internal-error', 'malformed-payload', 'worker-shutdown']);
+/** Of these, a build came to a result of its own. */
+const BY_BUILD = new Set(['completed', 'failed', 'internal-error']);
+/** The bridge need not have seen such a task. */
+const BY_OTHERS = new Set(['canceled', 'deadline-exceeded']);
+/** Results that a build comes to by itself. */
+const OWN_RESULTS = [0, 1, 2, 4];
+const FAILURE = 2;
+
+/** @throws what Buildbot or the database throw */
+export async function readEnd(
+  stage: Stage,
+  { taskId, fate }: { readonly taskId: string; readonly fate: Fate },
+  mappings: readonly Mapping[],
+): Promise<TaskEnd> {
+  const task = stage.queue.tasks.get(taskId);
+  return {
+    ...{ fate, mappings, runs: endingsOf(stage, taskId), artifacts: task?.artifacts ?? [] },
+    requests: await stage.legacy.requests(taskId),
+    builds: await stage.legacy.builds(taskId),
+    isUnstoppable: fate.canBeUnstoppable === true && (await isUnstoppable(stage, taskId)),
+    stopped: stage.legacy.ways.stopped,
+  };
+}
+
+export function endingsOf({ queue }: Pick<Stage, 'queue'>, taskId: string): readonly Ending[] {
+  const runs = queue.tasks.get(taskId)?.status.runs ?? [];
+  return runs.map(({ runId, reasonResolved, state }) => ({ runId, reason: reasonResolved ?? state }));
+}
+
+/** In words, what is wrong. */
+export function findProblems(end: TaskEnd): readonly string[] {
+  return [...checkSides(end), ...checkMappings(end), ...end.runs.flatMap((run) => checkArtifacts(end, run))];
+}
+
+function checkSides(end: TaskEnd): readonly string[] {
+  const { fate, requests, builds } = end;
+  const found: string[] = [];
+  const reason = end.runs.at(-1)?.reason ?? 'unscheduled';
+  if (reason !== fate.ends) {
+    found.push(`ended ${reason}, not ${fate.ends}`);
+  }
+  const open = requests.filter(({ isComplete }) => !isComplete).length;
+  if (open > 0) {
+    found.push(`${open} of its ${requests.length} build requests are open`);
+  }
+  const own = ownBuilds(end);
+  if (own !== fate.builds && !(end.isUnstoppable && own === fate.builds + 1)) {
+    found.push(`${own} builds came to a result, not ${fate.builds}`);
+  }
+  // One build a run has been counted; that they are of different requests, the runs say.
+  const named = end.runs.filter((run) => BY_BUILD.has(run.reason)).flatMap((run) => requestNamed(end, run) ?? []);
+  if (new Set(named).size < named.length) {
+    found.push(`two of its runs were resolved by the same build request: ${named.join(', ')}`);
+  }
+  return found.length > 0 ? [...found, `builds ${JSON.stringify(builds)}`] : found;
+}
+
+/** How many builds came to a result of their own: not lost, and not stopped. */
+export function ownBuilds({ fate, builds, stopped }: TaskEnd): number {
+  // A stock 0.8 says EXCEPTION of a stopped build. What is canceled would succeed by itself: a FAILURE is of a request
+  // that was cancelled when its build had been lost, and waited for the next one.
+  const isStopped = (results: number | null) =>
+    fate.ends === 'canceled' && (results === stopped || results === FAILURE);
+  return builds.filter(({ results }) => results !== null && OWN_RESULTS.includes(results) && !isStopped(results))
+    .length;
+}
+
+function checkMappings({ fate, runs, requests, mappings }: TaskEnd): readonly string[] {
+  const found: string[] = [];
+  for (const { state, lastError } of mappings.filter((mapping) => mapping.state !== 'closed')) {
+    found.push(`its mapping is still ${state}: ${lastError ?? ''}`);
+  }
+  const newest = mappings.find(({ state }) => state === 'closed');
+  if (newest === undefined) {
+    return requests.length === 0 && BY_OTHERS.has(fate.ends) ? found : [...found, 'it has no closed mapping'];
+  }
+  const reason = runs.find(({ runId }) => runId === newest.runId)?.reason;
+  if (newest.resolution !== reason) {
+    found.push(`the mapping of run ${newest.runId} says ${newest.resolution}, and the run ${reason}`);
+  }
+  if (newest.runId !== runs.at(-1)?.runId && !BY_OTHERS.has(fate.ends)) {
+    found.push(`its newest mapping is of run ${newest.runId}`);
+  }
+  const ids = requests.map(({ buildRequestId }) => buildRequestId);
+  if (newest.buildRequestId === null ? ids.length > 0 : !ids.includes(newest.buildRequestId)) {
+    found.push(`its mapping has the build request ${newest.buildRequestId}, of ${ids.join(', ') || 'none'}`);
+  }
+  return found;
+}
+
+function checkArtifacts({ artifacts }: TaskEnd, { runId, reason }: Ending): readonly string[] {
+  const there = artifacts.filter((artifact) => artifact.runId === runId && isUploaded(artifact));
+  const missing = ARTIFACTS.filter((name) => !there.some((artifact) => artifact.name === name));
+  return BY_BRIDGE.has(reason) && missing.length > 0 ? [`run ${runId} (${reason}) has no ${missing.join(', ')}`] : [];
+}
+
+/** An `error` artifact says why there is nothing. */
+function isUploaded(artifact: ArtifactView): boolean {
+  return artifact.details.storageType !== 's3' || artifact.content() !== undefined;
+}
+
+/** The build request that a run's `status.json` names. */
+function requestNamed({ artifacts }: TaskEnd, { runId }: Ending): number | undefined {
+  const status = artifacts.find((each) => each.runId === runId && each.name === 'public/buildbot/status.json');
+  const content = status?.content();
+  const read: unknown = content && JSON.parse(content.toString('utf8'));
+  return typeof read === 'object' &&
+    read !== null &&
+    'buildRequestId' in read &&
+    typeof read.buildRequestId === 'number'
+    ? read.buildRequestId
+    : undefined;
+}

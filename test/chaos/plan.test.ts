@@ -1,0 +1,43 @@
+import { expect, it } from '@jest/globals';
+import { PLACES } from './faults.ts';
+import { planFaults, planTasks } from './plan.ts';
+import { createStreams } from './random.ts';
+
+const MS = 240_000;
+
+/** What a seed asks for, with the first thing that each fault draws. */
+function askedFor(seed: number, drawBefore = 0) {
+  const streams = createStreams(seed);
+  const planned = planFaults(streams, MS);
+  for (let drawn = 0; drawn < drawBefore; drawn += 1) {
+    planned[0]?.random.next();
+  }
+  return planned.slice(1).map(({ atMs, place, fault, random }) => [atMs, place, fault.name, random.next()]);
+}
+
+it('asks for the same faults at the same times, by the seed alone', () => {
+  expect(askedFor(1)).toEqual(askedFor(1));
+  expect(askedFor(1, 7)).toEqual(askedFor(1));
+  expect(askedFor(2)).not.toEqual(askedFor(1));
+  const tasks = (seed: number) => planTasks(createStreams(seed), { tasks: 90, ms: MS }).map(({ atMs }) => atMs);
+  expect(tasks(1)).toEqual(tasks(1));
+  expect(tasks(2)).not.toEqual(tasks(1));
+});
+
+it('gives each stream numbers of its own', () => {
+  const streams = createStreams(1);
+  const drawn = ['tasks', 'faults of bridge', 'fault 0 of bridge', 'fault 1 of bridge'].map((name) =>
+    streams(name).next(),
+  );
+  expect(new Set(drawn).size).toBe(drawn.length);
+});
+
+it.each([1, 2, 3, 4])('asks for every kind of fault at least three times in a long campaign (seed %d)', (seed) => {
+  const asked = planFaults(createStreams(seed), MS).map(({ fault }) => fault.name);
+  const names = PLACES.flatMap(({ faults }) => faults.map(({ name }) => name));
+  expect(names.filter((name) => asked.filter((one) => one === name).length < 3)).toEqual([]);
+});
+
+it.each([1, 2, 3, 4])('asks for many more than twenty faults in a minute (seed %d)', (seed) => {
+  expect(planFaults(createStreams(seed), 60_000).length).toBeGreaterThan(32);
+});

@@ -1,0 +1,61 @@
+/** What a campaign asks for, and when: by its seed alone, whatever the servers do. */
+import { FATES, type Fate } from './fates.ts';
+import { type Fault, PLACES, type Place } from './faults.ts';
+import type { Random, Streams } from './random.ts';
+
+export interface PlannedTask {
+  /** Since the beginning. */
+  readonly atMs: number;
+  readonly fate: Fate;
+}
+
+export interface PlannedFault {
+  /** Since the beginning. */
+  readonly atMs: number;
+  readonly place: string;
+  readonly fault: Fault;
+  /** For what happens in it: its own, so that nothing else that goes on changes it. */
+  readonly random: Random;
+}
+
+/** Every fate in turn, at uneven times. */
+export function planTasks(streams: Streams, { tasks, ms }: { tasks: number; ms: number }): readonly PlannedTask[] {
+  const random = streams('tasks');
+  let atMs = 0;
+  return Array.from({ length: tasks }, (_, index) => {
+    const task = { atMs, fate: FATES[index % FATES.length] ?? FATES[0] };
+    atMs += (ms / tasks) * 0.9 * (0.5 + random.next());
+    return task;
+  });
+}
+
+/** Of all places, in the order of time. */
+export function planFaults(streams: Streams, ms: number): readonly PlannedFault[] {
+  return PLACES.flatMap((place) => planPlace(place, streams, ms)).sort((a, b) => a.atMs - b.atMs);
+}
+
+function planPlace({ name, gapMs, faults }: Place, streams: Streams, ms: number): readonly PlannedFault[] {
+  const random = streams(`faults of ${name}`);
+  const [shortest, longest] = gapMs;
+  const planned: PlannedFault[] = [];
+  let bag: readonly Fault[] = [];
+  for (let atMs = random.between(300, longest); atMs < ms; atMs += random.between(shortest, longest)) {
+    if (bag.length === 0) {
+      bag = shuffled(faults, random);
+    }
+    const [fault, ...rest] = bag;
+    if (fault !== undefined) {
+      planned.push({ atMs, place: name, fault, random: streams(`fault ${planned.length} of ${name}`) });
+    }
+    bag = rest;
+  }
+  return planned;
+}
+
+/** Each as often as its weight says, so that none is left out by chance for long. */
+function shuffled(faults: readonly Fault[], random: Random): readonly Fault[] {
+  return faults
+    .flatMap((fault) => Array.from({ length: fault.weight }, () => ({ fault, rank: random.next() })))
+    .sort((a, b) => a.rank - b.rank)
+    .map(({ fault }) => fault);
+}
