@@ -95,6 +95,50 @@ it('of the Data API', async () => {
   rest.close();
 }, 60_000);
 
+it('of the Data API: whatever a record is, those of others beside it are read', async () => {
+  const session = createSession(server.url);
+  const rest = createRestClient({ url: server.url, session, retries: 0, timeoutMs: 5000 });
+  const good = {
+    buildrequests: [1, 2].map((id) => ({
+      buildrequestid: id,
+      buildsetid: id,
+      builderid: 1,
+      complete: false,
+      results: -1,
+    })),
+    builds: [1, 2].map((id) => ({
+      ...{ buildid: id, number: id, builderid: 1, buildrequestid: id, workerid: 1, complete: false, results: null },
+      ...{ state_string: 'building', started_at: 1, complete_at: null },
+    })),
+    builders: [{ builderid: 1, name: 'b' }],
+    workers: [{ workerid: 1, name: 'w' }],
+  };
+  // Of request 3, or of nobody knows whom: what says that it is of another's is believed.
+  const bad = fc.oneof(
+    value,
+    fc.dictionary(fc.constantFrom('name', 'number', 'results', 'state_string'), value),
+    fc.record({ buildrequestid: fc.constant(3), state_string: value, started_at: value, complete: value }),
+    build.map((one) => ({ ...one, buildrequestid: 3 })),
+  );
+  const places = fc.constantFrom('buildrequests', 'builds', 'builders', 'workers');
+  await fc.assert(
+    fc.asyncProperty(places, bad, fc.boolean(), async (place, record, isFirst) => {
+      server.does = (line) => {
+        const ids = [...line.matchAll(/buildrequestid__\w+=(\d+)/g)].map(([, id]) => Number(id));
+        // As a master does, which finds a record for its request.
+        const isFound = !place.startsWith('build') || place === 'builders' || ids.includes(3);
+        const list = isFound ? (isFirst ? [record, ...good[place]] : [...good[place], record]) : good[place];
+        return { kind: 'says', body: JSON.stringify({ ...good, [place]: list }) };
+      };
+      const reader = createRequestReader(rest, createCatalogue(rest, systemClock, 'f'), server.url);
+      const seen = await reader.readMany([1, 2, 3]);
+      expect([seen.get(1)?.kind, seen.get(2)?.kind]).toEqual(['present', 'present']);
+    }),
+    { numRuns: 300 },
+  );
+  rest.close();
+}, 60_000);
+
 async function outcomeIsTyped(work: ReturnType<typeof readOutcome>): Promise<void> {
   try {
     const { properties, log } = await work;

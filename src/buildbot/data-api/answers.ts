@@ -1,5 +1,6 @@
 /** What Buildbot answers, as far as the bridge reads it. Unknown keys are ignored: every version adds some. */
 import { z } from 'zod';
+import { records } from '../records.ts';
 
 /** Buildbot's times are whole seconds; beyond these there are no dates. */
 const seconds = z
@@ -32,13 +33,17 @@ export const buildAnswer = z.object({
 });
 export type BuildAnswer = z.infer<typeof buildAnswer>;
 
-export const requestsAnswer = z.object({ buildrequests: z.array(requestAnswer) });
-export const buildsAnswer = z.object({ builds: z.array(buildAnswer) });
-export const buildsetsAnswer = z.object({
-  buildsets: z.array(z.object({ bsid: z.int(), reason: z.string() })),
-});
-export const buildersAnswer = z.object({ builders: z.array(z.object({ builderid: z.int(), name: z.string() })) });
-export const workersAnswer = z.object({ workers: z.array(z.object({ workerid: z.int(), name: z.string() })) });
+const buildsetAnswer = z.object({ bsid: z.int(), reason: z.string() });
+export type BuildsetAnswer = z.infer<typeof buildsetAnswer>;
+const builderAnswer = z.object({ builderid: z.int(), name: z.string() });
+const workerAnswer = z.object({ workerid: z.int(), name: z.string() });
+
+// Of these lists each record is read for itself: they hold what belongs to different tasks.
+export const requestsAnswer = z.object({ buildrequests: records(requestAnswer, 'buildrequestid') });
+export const buildsAnswer = z.object({ builds: records(buildAnswer, 'buildrequestid') });
+export const buildsetsAnswer = z.object({ buildsets: records(buildsetAnswer, 'bsid') });
+export const buildersAnswer = z.object({ builders: records(builderAnswer, 'builderid') });
+export const workersAnswer = z.object({ workers: records(workerAnswer, 'workerid') });
 export const propertiesAnswer = z.object({
   properties: z.array(z.record(z.string(), z.tuple([z.unknown(), z.string()]).rest(z.unknown()))),
 });

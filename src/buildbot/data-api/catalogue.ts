@@ -1,6 +1,8 @@
 /** What changes rarely in a master: its ForceScheduler, builders and workers. Read when needed, believed for a while. */
+import type { Logger } from 'pino';
 import { LegacyCiError } from '../../errors.ts';
-import type { Clock } from '../../ports.ts';
+import type { Clock, InputCounter } from '../../ports.ts';
+import type { Records } from '../records.ts';
 import { buildersAnswer, type ForceSchedulerAnswer, forceSchedulersAnswer, workersAnswer } from './answers.ts';
 import type { RestClient } from './rest-client.ts';
 
@@ -26,9 +28,20 @@ interface Cached<T> {
   readonly at: number;
 }
 
-export function createCatalogue(rest: RestClient, clock: Clock, name: string): Catalogue {
+export interface CatalogueContext {
+  readonly log?: Logger | undefined;
+  readonly inputs?: InputCounter | undefined;
+}
+
+export function createCatalogue(
+  rest: RestClient,
+  clock: Clock,
+  name: string,
+  { log, inputs }: CatalogueContext = {},
+): Catalogue {
   let schedulers: Cached<readonly ForceSchedulerAnswer[]> | undefined;
   let reading: Promise<readonly ForceSchedulerAnswer[]> | undefined;
+  let isSaid = false;
 
   async function readSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
     const { forceschedulers: value } = await rest.get('forceschedulers', forceSchedulersAnswer);
@@ -61,12 +74,25 @@ export function createCatalogue(rest: RestClient, clock: Clock, name: string): C
 
   const builderNames = nameCache(async () => {
     const answer = await rest.get('builders', buildersAnswer);
-    return answer.builders.map((builder): [number, string] => [builder.builderid, builder.name]);
+    return readable(answer.builders).map((builder): [number, string] => [builder.builderid, builder.name]);
   });
   const workerNames = nameCache(async () => {
     const answer = await rest.get('workers', workersAnswer);
-    return answer.workers.map((worker): [number, string] => [worker.workerid, worker.name]);
+    return readable(answer.workers).map((worker): [number, string] => [worker.workerid, worker.name]);
   });
+
+  /** What cannot be read has no name: its id stands for it. */
+  function readable<T>({ read, bad }: Records<T>): readonly T[] {
+    for (const _ of bad) {
+      inputs?.rejected('legacy-ci-answer');
+    }
+    const [first] = bad;
+    if (first && !isSaid) {
+      isSaid = true;
+      log?.warn({ id: first.owner, reason: first.reason }, 'a builder or worker cannot be read: it has no name here');
+    }
+    return read;
+  }
 
   function own(all: readonly ForceSchedulerAnswer[]): ForceSchedulerAnswer {
     const found = all.find((scheduler) => scheduler.name === name);

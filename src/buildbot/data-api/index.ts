@@ -34,7 +34,7 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
   const session = createSession(url, options.username, options.password);
   const { timeoutMs } = options;
   const rest = createRestClient({ url, session, inputs, ...(timeoutMs ? { timeoutMs } : {}) });
-  const catalogue = createCatalogue(rest, clock, forceScheduler);
+  const catalogue = createCatalogue(rest, clock, forceScheduler, { log, inputs });
   const reader = createRequestReader(rest, catalogue, url, inputs);
 
   async function check(): Promise<void> {

@@ -2,8 +2,16 @@
 import { type Build, isCollapsed, RESULT_NAMES, type RequestView, type ResultName } from '../../domain/build.ts';
 import { LegacyCiError } from '../../errors.ts';
 import type { InputCounter, Seen } from '../../ports.ts';
-import { unreadable } from '../unreadable.ts';
-import { type BuildAnswer, buildsAnswer, buildsetsAnswer, type RequestAnswer, requestsAnswer } from './answers.ts';
+import { type BadRecord, fieldOf } from '../records.ts';
+import { errorsOf, unreadable } from '../unreadable.ts';
+import {
+  type BuildAnswer,
+  type BuildsetAnswer,
+  buildsAnswer,
+  buildsetsAnswer,
+  type RequestAnswer,
+  requestsAnswer,
+} from './answers.ts';
 import type { Catalogue } from './catalogue.ts';
 import { reasonOf } from './force-parameters.ts';
 import { type RestClient, toLegacyCiError } from './rest-client.ts';
@@ -25,10 +33,12 @@ export function createRequestReader(
   url: string,
   inputs?: InputCounter,
 ): RequestReader {
-  async function readMany(ids: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>> {
+  const readMany = (ids: readonly number[]) => readInParts(ids, BATCH);
+
+  async function readInParts(ids: readonly number[], size: number): Promise<ReadonlyMap<number, Seen<RequestView>>> {
     const all = new Map<number, Seen<RequestView>>();
-    for (let start = 0; start < ids.length; start += BATCH) {
-      const batch = ids.slice(start, start + BATCH);
+    for (let start = 0; start < ids.length; start += size) {
+      const batch = ids.slice(start, start + size);
       const read = await readBatch(batch);
       for (const [id, seen] of read) {
         all.set(id, seen);
@@ -36,7 +46,7 @@ export function createRequestReader(
       const [first] = read.values();
       if (first?.kind === 'unreadable' && first.error.code === 'legacy-ci-unavailable') {
         // It is away: the rest would only wait as long for the same, while claims are to be kept alive.
-        for (const id of ids.slice(start + BATCH)) {
+        for (const id of ids.slice(start + size)) {
           all.set(id, first);
         }
         break;
@@ -51,13 +61,24 @@ export function createRequestReader(
       // The request first: what its builds say afterwards can only be newer.
       const requests = (await rest.get(`buildrequests?${query}`, requestsAnswer)).buildrequests;
       const builds = (await rest.get(`builds?${buildsQuery(ids)}`, buildsAnswer)).builds;
-      const builderNames = await catalogue.builderNames(requests.map(({ builderid }) => builderid));
-      const workerNames = await catalogue.workerNames(builds.flatMap(({ workerid }) => workerid ?? []));
+      const bad = [...requests.bad, ...builds.bad];
+      if (ids.length > 1 && bad.some(({ owner }) => owner === undefined)) {
+        // It may belong to any of them: whoever has it in an answer of its own has it.
+        return await readInParts(ids, 1);
+      }
+      const errors = errorsOf(inputs, 'build request', bad);
+      const builderNames = await catalogue.builderNames(requests.read.map(({ builderid }) => builderid));
+      const workerNames = await catalogue.workerNames(builds.read.flatMap(({ workerid }) => workerid ?? []));
       const names = { builderNames, workerNames, url };
       return new Map(
         ids.map((id): [number, Seen<RequestView>] => {
-          const request = requests.find(({ buildrequestid }) => buildrequestid === id);
-          return [id, request ? { kind: 'present', value: toRequestView(request, builds, names) } : { kind: 'absent' }];
+          const error = errors.get(id) ?? errors.get(undefined);
+          if (error) {
+            return [id, { kind: 'unreadable', error }];
+          }
+          const request = requests.read.find(({ buildrequestid }) => buildrequestid === id);
+          const value = request && toRequestView(request, builds.read, names);
+          return [id, value ? { kind: 'present', value } : { kind: 'absent' }];
         }),
       );
     } catch (thrown) {
@@ -76,9 +97,15 @@ export function createRequestReader(
       const buildsets = (await rest.get(`buildsets?${query}`, buildsetsAnswer)).buildsets;
       // Buildbot stores `A build was forced by '<owner>': <reason>`. The first one: a later one would be somebody's copy,
       // unless the first was collapsed into it.
-      const ids = buildsets.filter((set) => set.reason.endsWith(reason)).map(({ bsid }) => bsid);
+      const own = buildsets.read.filter((set) => set.reason.endsWith(reason)).map(({ bsid }) => bsid);
+      const errors = errorsOf(inputs, 'buildset', buildsets.bad);
+      const lowest = own.length === 0 ? undefined : Math.min(...own);
+      const doubtful = buildsets.bad.find((bad) => mayBeOwn(bad, reason, lowest));
+      if (doubtful) {
+        return { kind: 'unreadable', error: errors.get(doubtful.owner) ?? unreadable(inputs, 'a buildset') };
+      }
       let first: Seen<RequestView> = { kind: 'absent' };
-      for (const bsid of ids.sort((a, b) => a - b).slice(0, MAX_COPIES)) {
+      for (const bsid of own.sort((a, b) => a - b).slice(0, MAX_COPIES)) {
         const found = await requestOfBuildset(bsid);
         if (!isCollapsed(found)) {
           return { kind: 'present', value: found };
@@ -93,7 +120,11 @@ export function createRequestReader(
 
   async function requestOfBuildset(bsid: number): Promise<RequestView> {
     const found = (await rest.get(`buildrequests?buildsetid__eq=${bsid}`, requestsAnswer)).buildrequests;
-    const request = found.find(({ buildsetid }) => buildsetid === bsid);
+    const [badRequest] = errorsOf(inputs, 'build request', found.bad).values();
+    const request = found.read.find(({ buildsetid }) => buildsetid === bsid);
+    if (request === undefined && badRequest) {
+      throw badRequest;
+    }
     if (request === undefined) {
       throw unreadable(inputs, `buildset ${bsid} has no build request`);
     }
@@ -108,6 +139,18 @@ export function createRequestReader(
   }
 
   return { readMany, findByExternalId };
+}
+
+/**
+ * Whether a buildset that cannot be read may be the one with this reason that counts. To take it for none would have the
+ * task built twice.
+ * @param lowest id of those that can be read and have the reason
+ */
+function mayBeOwn({ owner, value }: BadRecord, reason: string, lowest: number | undefined): boolean {
+  const given = fieldOf(value, 'reason' satisfies keyof BuildsetAnswer);
+  const isAnothers = typeof given === 'string' && !given.endsWith(reason);
+  const isLater = owner !== undefined && lowest !== undefined && owner > lowest;
+  return !isAnothers && !isLater;
 }
 
 /**

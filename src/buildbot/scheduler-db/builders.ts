@@ -111,7 +111,8 @@ async function namesOfMasters(masters: Masters, wanted: string): Promise<Readonl
 
 async function readList(url: string, inputs: InputCounter | undefined): Promise<ReadonlySet<string>> {
   try {
-    const request = got.get(url, { timeout: { connect: 5000, request: TIMEOUT_MS }, retry: { limit: 1 } });
+    const timeout = { connect: 5000, request: TIMEOUT_MS };
+    const request = got.get(url, { timeout, retry: { limit: 1 }, followRedirect: false });
     const parsed = list.safeParse(JSON.parse((await limited(request, MAX_BYTES)).body));
     if (!parsed.success) {
       throw unreadable(inputs, 'the list of builders has no "builders"');

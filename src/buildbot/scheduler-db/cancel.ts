@@ -10,7 +10,7 @@ import type { CancelAnswer } from '../../ports.ts';
 import { isUniqueViolation } from '../../sql.ts';
 import { type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
-import { databaseNow, readRows, readSiblings } from './rows.ts';
+import { databaseNow, readRows, readSiblings, throwIfBad } from './rows.ts';
 import type { Schema } from './schema.ts';
 import { type SelfServe, shortBranch } from './self-serve.ts';
 import type { BuildRow, RequestRow } from './view.ts';
@@ -35,6 +35,7 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
   return async (view, why) => {
     const schema = await options.schema();
     const rows = await readRows(database, schema, [view.buildRequestId]);
+    throwIfBad(rows.bad, view.buildRequestId);
     const request = rows.requests.get(view.buildRequestId);
     // What nobody has is not being built: an open row is of a build that did not start then.
     const open = request?.claimedAt == null ? undefined : openBuild(rows.builds.get(view.buildRequestId));
@@ -69,7 +70,9 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
 
   /** Whoever asked knew of the requests that the view names, and not of those that the build serves by now. */
   async function checkShared(view: RequestView, open: BuildRow & { readonly builder: string }): Promise<void> {
-    const siblings = (await readSiblings(database, [open])).get(open.id) ?? [];
+    const { of, bad } = await readSiblings(database, [open]);
+    throwIfBad(bad, open.id);
+    const siblings = of.get(open.id) ?? [];
     const named = new Set(view.sharedWith);
     if (siblings.some(({ brid, finishTime }) => finishTime === null && !named.has(brid))) {
       throw unavailable('the build serves other build requests by now: they are to be looked at first');

@@ -26,6 +26,8 @@ export interface SchedulerDb {
    * @throws LegacyCiError
    */
   run<T>(what: string, work: (db: Knex) => Promise<T>): Promise<T>;
+  /** Counts rows that cannot be read. */
+  readonly inputs: InputCounter | undefined;
   close(): Promise<void>;
 }
 
@@ -47,6 +49,7 @@ export function createSchedulerDb(
         }
       }
     },
+    inputs,
     close: () => db.destroy(),
   };
 }

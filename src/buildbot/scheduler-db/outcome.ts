@@ -9,7 +9,7 @@ import type { InputCounter, Outcome } from '../../ports.ts';
 import { inBatches, type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
 import type { RequestReader } from './requests.ts';
-import { readRows } from './rows.ts';
+import { readRows, throwIfBad } from './rows.ts';
 import type { Schema } from './schema.ts';
 import type { BuildRow } from './view.ts';
 import type { WebBuild, WebStatus } from './web-status.ts';
@@ -31,7 +31,8 @@ export async function readOutcome(options: OutcomeOptions, view: RequestView): P
   if (build === undefined) {
     return NONE;
   }
-  const { requests, builds } = await readRows(options.database, await options.schema(), [view.buildRequestId]);
+  const { requests, builds, bad } = await readRows(options.database, await options.schema(), [view.buildRequestId]);
+  throwIfBad(bad, view.buildRequestId);
   const request = requests.get(view.buildRequestId);
   const row = builds.get(view.buildRequestId)?.find(({ id }) => id === build.buildId);
   if (request === undefined || row === undefined) {

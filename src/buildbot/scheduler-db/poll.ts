@@ -27,11 +27,11 @@ export function startPoll(options: PollOptions): { stop(): Promise<void> } {
 
   async function look(): Promise<void> {
     const ids = await options.openRequests();
-    const { requests, builds } = await readRows(database, await options.schema(), ids);
+    const { requests, builds, bad } = await readRows(database, await options.schema(), ids);
     const seen = new Map(
       ids.map((id) => {
         const request = requests.get(id);
-        const state = [request?.isComplete, request?.results, request?.claimedBy, builds.get(id) ?? []];
+        const state = [request?.isComplete, request?.results, request?.claimedBy, builds.get(id) ?? [], bad.has(id)];
         return [id, JSON.stringify(state)] as const;
       }),
     );

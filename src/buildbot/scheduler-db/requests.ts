@@ -6,7 +6,7 @@ import { BridgeError, LegacyCiError } from '../../errors.ts';
 import type { KeptBuilds, Seen } from '../../ports.ts';
 import type { SchedulerDb } from './database.ts';
 import type { Masters } from './masters.ts';
-import { type Rows, readRows, readSiblings } from './rows.ts';
+import { type Rows, readRows, readSiblings, type Siblings } from './rows.ts';
 import type { Schema } from './schema.ts';
 import { createStoppedReader, EXCEPTION, type Stopped, type Suspect } from './stopped.ts';
 import { findRequest } from './submit.ts';
@@ -41,7 +41,6 @@ const STOPPED_WAIT_S = 3600;
 /** Of requests whose claims were said to be stale; far more than are at a time. */
 const MAX_WARNED = 10_000;
 
-type Siblings = ReadonlyMap<number, readonly BuildRow[]>;
 /** What is known beside the rows. */
 interface Beside {
   readonly schema: Schema['kind'];
@@ -75,23 +74,28 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
 
   /** Of every request, and of those that share a build: messages tell of its first hundred requests only. */
   async function readKept(rows: Rows, siblings: Siblings): Promise<readonly KeptBuild[]> {
-    const merged = [...siblings.values()].flatMap((builds) => builds.map(({ brid }) => brid));
+    const merged = [...siblings.of.values()].flatMap((builds) => builds.map(({ brid }) => brid));
     return kept ? kept.of([...new Set([...rows.requests.keys(), ...merged])]) : [];
   }
 
   function seenOf(id: number, rows: Rows, { schema, siblings, messages, stopped }: Beside): Seen<RequestView> {
     const request = rows.requests.get(id);
+    const builds = rows.builds.get(id) ?? [];
+    const last = builds.at(-1);
+    // A build that cannot be seen to serve others would be cancelled for all of them.
+    const error = rows.bad.get(id) ?? siblings.bad.get(last?.id ?? -1);
+    if (error !== undefined) {
+      return { kind: 'unreadable', error };
+    }
     if (request === undefined) {
       return { kind: 'absent' };
     }
-    const builds = rows.builds.get(id) ?? [];
-    const last = builds.at(-1);
     const isRecent = rows.now - (request.completeAt ?? rows.now) < STOPPED_WAIT_S;
     if (last !== undefined && stopped.unknown.has(last.id) && isRecent) {
       return { kind: 'unreadable', error: unknownEnd(id) };
     }
     warnIfStale(request, builds, rows.now);
-    const merged = siblings.get(last?.id ?? -1) ?? [];
+    const merged = siblings.of.get(last?.id ?? -1) ?? [];
     const value = toView({
       request,
       schema,
@@ -150,7 +154,7 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
 
   async function keptOf(request: RequestRow, build: BuildRow): Promise<KeptBuild | undefined> {
     const siblings = await readSiblings(database, [{ ...build, builder: request.builder }]);
-    const merged = siblings.get(build.id) ?? [];
+    const merged = siblings.of.get(build.id) ?? [];
     const messages = kept ? await kept.of([request.id, ...merged.map(({ brid }) => brid)]) : [];
     return matchOf(build, messages) ?? matchOf(merged[0], messages);
   }

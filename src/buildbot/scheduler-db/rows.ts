@@ -1,6 +1,9 @@
 /** Reads the rows of build requests: a fixed number of statements for any number of them. */
 import type { Knex } from 'knex';
 import { z } from 'zod';
+import type { LegacyCiError } from '../../errors.ts';
+import { type BadRecord, fieldOf, readRecords } from '../records.ts';
+import { errorsOf } from '../unreadable.ts';
 import { inBatches, type SchedulerDb } from './database.ts';
 import type { Schema } from './schema.ts';
 import type { BuildRow, RequestRow } from './view.ts';
@@ -23,57 +26,103 @@ export interface Rows {
   readonly requests: ReadonlyMap<number, RequestRow>;
   /** By request, in order of id. */
   readonly builds: ReadonlyMap<number, readonly BuildRow[]>;
+  /** Requests of which a row cannot be read: what else is here of them is not all. */
+  readonly bad: ReadonlyMap<number, LegacyCiError>;
   /** By the database's clock, Unix seconds. */
   readonly now: number;
 }
 
+export interface Siblings {
+  /** By the build's id. */
+  readonly of: ReadonlyMap<number, readonly BuildRow[]>;
+  /** Builds of which a sibling's row cannot be read. */
+  readonly bad: ReadonlyMap<number, LegacyCiError>;
+}
+
 /** @throws LegacyCiError */
 export async function readRows(database: SchedulerDb, schema: Schema, ids: readonly number[]): Promise<Rows> {
-  return database.run('reading build requests', async (db) => {
-    const now = await databaseNow(db);
+  const { now, requests, builds } = await database.run('reading build requests', async (db) => ({
+    now: await databaseNow(db),
     // The request first: what its builds say afterwards can only be newer.
-    const requests = await inBatches(ids, async (batch) =>
-      z.array(requestRow).parse(await requestQuery(db, schema).whereIn('r.id', batch)),
-    );
-    const builds = await inBatches(ids, async (batch) =>
-      z
-        .array(buildRow)
-        .parse(
-          await db('builds')
-            .whereIn('brid', batch)
-            .orderBy('id')
-            .select('id', 'brid', 'number', 'start_time', 'finish_time'),
-        ),
-    );
-    return { requests: new Map(requests.map((row) => [row.id, toRequest(row)])), builds: byRequest(builds), now };
-  });
+    requests: readRecords(
+      await inBatches(ids, (batch): Promise<unknown[]> => requestQuery(db, schema).whereIn('r.id', batch)),
+      requestRow,
+      'id',
+    ),
+    builds: readRecords(
+      await inBatches(
+        ids,
+        (batch): Promise<unknown[]> =>
+          db('builds').whereIn('brid', batch).orderBy('id').select('id', 'brid', 'number', 'start_time', 'finish_time'),
+      ),
+      buildRow,
+      'brid',
+    ),
+  }));
+  const bad = [...requests.bad, ...builds.bad];
+  if (ids.length > 1 && bad.some(({ owner }) => owner === undefined)) {
+    // It may belong to any of them: whoever has it in an answer of its own has it.
+    return readSingly(database, schema, ids);
+  }
+  return {
+    requests: new Map(requests.read.map((row) => [row.id, toRequest(row)])),
+    builds: byRequest(builds.read),
+    bad: ownErrors(database, ids, bad),
+    now,
+  };
+}
+
+async function readSingly(database: SchedulerDb, schema: Schema, ids: readonly number[]): Promise<Rows> {
+  const parts: Rows[] = [];
+  for (const id of ids) {
+    parts.push(await readRows(database, schema, [id]));
+  }
+  return {
+    requests: new Map(parts.flatMap(({ requests }) => [...requests])),
+    builds: new Map(parts.flatMap(({ builds }) => [...builds])),
+    bad: new Map(parts.flatMap(({ bad }) => [...bad])),
+    now: parts.at(-1)?.now ?? 0,
+  };
+}
+
+/** Of a row that names nobody, whoever it was read for. */
+function ownErrors({ inputs }: SchedulerDb, ids: readonly number[], bad: readonly BadRecord[]): Rows['bad'] {
+  const errors = errorsOf(inputs, 'build request', bad);
+  return new Map(
+    ids.flatMap((id) => {
+      const error = errors.get(id) ?? errors.get(undefined);
+      return error ? [[id, error] as const] : [];
+    }),
+  );
 }
 
 /**
  * Rows of other requests that the same builds serve: a build has one for each of its requests, with the same number,
  * start and builder.
+ * @throws LegacyCiError
  */
 export async function readSiblings(
   database: SchedulerDb,
   builds: readonly (BuildRow & { readonly builder: string })[],
-): Promise<ReadonlyMap<number, readonly BuildRow[]>> {
+): Promise<Siblings> {
   if (builds.length === 0) {
-    return new Map();
+    return { of: new Map(), bad: new Map() };
   }
   const own = new Map(builds.map((build) => [keyOf(build), build]));
   const rows = await database.run('reading merged build requests', (db) =>
-    inBatches(builds, async (batch) =>
-      z.array(siblingRow).parse(
-        await db('builds as b')
+    inBatches(
+      builds,
+      (batch): Promise<unknown[]> =>
+        db('builds as b')
           .join('buildrequests as r', 'r.id', 'b.brid')
           .whereIn('b.number', [...new Set(batch.map(({ number }) => number))])
           .whereIn('b.start_time', [...new Set(batch.map(({ startTime }) => startTime))])
           .select('b.id', 'b.brid', 'b.number', 'b.start_time', 'b.finish_time', 'r.buildername'),
-      ),
     ),
   );
+  const siblings = readRecords(rows, siblingRow, 'brid');
   const found = new Map<number, BuildRow[]>();
-  for (const row of rows) {
+  for (const row of siblings.read) {
     const sibling = toBuild(row);
     const key = keyOf({ ...sibling, builder: row.buildername });
     if (own.has(key)) {
@@ -84,7 +133,38 @@ export async function readSiblings(
       }
     }
   }
-  return found;
+  const errors = errorsOf(database.inputs, 'a build of request', siblings.bad);
+  const bad = new Map<number, LegacyCiError>();
+  for (const { owner, value } of siblings.bad) {
+    const error = errors.get(owner);
+    if (error !== undefined) {
+      for (const { id } of builds.filter((build) => mayServe(value, build))) {
+        bad.set(id, error);
+      }
+    }
+  }
+  return { of: found, bad };
+}
+
+/** Whether a row that cannot be read may be of this build: nothing that can be read of it says otherwise. */
+function mayServe(row: unknown, build: BuildRow & { readonly builder: string }): boolean {
+  const builder = fieldOf(row, 'buildername');
+  const number = int.safeParse(fieldOf(row, 'number'));
+  const startTime = int.safeParse(fieldOf(row, 'start_time'));
+  return (
+    fieldOf(row, 'brid') !== build.brid &&
+    (typeof builder !== 'string' || builder === build.builder) &&
+    (!number.success || number.data === build.number) &&
+    (!startTime.success || startTime.data === build.startTime)
+  );
+}
+
+/** For whoever needs all of one. @throws LegacyCiError */
+export function throwIfBad(bad: ReadonlyMap<number, LegacyCiError>, id: number): void {
+  const error = bad.get(id);
+  if (error !== undefined) {
+    throw error;
+  }
 }
 
 function keyOf({ number, startTime, builder }: { number: number; startTime: number; builder: string }): string {
