@@ -52,7 +52,9 @@ export interface HostOptions {
   readonly onCall: (host: Host, call: Call) => void;
   readonly onEffect: (host: Host, call: Call) => void;
   /** The caller hears of a failure, whatever became of its call. */
-  readonly onFailedCall: (call: Call) => void;
+  readonly onFailedCall: (host: Host, call: Call, error: unknown) => void;
+  /** The caller hears that its call had its effect. */
+  readonly onAnswered: (host: Host, call: Call, answer: unknown) => void;
   /** Called right before a call takes effect, and right after, while its caller does not know yet. */
   readonly ambush: (host: Host, call: Call) => void;
 }
@@ -103,8 +105,9 @@ export function createHost(options: HostOptions): Host {
             happen();
           });
         }
-        options.onFailedCall(what);
-        deliver(() => reject(failure(service, method, fate.isForbidden)));
+        const error = failure(service, method, fate.isForbidden);
+        options.onFailedCall(host, what, error);
+        deliver(() => reject(error));
       };
       scheduler.after(fate.ms, () => {
         const result = fate.effect === 'now' ? happen() : undefined;
@@ -112,9 +115,10 @@ export function createHost(options: HostOptions): Host {
         if (result === undefined || !fate.isAnswered) {
           fail();
         } else if ('error' in result) {
-          options.onFailedCall(what);
+          options.onFailedCall(host, what, result.error);
           deliver(() => reject(result.error));
         } else {
+          options.onAnswered(host, what, result.value);
           deliver(() => resolve(result.value));
         }
       });

@@ -131,6 +131,7 @@ export function createMasterPort(options: MasterPortOptions): LegacyCi {
         'outcome',
         `#${view.buildRequestId}`,
         () => request === undefined || request.settledAt <= now(),
+        request?.taskId ?? undefined,
       );
       const build = view.builds.at(-1);
       if (build === undefined || !isThere) {
@@ -138,7 +139,7 @@ export function createMasterPort(options: MasterPortOptions): LegacyCi {
       }
       return {
         properties: { buildid: [build.buildId, 'Build'] },
-        log: logOf(kind, () => call('log', `#${view.buildRequestId}`, emptyLog)),
+        log: logOf(kind, () => call('log', `#${view.buildRequestId}`, emptyLog, request?.taskId ?? undefined)),
       };
     },
     async watch({ onHint, onGap }) {

@@ -1,21 +1,23 @@
 /** What mutations are made of. */
 import type { RequestView } from '../../domain/build.ts';
-import type { Mapping } from '../../domain/mapping.ts';
+import type { Mapping, MappingChanges } from '../../domain/mapping.ts';
 import type { TaskStatus } from '../../domain/task.ts';
-import type { Leased, MappingStore, Seen, Stored, TaskQueue } from '../../ports.ts';
+import type { Artifact, Leased, MappingStore, Seen, Stored, TaskQueue } from '../../ports.ts';
 import type { Mutate, Parts } from './world.ts';
 
 export interface Mutation {
   readonly name: string;
   /** What a bridge like this does wrong. */
   readonly wrong: string;
+  /** What is complained of first where it shows: any other complaint would be of something else. */
+  readonly complaint: RegExp;
   readonly mutate: Mutate;
 }
 
 type Change = (parts: Parts) => Partial<Parts>;
 
-export function mutation(name: string, wrong: string, change: Change): Mutation {
-  return { name, wrong, mutate: (parts) => ({ ...parts, ...change(parts) }) };
+export function mutation(name: string, wrong: string, complaint: RegExp, change: Change): Mutation {
+  return { name, wrong, complaint, mutate: (parts) => ({ ...parts, ...change(parts) }) };
 }
 
 export const onQueue =
@@ -67,3 +69,24 @@ export function settled(seen: Seen<RequestView>): Seen<RequestView> {
   const { isSettling: _isSettling, ...value } = seen.value;
   return { kind: 'present', value };
 }
+
+/** The queue, with something else put where the content of this artifact belongs. */
+export function withContents(
+  queue: TaskQueue,
+  name: string,
+  change: (artifact: Artifact) => Artifact,
+): Partial<TaskQueue> {
+  return {
+    putArtifact: (taskId, runId, artifact) => {
+      const isContent = artifact.kind === 'content' || artifact.kind === 'file' || artifact.kind === 'redirect';
+      return queue.putArtifact(taskId, runId, isContent && artifact.name === name ? change(artifact) : artifact);
+    },
+  };
+}
+
+export function asError({ name, expires }: Artifact): Artifact {
+  return { kind: 'error', name, expires, reason: 'invalid-resource-on-worker', message: 'it is not there' };
+}
+
+export const completed = (changes: MappingChanges): MappingChanges =>
+  'resolution' in changes ? { ...changes, resolution: 'completed' } : changes;

@@ -4,13 +4,17 @@
  */
 import type { Mapping } from '../../domain/mapping.ts';
 import type { Leased } from '../../ports.ts';
+import { BACKING_LOG, PROPERTIES, STATUS } from '../../reflector/upload.ts';
 import {
   absentIfUnreadable,
+  asError,
+  completed,
   type Mutation,
   mutation,
   onQueue,
   onStore,
   settled,
+  withContents,
   withMappings,
   withStatuses,
 } from './mutation-parts.ts';
@@ -19,79 +23,110 @@ export const MUTATIONS: readonly Mutation[] = [
   mutation(
     'no-lease',
     'takes a task from under another pass',
+    /was made for .* while #\d+ of run \d+ is open/,
     onStore((store) => ({ lease: (taskId, lease) => store.lease(taskId, { ...lease, now: Number.MAX_SAFE_INTEGER }) })),
   ),
-  mutation('no-look-up', 'submits without a look for an earlier submission', (parts) => ({
-    ci: { ...parts.ci, findByExternalId: async () => ({ kind: 'absent' }) },
-  })),
-  mutation('early-acknowledge', 'acknowledges a message before it has looked at the task', (parts) => ({
-    broker: {
-      ...parts.broker,
-      subscribe: (options) =>
-        parts.broker.subscribe({
-          ...options,
-          async onMessage(message) {
-            options.onMessage(message).catch(() => undefined);
-          },
-        }),
-    },
-  })),
-  mutation('unreadable-request-is-absent', 'believes a request gone that it could not read', (parts) => ({
-    ci: {
-      ...parts.ci,
-      readMany: async (ids) =>
-        new Map([...(await parts.ci.readMany(ids))].map(([id, seen]) => [id, absentIfUnreadable(seen)])),
-      findByExternalId: async (spec) => absentIfUnreadable(await parts.ci.findByExternalId(spec)),
-    },
-    policy: { ...parts.policy, absentGraceMs: 0 },
-  })),
+  mutation(
+    'no-look-up',
+    'submits without a look for an earlier submission',
+    /was made for .*, which #\d+ was made for and ended/,
+    (parts) => ({
+      ci: { ...parts.ci, findByExternalId: async () => ({ kind: 'absent' }) },
+    }),
+  ),
+  mutation(
+    'early-acknowledge',
+    'acknowledges a message before it has looked at the task',
+    /was acknowledged by .* without a look at it/,
+    (parts) => ({
+      broker: {
+        ...parts.broker,
+        subscribe: (options) =>
+          parts.broker.subscribe({
+            ...options,
+            async onMessage(message) {
+              options.onMessage(message).catch(() => undefined);
+            },
+          }),
+      },
+    }),
+  ),
+  mutation(
+    'unreadable-request-is-absent',
+    'believes a request gone that it could not read',
+    /was made for .*, which #\d+ was made for and ended/,
+    (parts) => ({
+      ci: {
+        ...parts.ci,
+        readMany: async (ids) =>
+          new Map([...(await parts.ci.readMany(ids))].map(([id, seen]) => [id, absentIfUnreadable(seen)])),
+        findByExternalId: async (spec) => absentIfUnreadable(await parts.ci.findByExternalId(spec)),
+      },
+    }),
+  ),
   mutation(
     'unreadable-task-is-absent',
     'believes a task gone that it could not read',
+    /was made for .*, which #\d+ was made for and ended/,
     onQueue((queue) => withStatuses(queue, absentIfUnreadable)),
   ),
-  mutation('part-of-a-batch', 'believes gone what a call for many has no room for', ({ queue, policy }) => ({
-    queue: {
-      ...queue,
-      async statuses(ids) {
-        const some = await queue.statuses(ids.slice(0, 3));
-        return new Map(ids.map((id) => [id, some.get(id) ?? { kind: 'absent' }]));
+  mutation(
+    'part-of-a-batch',
+    'believes gone what a call for many has no room for',
+    /the mapping of .* is pruned, and #\d+ is open/,
+    ({ queue }) => ({
+      queue: {
+        ...queue,
+        async statuses(ids) {
+          const some = await queue.statuses(ids.slice(0, 3));
+          return new Map(ids.map((id) => [id, some.get(id) ?? { kind: 'absent' }]));
+        },
       },
-    },
-    policy: { ...policy, absentGraceMs: 0 },
-  })),
-  mutation('last-run', "takes the last run for the mapping's own", ({ queue, store }) => ({
-    store: {
-      ...store,
-      async lease(taskId, lease): Promise<Leased> {
-        const seen = await store.lease(taskId, lease);
-        const status = seen.kind === 'leased' ? await queue.status(taskId) : undefined;
-        if (seen.kind !== 'leased' || status?.kind !== 'present') {
-          return seen;
-        }
-        return { kind: 'leased', mapping: { ...seen.mapping, runId: status.value.runs.length - 1 } };
+    }),
+  ),
+  mutation(
+    'last-run',
+    "takes the last run for the mapping's own",
+    /no build request serves the run/,
+    ({ queue, store }) => ({
+      store: {
+        ...store,
+        async lease(taskId, lease): Promise<Leased> {
+          const seen = await store.lease(taskId, lease);
+          const status = seen.kind === 'leased' ? await queue.status(taskId) : undefined;
+          if (seen.kind !== 'leased' || status?.kind !== 'present') {
+            return seen;
+          }
+          return { kind: 'leased', mapping: { ...seen.mapping, runId: status.value.runs.length - 1 } };
+        },
       },
-    },
-  })),
-  mutation('resolve-before-upload', 'resolves a run and uploads its artifacts afterwards', ({ queue }) => ({
-    queue: {
-      ...queue,
-      async putArtifact(taskId, runId, artifact) {
-        if (artifact.kind !== 'redirect') {
-          queue
-            .status(taskId)
-            .then(() => queue.status(taskId))
-            .then(() => queue.putArtifact(taskId, runId, artifact))
-            .catch(() => undefined);
-          return;
-        }
-        await queue.putArtifact(taskId, runId, artifact);
+    }),
+  ),
+  mutation(
+    'resolve-before-upload',
+    'resolves a run and uploads its artifacts afterwards',
+    /was resolved completed without public/,
+    ({ queue }) => ({
+      queue: {
+        ...queue,
+        async putArtifact(taskId, runId, artifact) {
+          if (artifact.kind !== 'redirect') {
+            queue
+              .status(taskId)
+              .then(() => queue.status(taskId))
+              .then(() => queue.putArtifact(taskId, runId, artifact))
+              .catch(() => undefined);
+            return;
+          }
+          await queue.putArtifact(taskId, runId, artifact);
+        },
       },
-    },
-  })),
+    }),
+  ),
   mutation(
     'no-reclaim',
     'does not keep its claims alive',
+    /its claim ran out although nothing hindered the bridge/,
     onQueue((queue) => ({
       reclaim: async (taskId) => {
         const seen = await queue.status(taskId);
@@ -102,6 +137,7 @@ export const MUTATIONS: readonly Mutation[] = [
   mutation(
     'no-compare-and-set',
     'takes a task from under another pass and writes over what that has written',
+    /was made for .* while #\d+ of run \d+ is open/,
     onStore((store) => {
       const fresh = async (mapping: Mapping) => {
         const now = await store.openMapping(mapping.taskId);
@@ -115,12 +151,18 @@ export const MUTATIONS: readonly Mutation[] = [
       };
     }),
   ),
-  mutation('no-grace', 'submits again at once after a submission without an answer', ({ timing }) => ({
-    timing: { ...timing, submitGraceMs: 0 },
-  })),
+  mutation(
+    'no-grace',
+    'submits again at once after a submission without an answer',
+    /was made for .* while #\d+ of run \d+ is open/,
+    ({ timing }) => ({
+      timing: { ...timing, submitGraceMs: 0 },
+    }),
+  ),
   mutation(
     'follow-after-cancel',
     'gives the run after a cancel the request that was given up',
+    /no build request serves the run/,
     onQueue((queue) =>
       withStatuses(queue, (seen) => {
         if (seen.kind !== 'present') {
@@ -134,12 +176,18 @@ export const MUTATIONS: readonly Mutation[] = [
       }),
     ),
   ),
-  mutation('cancel-once', 'asks for a cancel once, whatever comes of it', ({ policy }) => ({
-    policy: { ...policy, maxCancels: 1 },
-  })),
+  mutation(
+    'cancel-once',
+    'asks for a cancel once, whatever comes of it',
+    /goes on although .* was exception long ago/,
+    ({ policy }) => ({
+      policy: { ...policy, maxCancels: 1 },
+    }),
+  ),
   mutation(
     'no-list-pending',
     'does not look for tasks whose message never came',
+    /has been pending for long, and has no mapping/,
     onQueue(() => ({
       async *listPending() {
         // Nothing is pending.
@@ -149,31 +197,49 @@ export const MUTATIONS: readonly Mutation[] = [
   mutation(
     'forgets-retries',
     'tells of the same RETRY again and again',
+    /asks for nothing, and it was resolved worker-shutdown/,
     onStore((store) => withMappings(store, (mapping) => ({ ...mapping, retriesReported: 0 }))),
   ),
-  mutation('no-collapse-guard', 'lets its own requests collapse one another', ({ ci }) => ({
-    ci: { ...ci, collapseKey: () => null },
-  })),
-  mutation('believes-at-once', 'believes at once that what it does not see is gone', ({ policy }) => ({
-    policy: { ...policy, absentGraceMs: 0 },
-  })),
+  mutation(
+    'no-collapse-guard',
+    'lets its own requests collapse one another',
+    /collapsed #\d+ of the bridge's own/,
+    ({ ci }) => ({
+      ci: { ...ci, collapseKey: () => null },
+    }),
+  ),
+  mutation(
+    'believes-at-once',
+    'believes at once that what it does not see is gone',
+    /asks for nothing, and it was resolved internal-error/,
+    ({ policy }) => ({
+      policy: { ...policy, absentGraceMs: 0 },
+    }),
+  ),
   mutation(
     'stops-shared-builds',
     'stops a build that others want',
+    /asks for nothing, and it was resolved canceled/,
     onStore(() => ({ unwantedAmong: async (ids) => new Set(ids) })),
   ),
-  mutation('does-not-settle', 'reads what a build leaves behind before it is there', ({ ci }) => ({
-    ci: {
-      ...ci,
-      async readMany(ids) {
-        const all = await ci.readMany(ids);
-        return new Map([...all].map(([id, seen]) => [id, settled(seen)]));
+  mutation(
+    'does-not-settle',
+    'reads what a build leaves behind before it is there',
+    /with properties of another build/,
+    ({ ci }) => ({
+      ci: {
+        ...ci,
+        async readMany(ids) {
+          const all = await ci.readMany(ids);
+          return new Map([...all].map(([id, seen]) => [id, settled(seen)]));
+        },
       },
-    },
-  })),
+    }),
+  ),
   mutation(
     'keeps-its-leases',
     'does not let go of what it has looked at',
+    /is leased for \d{7} ms/,
     onStore((store) => ({
       release: async (mapping, changes, now) =>
         changes.state === 'closed'
@@ -181,12 +247,13 @@ export const MUTATIONS: readonly Mutation[] = [
           : store.renewLease(mapping, now + 3_600_000, now),
     })),
   ),
-  mutation('own-clock', "believes its own machine's clock", ({ clock }) => ({
+  mutation('own-clock', "believes its own machine's clock", /is leased for \d+ ms/, ({ clock }) => ({
     clock: { ...clock, now: clock.machine.now },
   })),
   mutation(
     'forgets-what-is-open',
     'forgets what is older than its retention, be it closed or not',
+    /the mapping of .* is pruned, and #\d+ is open/,
     onStore((store) => ({
       async prune(before, limit) {
         for (const taskId of await store.tasksOfRequests(await store.openRequests())) {
@@ -199,42 +266,127 @@ export const MUTATIONS: readonly Mutation[] = [
       },
     })),
   ),
-  mutation('observer-drains', 'takes `observe` for `drain`', ({ mode }) => ({
+  mutation('observer-drains', 'takes `observe` for `drain`', /only observes, and calls store/, ({ mode }) => ({
     mode: mode === 'observe' ? 'drain' : mode,
   })),
   mutation(
     'unread-roles-are-empty',
     'believes that a role has no scopes when it could not ask',
+    /nothing is wrong with the task/,
     onQueue((queue) => ({ expandScopes: (scopes) => queue.expandScopes(scopes).catch(() => scopes) })),
   ),
   mutation(
     'any-role-will-do',
     'takes every role for the one that a builder wants',
+    /was made for .*, which is (un|mis)/,
     onQueue(() => ({ expandScopes: async (scopes) => [...scopes, 'buildbot-bridge:*'] })),
   ),
-  mutation('unscheduled-is-pending', 'does not wait for what a task depends on', ({ queue, broker }) => ({
-    queue: {
-      ...queue,
-      ...withStatuses(queue, (seen) => {
-        if (seen.kind !== 'present' || seen.value.runs.length > 0) {
-          return seen;
-        }
-        const run = { runId: 0, state: 'pending' as const, reasonCreated: 'scheduled', scheduled: 0 };
-        return { kind: 'present', value: { ...seen.value, runs: [run] } };
-      }),
-    },
-    broker: {
-      ...broker,
-      subscribe(options) {
-        const more = options.bindings.slice(0, 1).map(({ exchange, pattern }) => ({
-          exchange: exchange.replace(/[^/]*$/, 'task-defined'),
-          pattern,
-        }));
-        return broker.subscribe({ ...options, bindings: [...options.bindings, ...more] });
+  mutation(
+    'unscheduled-is-pending',
+    'does not wait for what a task depends on',
+    /was called for .*, which is unscheduled/,
+    ({ queue, broker }) => ({
+      queue: {
+        ...queue,
+        ...withStatuses(queue, (seen) => {
+          if (seen.kind !== 'present' || seen.value.runs.length > 0) {
+            return seen;
+          }
+          const run = { runId: 0, state: 'pending' as const, reasonCreated: 'scheduled', scheduled: 0 };
+          return { kind: 'present', value: { ...seen.value, runs: [run] } };
+        }),
       },
+      broker: {
+        ...broker,
+        subscribe(options) {
+          const more = options.bindings.slice(0, 1).map(({ exchange, pattern }) => ({
+            exchange: exchange.replace(/[^/]*$/, 'task-defined'),
+            pattern,
+          }));
+          return broker.subscribe({ ...options, bindings: [...options.bindings, ...more] });
+        },
+      },
+    }),
+  ),
+  mutation(
+    'never-cancels',
+    'leaves a build alone that no run wants',
+    /goes on although .* was exception long ago/,
+    ({ ci }) => ({
+      ci: { ...ci, cancel: async () => ({ kind: 'asked' }) },
+    }),
+  ),
+  mutation(
+    'no-trace',
+    'writes no trace',
+    /no trace tells of/,
+    onStore(() => ({ addEvents: async () => undefined })),
+  ),
+  mutation(
+    'trace-of-closings',
+    'names every event of a trace alike',
+    /no trace tells of/,
+    onStore((store) => ({
+      addEvents: (events) => store.addEvents(events.map((event) => ({ ...event, what: 'closeMapping' }))),
+    })),
+  ),
+  mutation(
+    'all-is-completed',
+    'keeps `completed` as the resolution, whatever it was',
+    /the mapping of .* says completed, and the queue/,
+    onStore((store) => ({
+      update: (mapping, changes, now) => store.update(mapping, completed(changes), now),
+      release: (mapping, changes, now) => store.release(mapping, completed(changes), now),
+    })),
+  ),
+  mutation(
+    'empty-status',
+    'says nothing in `status.json`',
+    /and its status says: undefined/,
+    onQueue((queue) =>
+      withContents(queue, STATUS, (artifact) => ({
+        ...{ kind: 'content', name: artifact.name, contentType: 'application/json' },
+        ...{ content: '{}', expires: artifact.expires },
+      })),
+    ),
+  ),
+  mutation(
+    'no-properties',
+    'puts an error in place of the properties, always',
+    /an error stands in for public\/properties.json of/,
+    onQueue((queue) => withContents(queue, PROPERTIES, asError)),
+  ),
+  mutation(
+    'no-log',
+    'puts an error in place of the log, always',
+    /an error stands in for public\/logs\/live_backing.log of/,
+    onQueue((queue) => withContents(queue, BACKING_LOG, asError)),
+  ),
+  mutation(
+    'gives-up-a-run',
+    'puts nothing more for a run after one `error` artifact that failed',
+    /was resolved .* without public/,
+    ({ queue }) => {
+      const givenUp = new Set<string>();
+      return {
+        queue: {
+          ...queue,
+          async putArtifact(taskId, runId, artifact) {
+            const run = `${taskId}/${runId}`;
+            if (givenUp.has(run)) {
+              return;
+            }
+            try {
+              await queue.putArtifact(taskId, runId, artifact);
+            } catch (error) {
+              if (artifact.kind !== 'error') {
+                throw error;
+              }
+              givenUp.add(run);
+            }
+          },
+        },
+      };
     },
-  })),
-  mutation('never-cancels', 'leaves a build alone that no run wants', ({ ci }) => ({
-    ci: { ...ci, cancel: async () => ({ kind: 'asked' }) },
-  })),
+  ),
 ];

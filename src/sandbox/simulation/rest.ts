@@ -3,6 +3,7 @@
 import { stateOf } from '../queue/state.ts';
 import { isOpen, runningBuild, type SimRequest } from './master-state.ts';
 import { shortName, taskIdOf } from './names.ts';
+import { isBuildable } from './plan.ts';
 import type { World } from './world.ts';
 
 const MINUTE = 60_000;
@@ -121,7 +122,8 @@ export function checkRest(world: World, calmSince: number): void {
 }
 
 /** What the bridge says it did is what happened. */
-function checkTrace({ store, queue, rules, history }: World): void {
+function checkTrace({ store, queue, rules, master, history, plan }: World): void {
+  const buildable = new Set(plan.tasks.filter(({ flavour }) => isBuildable(flavour)).map(({ name }) => name));
   for (const { taskId, runId, what } of store.events) {
     const run = queue.state.tasks.get(taskId)?.runs[runId ?? -1];
     if (run === undefined) {
@@ -135,5 +137,13 @@ function checkTrace({ store, queue, rules, history }: World): void {
     if (what === 'resolveRun' && !isOwn) {
       history.complain(`the trace says that ${name} was resolved, and the bridge did not do it`);
     }
+    const isSubmitted = master.requests.some((request) => request.taskId === taskId && request.runId <= (runId ?? -1));
+    // A submission that was refused is in the trace as well.
+    if (what === 'submit' && !isSubmitted && buildable.has(shortName(taskId))) {
+      history.complain(`the trace says that a request was made for ${name}, and there was none`);
+    }
+  }
+  for (const untold of rules.untold()) {
+    history.complain(untold);
   }
 }

@@ -1,7 +1,8 @@
 /** What must hold at every step, whatever goes wrong. Each rule hears of what happened and complains. */
 import type { Mapping } from '../../domain/mapping.ts';
 import type { Message } from '../../ports.ts';
-import { BACKING_LOG, LIVE_LOG, PROPERTIES, STATUS } from '../../reflector/upload.ts';
+import { createArtifactRules } from './artifact-rules.ts';
+import { createDeeds } from './deeds.ts';
 import type { History } from './history.ts';
 import type { Call, Host } from './host.ts';
 import type { Master } from './master.ts';
@@ -10,7 +11,7 @@ import { shortName } from './names.ts';
 import { isBuildable, MAX_DATABASE_SKEW_MS, type Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import type { Scheduler } from './scheduler.ts';
-import { LEASE_MS, POLICY, WORKER } from './settings.ts';
+import { LEASE_MS, WORKER } from './settings.ts';
 import type { StoreState } from './store-state.ts';
 import { createTruth, type Truth } from './truth.ts';
 
@@ -32,7 +33,12 @@ export interface Rules {
   onCall(host: Host, call: Call): void;
   /** A call of a process has its effect. */
   onEffect(host: Host, call: Call): void;
-  onFailedCall(call: Call): void;
+  /** A process hears of no effect of its call. */
+  onFailedCall(host: Host, call: Call, error: unknown): void;
+  /** A process hears that its call had its effect. */
+  onAnswered(host: Host, call: Call, answer: unknown): void;
+  /** At rest: what the bridge did and no trace tells of. */
+  untold(): readonly string[];
 }
 
 export interface RulesContext {
@@ -63,7 +69,6 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
   const looks = new Map<string, number>();
   /** By process and task: when its lease was renewed last. */
   const renewals = new Map<string, number>();
-  const excused = new Set<string>();
   /** By mapping. */
   const runs = new Map<number, number>();
   const carried = new Set<string>();
@@ -77,33 +82,20 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
     lazyTruth ??= createTruth(plan.policy, master(), endings, zombies, carried);
     return lazyTruth;
   };
+  const artifacts = createArtifactRules({
+    ...{ complain: history.complain, queue, store, truth },
+    isDoubled: (taskId, runId) =>
+      [...zombies.keys()].some((zombie) => zombie.taskId === taskId && zombie.runId <= runId),
+  });
+  const deeds = createDeeds(store);
 
-  function checkArtifacts({ taskId, runId, reason }: Ending): void {
-    const isExcused = excused.has(`${taskId}/${runId}`);
-    const missing = [STATUS, PROPERTIES, BACKING_LOG, LIVE_LOG].filter((name) => {
-      const artifact = queue().artifacts.get(taskId, runId, name);
-      const isEmpty = artifact?.details.storageType === 's3' && !queue().contents.has(`${taskId}/${runId}/${name}`);
-      return artifact === undefined || isEmpty;
-    });
-    if (missing.length > 0 && !isExcused) {
-      history.complain(`${shortName(taskId)}/${runId} was resolved ${reason} without ${missing.join(', ')}`);
-    }
-    const properties = queue().contents.get(`${taskId}/${runId}/${PROPERTIES}`);
-    const request = truth().requestOf({ taskId, runId });
-    // Of what is gone or collapsed an explanation tells, and no properties.
-    const build = request?.isPurged || request?.endedBy === 'collapse' ? undefined : request?.builds.at(-1);
-    const isError = queue().artifacts.get(taskId, runId, PROPERTIES)?.details.storageType === 'error';
-    if (
-      build !== undefined &&
-      properties !== undefined &&
-      !isError &&
-      !isExcused &&
-      // Of two requests for one run either may be the one that is followed.
-      ![...zombies.keys()].some((zombie) => zombie.taskId === taskId && zombie.runId === runId) &&
-      buildIdIn(properties) !== build.id
-    ) {
+  /** Only what contradicts: a mapping may be closed by what was seen a moment before. */
+  function checkResolution({ taskId, runId, resolution }: Mapping): void {
+    const run = queue().view(taskId)?.runs[runId];
+    const isOutcome = resolution !== null && !['gone', 'pending', 'running'].includes(resolution);
+    if (run !== undefined && isOutcome && run.reasonResolved !== resolution) {
       history.complain(
-        `${shortName(taskId)}/${runId} was resolved ${reason} with properties of another build than ${build.id}`,
+        `the mapping of ${shortName(taskId)}/${runId} says ${resolution}, and the queue ${run.reasonResolved ?? run.state}`,
       );
     }
   }
@@ -160,7 +152,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         }
         // Nor than to find it unclaimed then.
         if (wasOurs && look?.isPending !== true) {
-          checkArtifacts(ending);
+          artifacts.onEnding(ending);
         }
       }
       endings.push(ending);
@@ -170,6 +162,9 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         carried.add(row.externalId);
       }
       runs.set(row.id, row.runId);
+      if (row.state === 'closed') {
+        checkResolution(row);
+      }
       const now = scheduler.now() + MAX_DATABASE_SKEW_MS + READING_MS;
       if (row.state !== 'closed' && row.nextCheckAt > now + MAX_WAIT_MS) {
         history.complain(`${shortName(row.taskId)} is to be looked at in ${row.nextCheckAt - scheduler.now()} ms only`);
@@ -243,7 +238,9 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         }
       };
     },
-    onCall(host, { method, taskId, service, isChange }) {
+    onCall(host, call) {
+      artifacts.onCall(host, call);
+      const { method, taskId, service, isChange } = call;
       // But for a sign of life.
       if (isChange && method !== 'heartbeat' && observers.has(host)) {
         history.complain(`${host.name} only observes, and calls ${service}.${method}`);
@@ -269,14 +266,15 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
         looks.set(key, (looks.get(key) ?? 0) + 1);
       }
     },
-    onFailedCall({ method, taskId, about }) {
-      // Only the last resort is left then, which may fail as well: see `guarded` in upload.ts.
-      const [, runId, kind] = /\/(\d+) \S+ (error|link)$/.exec(about) ?? [];
-      const isLastTry = taskId !== undefined && (store().open(taskId)?.attempts ?? 0) >= POLICY.maxUploadAttempts;
-      if (method === 'putArtifact' && (kind === 'error' || (kind === 'link' && isLastTry))) {
-        excused.add(`${taskId}/${runId}`);
-      }
+    onFailedCall(host, call, error) {
+      artifacts.onFailed(host, call, error);
+      deeds.onFailed(host, call);
     },
+    onAnswered(host, call, answer) {
+      artifacts.onAnswered(host, call);
+      deeds.onAnswered(host, call, answer);
+    },
+    untold: deeds.untold,
   };
 }
 
@@ -284,10 +282,4 @@ function taskIdOf(payload: unknown): string {
   const status = typeof payload === 'object' && payload !== null && 'status' in payload ? payload.status : undefined;
   const taskId = typeof status === 'object' && status !== null && 'taskId' in status ? status.taskId : undefined;
   return String(taskId);
-}
-
-function buildIdIn(properties: string): unknown {
-  const parsed: unknown = JSON.parse(properties);
-  const pair = typeof parsed === 'object' && parsed !== null && 'buildid' in parsed ? parsed.buildid : undefined;
-  return Array.isArray(pair) ? pair[0] : undefined;
 }

@@ -109,6 +109,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
         onCall: rules.onCall,
         onEffect: rules.onEffect,
         onFailedCall: rules.onFailedCall,
+        onAnswered: rules.onAnswered,
         ambush: (caller, call) => ambush(world, caller, call),
       });
       host.setClock(instance?.offset ?? 0);

@@ -1,0 +1,118 @@
+/** What the bridge did for tasks, and whether their traces tell of it. */
+import type { Call, Host } from './host.ts';
+import { shortName } from './names.ts';
+import type { StoreState } from './store-state.ts';
+
+export interface Deeds {
+  /** A process hears that its call had its effect. */
+  onAnswered(host: Host, call: Call, answer: unknown): void;
+  /** A process hears of no effect of its call. */
+  onFailed(host: Host, call: Call): void;
+  /** What no trace tells of although nothing kept the bridge from writing it. */
+  untold(): readonly string[];
+}
+
+interface Deed {
+  readonly host: Host;
+  readonly taskId: string;
+  /** Undefined for what is about a task and not about a run. */
+  readonly runId: number | undefined;
+  /** As the trace has it. */
+  readonly what: string;
+}
+
+/** By the call that does it. */
+const NAMES: Readonly<Record<string, string>> = {
+  claim: 'claimRun',
+  resolve: 'resolveRun',
+  cancelTask: 'cancelTask',
+  submit: 'submit',
+};
+
+export function createDeeds(store: () => StoreState): Deeds {
+  /** By process and task: what was done, while the mapping does not say so. Without that it is no part of a trace. */
+  const begun = new Map<string, Deed>();
+  const owed = new Set<Deed>();
+
+  function isTold({ host, taskId, runId, what }: Deed): boolean {
+    return store().events.some(
+      (event) =>
+        event.taskId === taskId &&
+        event.instance === host.name &&
+        event.what === what &&
+        (runId === undefined || event.runId === runId),
+    );
+  }
+
+  /** @param isLost whether it is not known that the trace was written */
+  function settle(host: Host, taskId: string, isLost: boolean): void {
+    for (const deed of owed) {
+      if (deed.host === host && deed.taskId === taskId && (isLost || isTold(deed))) {
+        owed.delete(deed);
+      }
+    }
+  }
+
+  /** What a later pass writes is no part of this one. */
+  function forgetAtEnd(key: string, method: string): void {
+    if (method === 'addEvents' || method === 'lease') {
+      begun.delete(key);
+    }
+  }
+
+  return {
+    onAnswered(host, { method, taskId, about }, answer) {
+      if (taskId === undefined) {
+        return;
+      }
+      const key = `${host.name} ${taskId}`;
+      const what = NAMES[method];
+      if (what !== undefined) {
+        begun.set(key, { host, taskId, runId: runIn(about), what });
+      } else if (method === 'update') {
+        const deed = begun.get(key);
+        begun.delete(key);
+        const runId = storedRun(answer);
+        if (deed !== undefined && runId !== undefined) {
+          // What was to be submitted for one run may be so for the next, under the same external id.
+          owed.add(deed.what === 'submit' ? { ...deed, runId } : deed);
+        }
+      } else if (method === 'addEvents') {
+        settle(host, taskId, false);
+      }
+      forgetAtEnd(key, method);
+    },
+    onFailed(host, { method, taskId }) {
+      if (taskId === undefined) {
+        return;
+      }
+      const key = `${host.name} ${taskId}`;
+      if (method === 'update') {
+        begun.delete(key);
+      } else if (method === 'addEvents') {
+        settle(host, taskId, true);
+      }
+      forgetAtEnd(key, method);
+    },
+    untold: () =>
+      [...owed]
+        .filter(({ host }) => host.isAlive())
+        .map(
+          ({ host, taskId, runId, what }) =>
+            `no trace tells of ${what} by ${host.name} for ${shortName(taskId)}${runId === undefined ? '' : `/${runId}`}`,
+        ),
+  };
+}
+
+/** The run in `<task>/<run>...` */
+function runIn(about: string): number | undefined {
+  const digits = /\/(\d+)/.exec(about)?.[1];
+  return digits === undefined ? undefined : Number(digits);
+}
+
+/** The run of a mapping that was stored; undefined if it was not. */
+function storedRun(answer: unknown): number | undefined {
+  const mapping = typeof answer === 'object' && answer !== null && 'mapping' in answer ? answer.mapping : undefined;
+  const runId = typeof mapping === 'object' && mapping !== null && 'runId' in mapping ? mapping.runId : undefined;
+  return typeof runId === 'number' ? runId : undefined;
+}
