@@ -6,11 +6,12 @@ import type { Mutate } from '../../src/sandbox/simulation/world.ts';
 
 const MOST_SEEDS = 600;
 
-async function firstComplaint(mutate: Mutate): Promise<string | undefined> {
+/** The first seed of which something is said that is said of this fault. */
+async function findOut(mutate: Mutate, complaint: RegExp): Promise<string | undefined> {
   for (let seed = 1; seed <= MOST_SEEDS; seed += 1) {
-    const [complaint] = (await simulate(seed, mutate)).complaints;
-    if (complaint !== undefined) {
-      return complaint;
+    const found = (await simulate(seed, mutate)).complaints.find((one) => complaint.test(one));
+    if (found !== undefined) {
+      return found;
     }
   }
   return undefined;
@@ -20,7 +21,7 @@ describe('a bridge', () => {
   it.each(MUTATIONS.map(({ name, wrong, mutate, complaint }) => [name, wrong, mutate, complaint] as const))(
     '(%s) that %s is found out',
     async (_name, _wrong, mutate, complaint) => {
-      expect(await firstComplaint(mutate)).toMatch(complaint);
+      expect(await findOut(mutate, complaint)).toEqual(expect.any(String));
     },
   );
 });

@@ -73,7 +73,7 @@ export const MUTATIONS: readonly Mutation[] = [
   mutation(
     'part-of-a-batch',
     'believes gone what a call for many has no room for',
-    /the mapping of .* is pruned, and #\d+ is open/,
+    /asks for nothing, and it was resolved|was made for .*, which #\d+ was made for and ended|is pruned, and/,
     ({ queue }) => ({
       queue: {
         ...queue,
