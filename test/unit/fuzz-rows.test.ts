@@ -68,7 +68,7 @@ describe('a row of a mapping', () => {
     expect(row).toMatchObject({ last_error: expect.stringContaining('can read'), lease_until: 110 });
     // Every time counted, but said once: whoever hears of its task meets it again and again.
     expect(inputs.counts).toEqual({ 'rejected mapping-row': 1 });
-    await expect(store.openMapping('b')).rejects.toMatchObject({ code: 'store-schema' });
+    await expect(store.openMapping('b')).rejects.toMatchObject({ code: 'store-row' });
     expect(inputs.counts).toEqual({ 'rejected mapping-row': 2 });
     expect(lines.map((line): unknown => JSON.parse(line))).toMatchObject([{ taskId: 'b', reason: 'state' }]);
   });
