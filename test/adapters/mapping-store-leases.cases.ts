@@ -170,7 +170,7 @@ export function describeLeases(engine: Engine): void {
   describe('setBack', () => {
     it('lets nothing wait or be leased for longer than it can by the new time', async () => {
       const far = { nextCheckAt: LATER + 60 * MINUTE };
-      const waiting = await addReleased(opened.store, {}, far);
+      const waiting = await addReleased(opened.store, {}, { ...far, state: 'submitted', buildRequestId: 17 });
       const intended = await addReleased(opened.store, {}, { ...far, state: 'intended', buildRequestId: null });
       const closed = await addReleased(opened.store, {}, { state: 'closed', resolved: NOW, resolution: 'completed' });
       const leased = await addReleased(opened.store);
