@@ -44,9 +44,9 @@ export function createTimekeeper({ clock, store, log, onSetBack }: TimekeeperOpt
   let isSet = false;
 
   async function ask(): Promise<Reading> {
-    const asked = clock.machine.uptime();
+    const asked = clock.uptime();
     const now = await store.now();
-    const answered = clock.machine.uptime();
+    const answered = clock.uptime();
     return { now, uptime: (asked + answered) / 2, roundTripMs: answered - asked };
   }
 

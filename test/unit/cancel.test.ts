@@ -2,13 +2,12 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import pino from 'pino';
 import slugid from 'slugid';
-import { connect, migrate } from '../../src/db/connection.ts';
-import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { RequestView } from '../../src/domain/build.ts';
 import { LegacyCiError } from '../../src/errors.ts';
 import type { Artifact, CancelAnswer, MappingStore } from '../../src/ports.ts';
 import { createReconciler } from '../../src/reflector/reconcile.ts';
 import { aBuild, aTask, exception, MINUTE, NOW, POLICY } from '../support/builders.ts';
+import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock, type ManualClock } from '../support/queue-emulator.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
@@ -16,9 +15,7 @@ let store: MappingStore;
 let clock: ManualClock;
 beforeEach(async () => {
   clock = createManualClock(NOW);
-  const db = connect('sqlite::memory:');
-  await migrate(db);
-  store = createMappingStore(db);
+  store = await openMemoryStore();
 });
 afterEach(() => store.close());
 

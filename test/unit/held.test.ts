@@ -2,13 +2,12 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import pino from 'pino';
 import slugid from 'slugid';
-import { connect, migrate } from '../../src/db/connection.ts';
-import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { Priority, TaskStatus } from '../../src/domain/task.ts';
 import type { MappingStore } from '../../src/ports.ts';
 import { createReconciler } from '../../src/reflector/reconcile.ts';
 import { sweep } from '../../src/reflector/sweep.ts';
 import { aRequest, aTask, MINUTE, NOW, POLICY, pending } from '../support/builders.ts';
+import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock, type ManualClock } from '../support/queue-emulator.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
@@ -22,9 +21,7 @@ beforeEach(async () => {
   clock = createManualClock(NOW);
   tasks = new Map();
   lines = [];
-  const db = connect('sqlite::memory:');
-  await migrate(db);
-  store = createMappingStore(db);
+  store = await openMemoryStore();
 });
 afterEach(() => store.close());
 

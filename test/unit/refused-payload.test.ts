@@ -1,21 +1,18 @@
 /** Tasks that are refused for what they say: counted and said, once each. */
 import { afterEach, beforeEach, expect, it } from '@jest/globals';
-import { connect, migrate } from '../../src/db/connection.ts';
-import { createMappingStore } from '../../src/db/mapping-store.ts';
 import { QueueError } from '../../src/errors.ts';
 import { createLog } from '../../src/log.ts';
 import type { MappingStore } from '../../src/ports.ts';
 import { aTask, MINUTE, NOW, POLICY, pending, TASK_ID } from '../support/builders.ts';
 import { countInputs } from '../support/count-inputs.ts';
+import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
 import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
 let store: MappingStore;
 beforeEach(async () => {
-  const db = connect('sqlite::memory:');
-  await migrate(db);
-  store = createMappingStore(db);
+  store = await openMemoryStore();
 });
 afterEach(() => store.close());
 

@@ -1,7 +1,5 @@
 /** Buildbot builds a task's request again, and the queue makes no more runs of it. */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { connect, migrate } from '../../src/db/connection.ts';
-import { createMappingStore } from '../../src/db/mapping-store.ts';
 import { QueueError } from '../../src/errors.ts';
 import type { MappingStore } from '../../src/ports.ts';
 import {
@@ -15,15 +13,14 @@ import {
   requestBuilding,
   TASK_ID,
 } from '../support/builders.ts';
+import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
 import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
 let store: MappingStore;
 beforeEach(async () => {
-  const db = connect('sqlite::memory:');
-  await migrate(db);
-  store = createMappingStore(db);
+  store = await openMemoryStore();
   const { buildRequestId } = aRequest();
   await store.adopt(
     {

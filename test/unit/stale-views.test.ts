@@ -1,7 +1,5 @@
 /** What was read before and is old by now, on the real mapping store. */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { connect, migrate } from '../../src/db/connection.ts';
-import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { TaskStatus } from '../../src/domain/task.ts';
 import type { MappingStore, Seen } from '../../src/ports.ts';
@@ -17,15 +15,14 @@ import {
   requestComplete,
   TASK_ID,
 } from '../support/builders.ts';
+import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
 import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
 let store: MappingStore;
 beforeEach(async () => {
-  const db = connect('sqlite::memory:');
-  await migrate(db);
-  store = createMappingStore(db);
+  store = await openMemoryStore();
 });
 afterEach(() => store.close());
 

@@ -1,13 +1,12 @@
 /** What a sweep does about mappings that it finds nothing to do about, on the real mapping store. */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import pino from 'pino';
-import { connect, migrate } from '../../src/db/connection.ts';
-import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { RequestView } from '../../src/domain/build.ts';
 import { LegacyCiError } from '../../src/errors.ts';
 import type { MappingStore, Seen } from '../../src/ports.ts';
 import { sweep } from '../../src/reflector/sweep.ts';
 import { aRequest, aTask, MINUTE, NOW, pending } from '../support/builders.ts';
+import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock, type ManualClock, newTaskId } from '../support/queue-emulator.ts';
 import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
@@ -19,9 +18,7 @@ let clock: ManualClock;
 let request: Seen<RequestView>;
 beforeEach(async () => {
   clock = createManualClock(NOW);
-  const db = connect('sqlite::memory:');
-  await migrate(db);
-  store = createMappingStore(db);
+  store = await openMemoryStore();
 });
 afterEach(() => store.close());
 

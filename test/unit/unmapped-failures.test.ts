@@ -1,22 +1,19 @@
 /** Tasks that cannot even be admitted: their reason is in their trace, once. */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { connect, migrate } from '../../src/db/connection.ts';
-import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { TaskDefinition } from '../../src/domain/task.ts';
 import { LegacyCiError, QueueError } from '../../src/errors.ts';
 import type { MappingStore, TaskQueue } from '../../src/ports.ts';
 import { createUnmappedFailures } from '../../src/reflector/unmapped-failures.ts';
 import { showTask } from '../../src/tasks/show.ts';
 import { aTask, MINUTE, NOW, POLICY, pending, TASK_ID } from '../support/builders.ts';
+import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
 import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
 let store: MappingStore;
 beforeEach(async () => {
-  const db = connect('sqlite::memory:');
-  await migrate(db);
-  store = createMappingStore(db);
+  store = await openMemoryStore();
 });
 afterEach(() => store.close());
 

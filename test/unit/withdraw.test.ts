@@ -1,11 +1,10 @@
 /** A build request too many: made by a pass that was overtaken between its call and its record. */
 import { afterEach, beforeEach, expect, it } from '@jest/globals';
-import { connect, migrate } from '../../src/db/connection.ts';
-import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { Mapping } from '../../src/domain/mapping.ts';
 import type { MappingStore, Seen } from '../../src/ports.ts';
 import { aRequest, aTask, MINUTE, NOW, pending, requestComplete, TASK_ID } from '../support/builders.ts';
+import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
 import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
@@ -15,9 +14,7 @@ const THEIRS = 18;
 
 let store: MappingStore;
 beforeEach(async () => {
-  const db = connect('sqlite::memory:');
-  await migrate(db);
-  store = createMappingStore(db);
+  store = await openMemoryStore();
 });
 afterEach(() => store.close());
 
