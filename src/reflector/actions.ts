@@ -15,7 +15,7 @@ export type Action = {
   | { readonly do: 'adopt'; readonly buildRequestId: number }
   /** From `intended` to `refusing`. */
   | { readonly do: 'refuse' }
-  /** Forgets the request, which came to nothing, and gets ready for another one for the same run. */
+  /** Forgets the request, which came to nothing, for a living one of the same submission, or to make another one. */
   | { readonly do: 'resubmit' }
   /** The mapping moves on to a later run of the task, with the same request. */
   | {
