@@ -120,6 +120,10 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
 
   function checkCollapse(by: SimRequest): void {
     for (const older of plan.isGuarded ? master().requests : []) {
+      // What a zombie made takes nobody's slot, even where it stands in for the request that collapsed into it.
+      if (zombies.has(older)) {
+        continue;
+      }
       const isJustNow =
         older.completedAt === scheduler.now() && older.endedBy === 'collapse' && older.builds.length === 0;
       const mapping = older.taskId === null || older.taskId === by.taskId ? undefined : store().open(older.taskId);

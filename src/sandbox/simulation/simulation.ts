@@ -4,6 +4,7 @@ import type { TaskDefinition } from '../queue/task-input.ts';
 import { createFleet, type Fleet } from './fleet.ts';
 import type { Call, Host } from './host.ts';
 import { happen, resolveAsWorker } from './incidents.ts';
+import { isOpen } from './master-state.ts';
 import { taskIdOf } from './names.ts';
 import { createPlan, INCIDENTS, type IncidentKind, type TaskPlan } from './plan.ts';
 import { checkProgress, checkRest, isAtRest } from './rest.ts';
@@ -28,6 +29,7 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const START = Date.UTC(2026, 0, 5, 8);
 /** Longer than all builds of all tasks take, one after the other. */
+/** But for what nobody stops, as other people's requests are: that is built one after the other. */
 const MAX_CALM_MS = 10 * HOUR;
 const SILENCE_MS = 5 * MINUTE;
 const PROGRESS_MS = 5 * MINUTE;
@@ -103,7 +105,11 @@ export async function simulate(seed: number, mutate: Mutate = (parts) => parts):
 }
 
 async function untilRest(world: World, calmSince: number): Promise<void> {
-  const { scheduler, history } = world;
+  const { scheduler, history, master, plan } = world;
+  const backlog = master.requests.filter(
+    (request) => isOpen(request) && (request.isUnstoppable || request.taskId === null),
+  ).length;
+  const until = calmSince + MAX_CALM_MS + 2 * backlog * plan.longestBuildMs;
   let seen = 0;
   const isOver = () => {
     // Now and then is often enough.
@@ -113,7 +119,7 @@ async function untilRest(world: World, calmSince: number): Promise<void> {
     seen = scheduler.now();
     return history.complaints.length > 0 || isAtRest(world);
   };
-  while (scheduler.now() < calmSince + MAX_CALM_MS && !isAtRest(world) && history.complaints.length === 0) {
+  while (scheduler.now() < until && !isAtRest(world) && history.complaints.length === 0) {
     const next = scheduler.now() + PROGRESS_MS;
     await scheduler.run(next, isOver);
     checkProgress(world, calmSince);
