@@ -95,7 +95,6 @@ export function createBridge(options: BridgeOptions): Bridge {
     mode: options.mode,
     rules: options.rules,
     reclaimThresholdMs: policy.reclaimThresholdMs,
-    maxCancels: policy.maxCancels,
     onPass: metrics.onPass,
     onAction: metrics.onAction,
     inputs: metrics.inputs,

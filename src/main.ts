@@ -27,8 +27,6 @@ import { readVersion } from './version.ts';
 
 const MAX_SUBMISSIONS = 5;
 const MAX_RERUNS = 5;
-/** With doubling waits, about an hour. */
-const MAX_CANCELS = 10;
 /** With waits of up to a minute: a quarter of an hour. */
 const MAX_UPLOAD_ATTEMPTS = 20;
 /** Of a sweep: enough to keep instances apart, and little beside the interval. */
@@ -279,7 +277,6 @@ export function policyOf(config: Config): Policy {
     absentGraceMs: config.legacyCi.absentGrace,
     maxSubmissions: MAX_SUBMISSIONS,
     maxReruns: MAX_RERUNS,
-    maxCancels: MAX_CANCELS,
     maxUploadAttempts: MAX_UPLOAD_ATTEMPTS,
   };
 }

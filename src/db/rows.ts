@@ -17,7 +17,7 @@ const NEVER = 9_000_000_000_000_000;
 const MAX_ERROR = 2000;
 const MAX_DETAIL = 4000;
 const MAX_KEY = 64;
-const TIMES = ['takenUntil', 'reclaimAt', 'nextCheckAt', 'absentSince', 'resolved'] as const;
+const TIMES = ['takenUntil', 'reclaimAt', 'nextCheckAt', 'absentSince', 'requestAbsentSince', 'resolved'] as const;
 
 /** PostgreSQL answers BIGINT as text. */
 const number = z.coerce.number();
@@ -45,6 +45,7 @@ const mappingRow = z.object({
   deadline: number,
   next_check_at: number,
   absent_since: nullable,
+  request_absent_since: nullable,
   lease_owner: z.string().nullable(),
   lease_until: number,
   attempts: number,
@@ -93,6 +94,7 @@ function toMapping(r: z.infer<typeof mappingRow>): Mapping {
     deadline: r.deadline,
     nextCheckAt: r.next_check_at,
     absentSince: r.absent_since,
+    requestAbsentSince: r.request_absent_since,
     leaseOwner: r.lease_owner,
     leaseUntil: r.lease_until,
     attempts: r.attempts,
@@ -152,6 +154,7 @@ export function toNewRow(mapping: NewMapping, lease: { owner: string; leaseUntil
     deadline: mapping.deadline,
     next_check_at: lease.now,
     absent_since: null,
+    request_absent_since: null,
     lease_owner: lease.owner,
     lease_until: lease.leaseUntil,
     attempts: 0,

@@ -51,8 +51,10 @@ export interface Mapping {
   readonly reclaimAt: number | null;
   readonly deadline: number;
   readonly nextCheckAt: number;
-  /** Since when the task or the request, seen before, has been missing; null while both are there. */
+  /** Since when the task, seen before, has been missing from the queue; null while it is there. */
   readonly absentSince: number | null;
+  /** Since when the build request, seen before, has been missing from Buildbot; null while it is there. */
+  readonly requestAbsentSince: number | null;
   readonly leaseOwner: string | null;
   readonly leaseUntil: number;
   /** Passes that failed in a row. */
@@ -92,6 +94,7 @@ export type MappingChanges = Partial<
     | 'reclaimAt'
     | 'nextCheckAt'
     | 'absentSince'
+    | 'requestAbsentSince'
     | 'attempts'
     | 'lastError'
     | 'resolved'

@@ -48,7 +48,7 @@ export type Action = {
   /** Cancels the pending request or stops its build. `isLoud`: a person should know. */
   | { readonly do: 'cancelRequest'; readonly isLoud: boolean }
   /** Something seen before is missing since then, or is back (`null`). */
-  | { readonly do: 'noteAbsence'; readonly since: number | null }
+  | { readonly do: 'noteAbsence'; readonly of: 'task' | 'request'; readonly since: number | null }
   | { readonly do: 'closeMapping' }
   /** Nothing to do until then, unless something happens. */
   | { readonly do: 'lookAgain'; readonly at: number }

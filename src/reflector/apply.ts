@@ -88,7 +88,11 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
     case 'cancelRequest':
       return cancelRequest(action.because, pass, context);
     case 'noteAbsence':
-      await update(pass, context, { absentSince: action.since });
+      await update(
+        pass,
+        context,
+        action.of === 'task' ? { absentSince: action.since } : { requestAbsentSince: action.since },
+      );
       return 'observe';
     case 'closeMapping':
       return closeMapping(mapping, pass, context);

@@ -9,7 +9,8 @@
  *  none        anything else                 -                        nothing
  *  any         unreadable                    -                        look again; reclaim when takenUntil is near
  *  any         absent, after the grace       open                     cancelRequest
- *  any         absent, after the grace       complete, absent, none   closeMapping
+ *  any         absent, after the grace       complete, none           closeMapping
+ *  any         absent, after the grace       absent, after the grace  closeMapping
  *  refusing    pending                       -                        claimRun
  *  refusing    running, ours                 -                        uploadExplanation, resolveRun malformed-payload
  *  held        pending | running, ours       -                        notePriority, where it was changed;
@@ -41,7 +42,7 @@
  *  any         running, ours, not recorded   any                      follow: the claim is recorded; announceBuild
  *  submitted   resolved worker-shutdown,     after a RETRY            rerunTask, bounded: Buildbot builds again anyway
  *              no retries left
- *  any         resolved                      open                     cancelRequest, repeated, bounded
+ *  any         resolved                      open                     cancelRequest, repeated until it ends
  *  any         resolved                      complete, absent, none   closeMapping
  *  cancelling  pending n+1                   complete, absent         closeMapping: run n+1 gets a request of its own
  *  any         any                           unreadable               look again; reclaim when takenUntil is near
@@ -86,8 +87,6 @@ export interface Policy {
   readonly maxSubmissions: number;
   /** How many reruns the bridge may ask for itself. */
   readonly maxReruns: number;
-  /** How often a cancel is asked for; after that the request is only followed to its end. */
-  readonly maxCancels: number;
   /** After so many failed passes in a row, an upload that fails once more is given up. */
   readonly maxUploadAttempts: number;
 }
@@ -167,30 +166,48 @@ function decideUnmapped({ task, admission }: Observation, policy: Policy, now: n
   ];
 }
 
-/** Notes when a task or request is first found missing and when it is back; waits out the grace in between. */
+/**
+ * Notes when the task or the request is first found missing and when it is back; waits out the grace in between. Each
+ * has a grace of its own: a request that hides for a moment is not gone because its task is.
+ */
 function decideAbsence(facts: Facts, task: Seen<TaskStatus>): readonly Action[] | undefined {
-  const { mapping, request, policy, now } = facts;
-  const missing =
-    task.kind === 'absent'
-      ? 'the task'
-      : request.kind === 'absent' && mapping.buildRequestId !== null
-        ? `build request ${mapping.buildRequestId}`
-        : undefined;
-  if (missing === undefined) {
-    return mapping.absentSince === null
+  const { mapping, request } = facts;
+  const isRequestMissing = request.kind === 'absent' && mapping.buildRequestId !== null;
+  return (
+    decideAbsenceOf('task', 'the task', task.kind === 'absent', mapping.absentSince, facts) ??
+    decideAbsenceOf(
+      'request',
+      `build request ${mapping.buildRequestId}`,
+      isRequestMissing,
+      mapping.requestAbsentSince,
+      facts,
+    )
+  );
+}
+
+function decideAbsenceOf(
+  of: 'task' | 'request',
+  name: string,
+  isMissing: boolean,
+  since: number | null,
+  facts: Facts,
+): readonly Action[] | undefined {
+  const { policy, now } = facts;
+  if (!isMissing) {
+    return since === null
       ? undefined
-      : [{ do: 'noteAbsence', since: null, because: 'what was missing is there again' }];
+      : [{ do: 'noteAbsence', of, since: null, because: 'what was missing is there again' }];
   }
-  if (mapping.absentSince === null) {
-    return [{ do: 'noteAbsence', since: now, because: `${missing} is missing` }];
+  if (since === null) {
+    return [{ do: 'noteAbsence', of, since: now, because: `${name} is missing` }];
   }
-  const believed = mapping.absentSince + policy.absentGraceMs;
+  const believed = since + policy.absentGraceMs;
   if (now >= believed) {
     return undefined;
   }
   return [
     ...reclaimIfNear(facts),
-    lookAgain(Math.min(believed, nextLook(facts)), `${missing} has been missing for less than the grace period`),
+    lookAgain(Math.min(believed, nextLook(facts)), `${name} has been missing for less than the grace period`),
   ];
 }
 
@@ -474,9 +491,6 @@ function abandon(facts: Facts, because: string, isLoud = false): readonly Action
   }
   if (mapping.state === 'cancelling' && now < mapping.nextCheckAt) {
     return [lookAgain(Math.min(mapping.nextCheckAt, now + policy.recheckMs), 'a cancel takes a moment')];
-  }
-  if (mapping.state === 'cancelling' && mapping.cancels >= policy.maxCancels) {
-    return [lookAgain(now + policy.recheckMs, 'its cancel was given up; the request is followed to its end')];
   }
   return [{ do: 'cancelRequest', isLoud, because }];
 }

@@ -59,7 +59,7 @@ function factsOf(one: Listed): readonly string[] {
     'next look': mapping.state === 'closed' ? 'never' : timeOf(mapping.nextCheckAt),
     'taken until': optional(mapping.takenUntil),
     deadline: timeOf(mapping.deadline),
-    'missing since': optional(mapping.absentSince),
+    'missing since': `${optional(mapping.absentSince)} (task), ${optional(mapping.requestAbsentSince)} (build request)`,
     lease: mapping.leaseOwner === null ? 'none' : `${mapping.leaseOwner}, until ${timeOf(mapping.leaseUntil)}`,
     counts: `${mapping.retriesReported} retries, ${mapping.reruns} reruns, ${mapping.cancels} cancels asked for`,
     updated: `${timeOf(mapping.updated)}, created ${timeOf(mapping.created)}`,

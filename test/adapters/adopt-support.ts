@@ -131,7 +131,6 @@ export function reconcilerOn(
     rules: { isIgnored: () => false, isRestricted: () => false },
     timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
     reclaimThresholdMs: POLICY.reclaimThresholdMs,
-    maxCancels: POLICY.maxCancels,
     upload: { queue, ci, log, tempDir: tmpdir(), maxLogSize: 1e6 },
     poke: () => undefined,
     random: () => 0.5,

@@ -19,7 +19,16 @@ function mapping(changes: Partial<Mapping> = {}): Mapping {
     ...{ id: 1, version: 1, taskId: 'task', runId: 0, taskGroupId: 'group', builder: 'success', state: 'closed' },
     ...{ externalId: 'task/0/1', submissions: 1, buildRequestId: 7, collapseKey: null, hasSlot: false, priority: 0 },
     ...{ retriesReported: 0, reruns: 0, cancels: 0, takenUntil: null, reclaimAt: null, deadline: 0, nextCheckAt: 0 },
-    ...{ absentSince: null, leaseOwner: null, leaseUntil: 0, attempts: 0, lastError: null, created: 0, updated: 0 },
+    ...{
+      absentSince: null,
+      requestAbsentSince: null,
+      leaseOwner: null,
+      leaseUntil: 0,
+      attempts: 0,
+      lastError: null,
+      created: 0,
+      updated: 0,
+    },
     ...{ resolved: 0, resolution: 'completed' },
     ...changes,
   };

@@ -18,7 +18,6 @@ export const POLICY: Policy = {
   absentGraceMs: 2 * MINUTE,
   maxSubmissions: 5,
   maxReruns: 5,
-  maxCancels: 10,
   maxUploadAttempts: 5,
 };
 
@@ -109,6 +108,7 @@ export function aMapping(more: Partial<Mapping> = {}): Mapping {
     deadline: NOW + 60 * MINUTE,
     nextCheckAt: NOW - 1,
     absentSince: null,
+    requestAbsentSince: null,
     leaseOwner: 'test#1',
     leaseUntil: NOW + MINUTE,
     attempts: 0,

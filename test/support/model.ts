@@ -114,7 +114,7 @@ function carryOut(seen: Observation, action: Action, admission: Admission | null
           }
         : seen;
     case 'noteAbsence':
-      return mapped({ absentSince: action.since });
+      return mapped(action.of === 'task' ? { absentSince: action.since } : { requestAbsentSince: action.since });
     case 'closeMapping':
       return { ...seen, mapping: null, admission, request: { kind: 'none' } };
     case 'uploadOutcome':

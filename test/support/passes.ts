@@ -58,7 +58,7 @@ export async function startPasses(
       ...{ queue: client, ci: legacyCi, store, clock, log, policy: POLICY, mode: 'normal', instance: 'test' },
       rules: { isIgnored: () => false, isRestricted: () => false },
       timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
-      ...{ reclaimThresholdMs: POLICY.reclaimThresholdMs, maxCancels: POLICY.maxCancels },
+      reclaimThresholdMs: POLICY.reclaimThresholdMs,
       upload: { queue: client, ci: legacyCi, log, tempDir, maxLogSize: 1_000_000 },
       poke: () => undefined,
       random: () => 0.5,

@@ -94,6 +94,7 @@ const mapping: fc.Arbitrary<Mapping> = fc
     takenUntil: fc.option(minutes(-5, 20)),
     reclaimAt: fc.option(minutes(-5, 20)),
     absentSince: fc.option(minutes(-5, 0)),
+    requestAbsentSince: fc.option(minutes(-5, 0)),
     nextCheckAt: minutes(-2, 2),
     deadline: minutes(-30, 90),
   })

@@ -77,7 +77,7 @@ function bridge() {
     ...{ queue, ci, store, clock, log, policy: POLICY, mode: 'normal', instance: 'test' },
     rules: { isIgnored: () => false, isRestricted: () => false },
     timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
-    ...{ reclaimThresholdMs: POLICY.reclaimThresholdMs, maxCancels: POLICY.maxCancels },
+    reclaimThresholdMs: POLICY.reclaimThresholdMs,
     upload: { queue, ci, log, tempDir: '/nowhere', maxLogSize: 1 },
     poke: () => undefined,
     random: () => 0.5,

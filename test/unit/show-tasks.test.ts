@@ -26,6 +26,7 @@ function aMapping(more: Partial<Mapping> = {}): Mapping {
       reclaimAt: null,
       deadline: NOW,
       absentSince: null,
+      requestAbsentSince: null,
     },
     ...{ nextCheckAt: NOW + 1000, leaseOwner: null, leaseUntil: 0, attempts: 0, lastError: null },
     ...{ created: NOW, updated: NOW, resolved: null, resolution: null },

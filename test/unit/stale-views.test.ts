@@ -113,8 +113,11 @@ describe('a pass that slept until its lease was over', () => {
     });
     const { reconcile } = aReconciler({ queue, ci, store, clock });
     expect(await reconcile(TASK_ID)).toEqual({ kind: 'done' });
-    expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', absentSince: expect.any(Number) });
+    expect(await store.openMapping(TASK_ID)).toMatchObject({
+      state: 'submitted',
+      requestAbsentSince: expect.any(Number),
+    });
     expect(await reconcile(TASK_ID)).toEqual({ kind: 'done' });
-    expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', absentSince: null });
+    expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', requestAbsentSince: null });
   });
 });

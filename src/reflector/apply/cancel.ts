@@ -1,4 +1,4 @@
-/** Cancels of build requests that no run wants: repeated, bounded, and never of a build that others want. */
+/** Cancels of build requests that no run wants: repeated until they end, and never of a build that others want. */
 import type { RequestView } from '../../domain/build.ts';
 import { describeError, LegacyCiError } from '../../errors.ts';
 import type { CancelAnswer, LegacyCi } from '../../ports.ts';
@@ -9,11 +9,14 @@ import { type ApplyContext, mappingOf, type Next, type Pass, requestOf, update }
 /** Each repetition of a cancel waits twice as long, up to this. */
 const MAX_CANCEL_RETRY_MS = 600_000;
 
+/** After so many cancels in vain a person is told, once; it took about an hour. They go on: what carried them out may be away. */
+const VAIN_CANCELS = 10;
+
 export async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
   const request = requestOf(pass);
   const mapping = mappingOf(pass);
   const { cancels } = mapping;
-  const { ci, clock, timing, maxCancels } = context;
+  const { ci, clock, timing } = context;
   const others = await stillWanted(request.sharedWith ?? [], context);
   if (others.length > 0) {
     // Whoever is the last to want the build stops it.
@@ -28,7 +31,8 @@ export async function cancelRequest(because: string, pass: Pass, context: ApplyC
     return 'observe';
   }
   const answer = await askForCancel(ci, request, because);
-  const asked = answer.kind === 'impossible' ? maxCancels : cancels + 1;
+  // What cannot be stopped while it is built can be when its build ends RETRY and it waits again.
+  const asked = answer.kind === 'impossible' ? Math.max(cancels + 1, VAIN_CANCELS) : cancels + 1;
   pass.knowledge.request = undefined;
   await update(pass, context, {
     state: 'cancelling',
@@ -36,24 +40,16 @@ export async function cancelRequest(because: string, pass: Pass, context: ApplyC
     cancels: asked,
     nextCheckAt: clock.now() + Math.min(timing.cancelRetryMs * 2 ** cancels, MAX_CANCEL_RETRY_MS),
   });
-  if (answer.kind === 'impossible') {
-    noteNoCancel(pass, context, answer.why);
-    await tellNoStop(answer.why, pass, context);
-  } else if (answer.kind === 'refused') {
-    noteNoCancel(pass, context, describeError(answer.error));
-  }
-  if (answer.kind !== 'impossible' && asked >= maxCancels) {
-    noteNoCancel(pass, context, `its cancel was asked for ${asked} times and nothing came of it; it is given up`);
+  if (cancels < VAIN_CANCELS) {
+    await tell(answer, asked, pass, context);
   }
   return 'observe';
 }
 
-/** A refusal counts as asked: repeated for as long, and not for ever. What is away is asked again without counting. */
-async function askForCancel(
-  ci: LegacyCi,
-  request: RequestView,
-  because: string,
-): Promise<CancelAnswer | { readonly kind: 'refused'; readonly error: LegacyCiError }> {
+type Answer = CancelAnswer | { readonly kind: 'refused'; readonly error: LegacyCiError };
+
+/** A refusal counts as asked. What is away is asked again without counting. */
+async function askForCancel(ci: LegacyCi, request: RequestView, because: string): Promise<Answer> {
   try {
     return await ci.cancel(request, because);
   } catch (error) {
@@ -61,6 +57,21 @@ async function askForCancel(
       return { kind: 'refused', error };
     }
     throw error;
+  }
+}
+
+async function tell(answer: Answer, asked: number, pass: Pass, context: ApplyContext): Promise<void> {
+  if (answer.kind === 'impossible') {
+    noteNoCancel(pass, context, answer.why);
+    await tellNoStop(answer.why, pass, context);
+    return;
+  }
+  if (answer.kind === 'refused') {
+    noteNoCancel(pass, context, describeError(answer.error));
+  }
+  if (asked >= VAIN_CANCELS) {
+    const vain = `its cancel was asked for ${asked} times and nothing came of it; somebody should look at its build`;
+    noteNoCancel(pass, context, `${vain}. It is asked for every ten minutes from now on`);
   }
 }
 

@@ -28,8 +28,6 @@ export interface ApplyContext {
   readonly timing: Timing;
   /** When a claim has to be renewed during a long upload. */
   readonly reclaimThresholdMs: number;
-  /** `Policy.maxCancels` */
-  readonly maxCancels: number;
   readonly inputs?: InputCounter | undefined;
   /** Called for each action that was carried out. */
   readonly onAction?: ((kind: ActionKind) => void) | undefined;

@@ -180,9 +180,22 @@ export const MUTATIONS: readonly Mutation[] = [
     'cancel-once',
     'asks for a cancel once, whatever comes of it',
     /goes on although .* was exception long ago/,
-    ({ policy }) => ({
-      policy: { ...policy, maxCancels: 1 },
-    }),
+    ({ ci }) => {
+      const asked = new Set<number>();
+      return {
+        ci: {
+          ...ci,
+          async cancel(request, because) {
+            if (asked.has(request.buildRequestId)) {
+              return { kind: 'asked' };
+            }
+            const answer = await ci.cancel(request, because);
+            asked.add(request.buildRequestId);
+            return answer;
+          },
+        },
+      };
+    },
   ),
   mutation(
     'no-list-pending',

@@ -32,7 +32,6 @@ export const POLICY: Policy = {
   absentGraceMs: 2 * MINUTE,
   maxSubmissions: 5,
   maxReruns: 5,
-  maxCancels: 10,
   maxUploadAttempts: 5,
 };
 

@@ -82,7 +82,14 @@ export function createStoreState({ onWrite, onPruned }: StoreWatcher): StoreStat
       }
       lastId += 1;
       const fresh = { id: lastId, version: 1, buildRequestId: null, retriesReported: 0, reruns: 0, cancels: 0 };
-      const never = { reclaimAt: null, absentSince: null, lastError: null, resolved: null, resolution: null };
+      const never = {
+        reclaimAt: null,
+        absentSince: null,
+        requestAbsentSince: null,
+        lastError: null,
+        resolved: null,
+        resolution: null,
+      };
       const times = { nextCheckAt: lease.now, created: lease.now, updated: lease.now, leaseUntil: lease.leaseUntil };
       const row = { ...mapping, ...fresh, ...never, ...times, attempts: 0, hasSlot, leaseOwner: lease.owner };
       return { kind: 'stored', mapping: write(row) };

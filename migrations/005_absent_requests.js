@@ -1,0 +1,15 @@
+/** A build request that is missing has a grace of its own, beside that of a missing task. Times are UTC milliseconds. */
+
+/** @param {import('knex').Knex} knex */
+export async function up(knex) {
+  await knex.schema.alterTable('tasks', (table) => {
+    table.bigInteger('request_absent_since').nullable();
+  });
+}
+
+/** @param {import('knex').Knex} knex */
+export async function down(knex) {
+  await knex.schema.alterTable('tasks', (table) => {
+    table.dropColumn('request_absent_since');
+  });
+}
