@@ -4,7 +4,8 @@
  *
  * A task that fails again and again is parked: nobody waits for it any more, so that messages behind its own are heard,
  * and it is tried on with growing waits, after all others. By then the reason of its failure is in its mapping or in
- * its trace. What is parked is forgotten at a stop; the reflector finds such tasks by itself.
+ * its trace. A fresh hint brings one look, soon, and is answered after it; the waits go on growing. What is parked is
+ * forgotten at a stop; the reflector finds such tasks by itself.
  */
 import type { Logger } from 'pino';
 import type { Clock } from '../ports.ts';
@@ -14,16 +15,17 @@ export interface WorkQueue {
   /**
    * Asks for a look at a task.
    * @returns resolves when a pass that began after this call has ended well, was given up (the reflector finds the
-   *   task again), or when the task is parked, and will be looked at once more in its turn; rejects when the queue was
-   *   stopped before that
+   *   task again), or failed and the task was parked; rejects when the queue was stopped before that
    */
   add(taskId: string): Promise<void>;
-  /** How many tasks that somebody waits for wait or are being looked at. */
+  /** How many tasks wait or are being looked at, but for those that are parked. */
   size(): number;
   /** Milliseconds since the longest waiting one of these was asked for; 0 when none waits. */
   oldestAgeMs(): number;
   /** How many tasks are parked. */
   parked(): number;
+  /** Whether the task is parked: it is tried on without a hint. */
+  isParked(taskId: string): boolean;
   /** Begins no new passes; resolves when those under way are over. */
   stop(): Promise<void>;
 }
@@ -43,8 +45,17 @@ interface Entry {
   since: number;
   tries: number;
   failures: number;
-  /** Those who asked for a pass that has not begun yet; where the task is parked, they were answered. */
+  /** When the last pass ended. */
+  triedAt: number;
+  /** Those who wait for a pass that has not begun yet. */
   waiting: Waiter[];
+  /** Until the next pass. */
+  nap?: Nap | undefined;
+}
+
+interface Nap {
+  readonly until: number;
+  readonly end: AbortController;
 }
 
 interface Waiter {
@@ -57,7 +68,7 @@ const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 60_000;
 /** A failure or two may be passing ones. */
 const PARK_AFTER = 3;
-/** No message waits for a try that is further away, as where rights are missing. */
+/** No message waits longer for a try, as where rights are missing; nor is a parked task looked at more often for hints. */
 const PARK_WAIT_MS = 5000;
 /** They come from messages, of which there can be any number. */
 const MAX_PARKED = 1000;
@@ -84,19 +95,33 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
       }
       const waiter = { resolve, reject };
       const entry = entries.get(taskId);
-      if (entry && parked.has(taskId)) {
-        entry.waiting = [waiter];
-        resolve();
-        return;
-      }
       if (entry) {
         entry.waiting.push(waiter);
+        hasten(taskId, entry);
         return;
       }
-      entries.set(taskId, { since: clock.uptime(), tries: 0, failures: 0, waiting: [waiter] });
+      entries.set(taskId, { since: clock.uptime(), tries: 0, failures: 0, triedAt: 0, waiting: [waiter] });
       ready.push(taskId);
       startSome();
     });
+  }
+
+  /** Somebody waits for a parked task again. */
+  function hasten(taskId: string, entry: Entry): void {
+    if (!parked.has(taskId)) {
+      return;
+    }
+    unpark(taskId, entry);
+    const { nap } = entry;
+    const place = parkedReady.indexOf(taskId);
+    if (nap) {
+      void wakeLater(taskId, entry, Math.min(nap.until, entry.triedAt + PARK_WAIT_MS));
+      nap.end.abort();
+    } else if (place !== -1) {
+      parkedReady.splice(place, 1);
+      ready.push(taskId);
+      startSome();
+    }
   }
 
   function startSome(): void {
@@ -131,6 +156,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     entry.waiting = [];
     entry.tries += 1;
     const result = await pass(taskId);
+    entry.triedAt = clock.now();
     switch (result.kind) {
       case 'done':
       case 'not-ours':
@@ -165,31 +191,31 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
       end(taskId, entry, served);
       return;
     }
-    const isParked = parked.has(taskId);
-    const isLasting = entry.failures >= PARK_AFTER || entry.tries >= maxTries || at > clock.now() + PARK_WAIT_MS;
-    if (isParked || !isLasting) {
+    const soon = clock.now() + PARK_WAIT_MS;
+    if (entry.failures < PARK_AFTER && entry.tries < maxTries && at <= soon) {
       tryAgain(taskId, entry, served, at);
       return;
     }
-    answer([...served, ...entry.waiting]);
-    if (parked.size >= maxParked) {
+    answer(served);
+    if (entry.waiting.length > 0) {
+      void wakeLater(taskId, entry, Math.min(at, soon));
+    } else if (parked.has(taskId) || parked.size < maxParked) {
+      parked.add(taskId);
+      void wakeLater(taskId, entry, at);
+    } else {
       leaveToReflector(taskId);
-      return;
     }
-    parked.add(taskId);
-    void wakeLater(taskId, at);
   }
 
   function tryAgain(taskId: string, entry: Entry, served: readonly Waiter[], at: number): void {
     entry.waiting = [...served, ...entry.waiting];
-    void wakeLater(taskId, at);
+    void wakeLater(taskId, entry, at);
   }
 
   /** Nothing more to do for those who were served. */
   function end(taskId: string, entry: Entry, served: readonly Waiter[]): void {
     answer(served);
     if (entry.waiting.length > 0) {
-      unpark(taskId, entry);
       entry.tries = 0;
       entry.failures = 0;
       ready.push(taskId);
@@ -212,7 +238,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     wasOverflowTold &&= parked.size > 0;
   }
 
-  /** Whoever asks for it waits again, and it counts as asked for now. */
+  /** It counts as asked for now. */
   function unpark(taskId: string, entry: Entry): void {
     if (parked.delete(taskId)) {
       entries.delete(taskId);
@@ -221,10 +247,18 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     }
   }
 
-  async function wakeLater(taskId: string, at: number): Promise<void> {
-    await clock.sleep(Math.max(0, at - clock.now()), stopping.signal);
-    (parked.has(taskId) ? parkedReady : ready).push(taskId);
-    startSome();
+  async function wakeLater(taskId: string, entry: Entry, at: number): Promise<void> {
+    const nap = { until: at, end: new AbortController() };
+    entry.nap = nap;
+    if (stopping.signal.aborted) {
+      return;
+    }
+    await clock.sleep(Math.max(0, at - clock.now()), nap.end.signal);
+    if (entry.nap === nap) {
+      entry.nap = undefined;
+      (parked.has(taskId) ? parkedReady : ready).push(taskId);
+      startSome();
+    }
   }
 
   function oldest(): Entry | undefined {
@@ -243,8 +277,9 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
         onIdle = resolve;
       });
     }
-    for (const entry of entries.values()) {
-      for (const { reject } of entry.waiting) {
+    for (const { waiting, nap } of entries.values()) {
+      nap?.end.abort();
+      for (const { reject } of waiting) {
         reject(new Error('the work queue was stopped'));
       }
     }
@@ -262,6 +297,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
       return first ? clock.uptime() - first.since : 0;
     },
     parked: () => parked.size,
+    isParked: (taskId) => parked.has(taskId),
     stop,
   };
 }

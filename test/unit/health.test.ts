@@ -25,6 +25,7 @@ function healthWith(overview: () => Promise<Overview>, pulse?: Partial<PulseStat
         size: () => 0,
         oldestAgeMs: () => 0,
         parked: () => 0,
+        isParked: () => false,
         stop: async () => undefined,
       },
       reflector: {

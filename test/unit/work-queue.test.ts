@@ -195,46 +195,80 @@ describe('a task that fails again and again', () => {
     expect([queue.parked(), queue.size(), begun.length]).toEqual([0, 0, 4]);
   });
 
-  it('takes a fresh hint as done with, since it will be looked at again, and no sooner for that', async () => {
-    const { begun, hint, fail, settle, later } = await withParked();
-    const fresh = [hint('a'), hint('a')];
-    await settle();
-    expect(fresh).toEqual([{ isOver: true }, { isOver: true }]);
-    await later(3999);
-    expect(begun).toHaveLength(3);
-    await later(1);
-    expect(begun).toHaveLength(4);
+  it('is looked at once more for a fresh hint, soon, which is answered after that; the waits go on growing', async () => {
+    const { queue, begun, hint, fail, later } = await withParked();
+    await later(4000);
     await fail();
-    await later(7999);
+    await later(1000);
+    const fresh = [hint('a'), hint('a')];
+    expect([queue.size(), queue.parked()]).toEqual([1, 0]);
+    await later(3999);
     expect(begun).toHaveLength(4);
     await later(1);
     expect(begun).toHaveLength(5);
+    expect(fresh).toEqual([{ isOver: false }, { isOver: false }]);
+    await fail();
+    expect(fresh).toEqual([{ isOver: true }, { isOver: true }]);
+    expect([queue.size(), queue.parked()]).toEqual([0, 1]);
+    await later(15_999);
+    expect(begun).toHaveLength(5);
+    await later(1);
+    expect(begun).toHaveLength(6);
+  });
+
+  it('is looked at within seconds for a fresh hint, however far away its next try is, and not twice', async () => {
+    const { begun, hint, fail, later } = fixture(2, { maxTries: 12 });
+    hint('a');
+    await fail(300_000);
+    await later(60_000);
+    const fresh = hint('a');
+    await later(0);
+    expect(begun).toHaveLength(2);
+    await fail(300_000);
+    expect(fresh.isOver).toBe(true);
+    await later(299_999);
+    expect(begun).toHaveLength(2);
+    await later(1);
+    expect(begun).toHaveLength(3);
   });
 
   it('is looked at once more for a hint that came during its last try, but not at once', async () => {
-    const { queue, begun, hint, fail, settle, later } = await withParked({ maxTries: 4 });
+    const { queue, begun, hint, fail, later } = await withParked({ maxTries: 4 });
     await later(4000);
     const fresh = hint('a');
-    await settle();
-    expect(fresh.isOver).toBe(true);
     await fail();
-    await later(7999);
-    expect([begun.length, queue.parked()]).toEqual([4, 1]);
+    expect([fresh.isOver, queue.size()]).toEqual([false, 1]);
+    await later(4999);
+    expect(begun).toHaveLength(4);
     await later(1);
     expect(begun).toHaveLength(5);
     await fail();
-    expect([queue.parked(), queue.size()]).toEqual([0, 0]);
+    expect([fresh.isOver, queue.parked(), queue.size()]).toEqual([true, 0, 0]);
+  });
+
+  it('is not looked at more often than every few seconds, however many hints come', async () => {
+    const { begun, hint, fail, later } = await withParked();
+    const before = begun.length;
+    for (let second = 0; second < 40; second += 1) {
+      hint('a');
+      const tries = begun.length;
+      await later(1000);
+      if (begun.length > tries) {
+        await fail();
+      }
+    }
+    expect(begun.length - before).toBeLessThanOrEqual(9);
   });
 
   it('is looked at once more for a hint that came while it was looked at well', async () => {
     const { queue, begun, hint, end, later } = await withParked();
     await later(4000);
-    hint('a');
+    const fresh = hint('a');
     await end();
     expect(begun).toHaveLength(5);
-    expect([queue.parked(), queue.size()]).toEqual([0, 1]);
+    expect([fresh.isOver, queue.parked(), queue.size()]).toEqual([false, 0, 1]);
     await end();
-    expect(queue.size()).toBe(0);
+    expect([fresh.isOver, queue.size()]).toEqual([true, 0]);
   });
 
   it('holds on to fresh hints again when the database goes away', async () => {
@@ -275,8 +309,12 @@ describe('a task that fails again and again', () => {
     expect(begun.slice(4)).toEqual(['x']);
     await fail(60_000);
     expect(begun.slice(5)).toEqual(['y']);
+    // For whom somebody waits again is parked no longer.
+    hint('c');
     await end();
-    expect(begun.slice(6)).toEqual(['b']);
+    expect(begun.slice(6)).toEqual(['c']);
+    await end();
+    expect(begun.slice(7)).toEqual(['b']);
   });
 
   it('is left to the reflector where too many are parked, which is said once', async () => {
