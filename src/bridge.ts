@@ -129,7 +129,8 @@ export function createBridge(options: BridgeOptions): Bridge {
         },
         signal,
       ),
-    hint: poke,
+    // What is parked waits for its turn; what the reflector lists is nothing new.
+    hint: (taskId) => (workQueue.isParked(taskId) ? undefined : poke(taskId)),
     isKnownForeign: foreign.has,
     heartbeat,
     timer: options.timer,

@@ -37,7 +37,11 @@ export function createHealth({ store, bridge, pulse, metrics, clock, probeMs = P
       return metrics.expose({
         now: clock.now(),
         mappings,
-        workQueue: { size: bridge.workQueue.size(), oldestAgeMs: bridge.workQueue.oldestAgeMs() },
+        workQueue: {
+          size: bridge.workQueue.size(),
+          oldestAgeMs: bridge.workQueue.oldestAgeMs(),
+          parked: bridge.workQueue.parked(),
+        },
         round: bridge.reflector.report(),
         pulse: pulse?.status(),
       });

@@ -15,7 +15,7 @@ export interface Readings {
   readonly now: number;
   /** Undefined while the database does not answer. */
   readonly mappings: Overview | undefined;
-  readonly workQueue: { readonly size: number; readonly oldestAgeMs: number };
+  readonly workQueue: { readonly size: number; readonly oldestAgeMs: number; readonly parked: number };
   /** Undefined before the first one has ended, and where no reflector runs. */
   readonly round: RoundReport | undefined;
   /** Undefined where nothing listens to Pulse. */
@@ -84,8 +84,9 @@ function createGauges(registry: Registry): (readings: Readings) => void {
   });
   const failing = gauge('bbb_mappings_failing', 'Open mappings that failed at least five times in a row.');
   const claimLeft = gauge('bbb_claim_seconds_left', 'Until the takenUntil of the claim that ends first; NaN for none.');
-  const queued = gauge('bbb_work_queue_tasks', 'Tasks that wait or are being looked at.');
+  const queued = gauge('bbb_work_queue_tasks', 'Tasks that wait or are being looked at, but for parked ones.');
   const oldest = gauge('bbb_work_queue_oldest_seconds', 'Since the longest waiting of them was asked for.');
+  const parked = gauge('bbb_work_queue_parked', 'Tasks that fail again and again, for which no message is held.');
   const roundEnd = gauge('bbb_round_end_timestamp_seconds', 'When the last round of the reflector ended; 0 for never.');
   const roundDuration = gauge('bbb_round_duration_seconds', 'How long it took.');
   const roundDue = gauge('bbb_round_due', 'Mappings that were due in it.');
@@ -106,6 +107,7 @@ function createGauges(registry: Registry): (readings: Readings) => void {
     claimLeft.set(takenUntil === null ? Number.NaN : (takenUntil - now) / 1000);
     queued.set(workQueue.size);
     oldest.set(workQueue.oldestAgeMs / 1000);
+    parked.set(workQueue.parked);
     roundEnd.set((round?.endedAt ?? 0) / 1000);
     roundDuration.set((round?.durationMs ?? 0) / 1000);
     roundDue.set(round?.due ?? 0);

@@ -36,6 +36,7 @@ export type PassResult =
   /** The task is another bridge's, or nothing that this bridge does anything about. */
   | { readonly kind: 'not-ours' }
   | { readonly kind: 'busy' }
+  /** The reason is kept in the mapping or, once it seems to last, in the trace. A row that cannot be read is its own. */
   | { readonly kind: 'failed'; readonly retryAt: number }
   /** The mapping database failed, without which nothing can be done about any task. */
   | { readonly kind: 'store-away'; readonly retryAt: number };
@@ -69,7 +70,7 @@ const FORBIDDEN_RETRY_MS = 300_000;
 
 export function createReconciler(context: ReconcileContext): Reconciler {
   const { store, clock, timing, log, instance, policy, mode } = context;
-  const unmappedFailures = createUnmappedFailures();
+  const unkeptFailures = createUnmappedFailures();
   let passes = 0;
 
   function newPass(taskId: string, owner: string, knowledge: Knowledge, isBrief = false): Pass {
@@ -105,7 +106,11 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     } catch (error) {
       result = await failed(pass, error);
     }
-    await finish(pass);
+    const isTraced = await finish(pass);
+    if (result.kind === 'failed' && !isTraced) {
+      unkeptFailures.wasNotTold(pass.taskId);
+      return { kind: 'store-away', retryAt: result.retryAt };
+    }
     return result;
   }
 
@@ -199,16 +204,20 @@ export function createReconciler(context: ReconcileContext): Reconciler {
 
   function failedUnmapped(pass: Pass, error: unknown): PassResult {
     log.warn({ taskId: pass.taskId, err: error }, 'pass failed; it will be tried again');
-    traceUnmapped(pass, error);
+    traceUnkept(pass, error);
     return { kind: 'failed', retryAt: clock.now() + FIRST_RETRY_MS };
   }
 
   /** Where no mapping keeps the reason, the trace does. */
-  function traceUnmapped({ taskId, knowledge, trace }: Pass, error: unknown): void {
+  function traceUnkept({ taskId, knowledge, trace }: Pass, error: unknown): void {
     const detail = describeError(error);
-    if (unmappedFailures.isLasting(taskId, detail)) {
-      const run = knowledge.task?.kind === 'present' ? lastRun(knowledge.task.value) : undefined;
-      trace.push({ taskId, runId: run?.runId ?? null, at: clock.now(), what: 'notAdmitted', detail });
+    const { mapping, task } = knowledge;
+    // What does not come to be tried again soon has no second time to wait for.
+    const isSure = isForbidden(error) || (mapping?.attempts ?? 0) >= 2;
+    if (unkeptFailures.isLasting(taskId, detail, isSure)) {
+      const run = mapping ?? (task?.kind === 'present' ? lastRun(task.value) : undefined);
+      const what = mapping === null ? 'notAdmitted' : 'notRefused';
+      trace.push({ taskId, runId: run?.runId ?? null, at: clock.now(), what, detail });
     }
   }
 
@@ -233,38 +242,56 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     } else {
       log.error(fields, 'pass failed; a person should look');
     }
-    if (mapping === null && !(error instanceof StoreError)) {
-      traceUnmapped(pass, error);
+    if (error instanceof StoreError) {
+      return failure(error, retryAt);
     }
-    if (mapping !== null && !(error instanceof StoreError)) {
-      const cause = error instanceof SubmissionUnknown ? error.cause : error;
-      await store
-        .release(
-          mapping,
-          // A refusal keeps its reason: the author is to read it.
-          mapping.state === 'refusing'
-            ? { nextCheckAt: retryAt, attempts }
-            : { nextCheckAt: retryAt, attempts, lastError: describeError(cause) },
-          now,
-        )
-        .catch((err: unknown) => log.warn({ taskId: pass.taskId, err }, 'lease not released; it runs out'));
+    // A refusal keeps its reason: the author is to read it.
+    if (mapping === null || mapping.state === 'refusing') {
+      traceUnkept(pass, error);
     }
-    return failure(error, retryAt);
+    return mapping === null
+      ? { kind: 'failed', retryAt }
+      : keepFailure(mapping, error, { nextCheckAt: retryAt, attempts }, now);
+  }
+
+  /** A failure counts as one only where its reason is kept. */
+  async function keepFailure(
+    mapping: Mapping,
+    error: unknown,
+    rest: { readonly nextCheckAt: number; readonly attempts: number },
+    now: number,
+  ): Promise<PassResult> {
+    const retryAt = rest.nextCheckAt;
+    const cause = error instanceof SubmissionUnknown ? error.cause : error;
+    try {
+      const { kind } = await store.release(
+        mapping,
+        mapping.state === 'refusing' ? rest : { ...rest, lastError: describeError(cause) },
+        now,
+      );
+      return kind === 'stored' ? { kind: 'failed', retryAt } : { kind: 'busy' };
+    } catch (err) {
+      log.warn({ taskId: mapping.taskId, err }, 'lease not released; it runs out');
+      return failure(err, retryAt);
+    }
   }
 
   function backoff(error: unknown, attempts: number): number {
-    const isForbidden =
-      error instanceof BridgeError && (error.code === 'queue-forbidden' || error.code === 'legacy-ci-forbidden');
-    const base = isForbidden ? FORBIDDEN_RETRY_MS : Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** (attempts - 1));
+    const base = isForbidden(error) ? FORBIDDEN_RETRY_MS : Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** (attempts - 1));
     return base * (0.75 + context.random() / 2);
   }
 
-  /** Trace and pokes come last: neither may keep a task from its end. */
-  async function finish(pass: Pass): Promise<void> {
+  /**
+   * Trace and pokes come last: neither may keep a task from its end.
+   * @returns whether the trace was written
+   */
+  async function finish(pass: Pass): Promise<boolean> {
+    let isTraced = false;
     try {
       if (pass.trace.length > 0) {
         await store.addEvents(pass.trace.map((event) => ({ ...event, instance })));
       }
+      isTraced = true;
       for (const key of pass.freedKeys) {
         const next = (await store.hasUnclaimed(key, null)) ? undefined : await store.nextHeld(key);
         if (next !== undefined && next !== pass.taskId) {
@@ -274,6 +301,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     } catch (error) {
       log.warn({ taskId: pass.taskId, err: error }, 'trace not written');
     }
+    return isTraced;
   }
 
   /** Changes nothing anywhere; says what would be done. */
@@ -315,6 +343,10 @@ export function createReconciler(context: ReconcileContext): Reconciler {
 function failure(error: unknown, retryAt: number): PassResult {
   const isAway = error instanceof StoreError && error.code !== 'store-row';
   return { kind: isAway ? 'store-away' : 'failed', retryAt };
+}
+
+function isForbidden(error: unknown): boolean {
+  return error instanceof BridgeError && (error.code === 'queue-forbidden' || error.code === 'legacy-ci-forbidden');
 }
 
 function isClaimed(mapping: Mapping | null): boolean {

@@ -1,27 +1,66 @@
-/** Failures of tasks that have no mapping to keep them: which of them are worth a line in the task's trace. */
+/** Failures that no mapping keeps: which of them are worth a line in the task's trace. */
 
 export interface UnmappedFailures {
-  /** @returns whether the same failure has come a second time: true once for each task and text */
-  isLasting(taskId: string, text: string): boolean;
+  /**
+   * @param isSure whether it is known to last, whatever was heard before
+   * @returns whether the failure is to be told: true once for each task and text
+   */
+  isLasting(taskId: string, text: string, isSure?: boolean): boolean;
+  /** What was to be told of this task could not be. */
+  wasNotTold(taskId: string): void;
 }
 
-/** The oldest are forgotten first. */
-const MAX_REMEMBERED = 5000;
+interface Failures {
+  count: number;
+  isAnyTold: boolean;
+  /** By their texts, the last ones last: whether they were told. */
+  readonly wereTold: Map<string, boolean>;
+}
 
-/** One failure may be a passing one, and all further ones say nothing new: only the second is told. */
+/** Tasks; the oldest are forgotten first. */
+const MAX_REMEMBERED = 5000;
+/** Of each task; a failure whose text is another one every time would have any number. */
+const MAX_TEXTS = 3;
+/** No later than the work queue lets a task's message go. */
+const TOLD_AFTER = 3;
+
+/**
+ * One failure may be a passing one, and all further ones say nothing new: only the second of a text is told, or the
+ * third of a task whatever it says.
+ */
 export function createUnmappedFailures(most = MAX_REMEMBERED): UnmappedFailures {
-  const wereTold = new Map<string, boolean>();
+  const byTask = new Map<string, Failures>();
   return {
-    isLasting(taskId, text) {
-      const key = `${taskId} ${text}`;
-      const wasTold = wereTold.get(key);
-      wereTold.delete(key);
-      wereTold.set(key, wasTold !== undefined);
-      const [oldest] = wereTold.keys();
-      if (wereTold.size > most && oldest !== undefined) {
-        wereTold.delete(oldest);
+    isLasting(taskId, text, isSure = false) {
+      const failures = byTask.get(taskId) ?? { count: 0, isAnyTold: false, wereTold: new Map<string, boolean>() };
+      const { wereTold } = failures;
+      failures.count += 1;
+      const wasTold = wereTold.get(text);
+      const isLate = failures.count >= TOLD_AFTER && !failures.isAnyTold;
+      const isLasting = wasTold !== true && (wasTold === false || isLate || isSure);
+      failures.isAnyTold ||= isLasting;
+      putLast(wereTold, text, wasTold === true || isLasting, MAX_TEXTS);
+      putLast(byTask, taskId, failures, most);
+      return isLasting;
+    },
+    wasNotTold(taskId) {
+      const failures = byTask.get(taskId);
+      if (failures !== undefined) {
+        failures.isAnyTold = false;
+        for (const text of failures.wereTold.keys()) {
+          failures.wereTold.set(text, false);
+        }
       }
-      return wasTold === false;
     },
   };
+}
+
+/** Drops the first where there are too many. */
+function putLast<V>(map: Map<string, V>, key: string, value: V, most: number): void {
+  map.delete(key);
+  map.set(key, value);
+  const [first] = map.keys();
+  if (map.size > most && first !== undefined) {
+    map.delete(first);
+  }
 }

@@ -1,6 +1,11 @@
 /**
  * Hints become passes: one worker a task, a bounded number of tasks at once, and patience for each task of its own.
  * A hint that comes while its task is being looked at leads to one more look.
+ *
+ * A task that fails again and again is parked: nobody waits for it any more, so that messages behind its own are heard,
+ * and it is tried on with growing waits, after all others. By then the reason of its failure is in its mapping or in
+ * its trace. A fresh hint brings one look, soon, and is answered after it; the waits go on growing. What is parked is
+ * forgotten at a stop; the reflector finds such tasks by itself.
  */
 import type { Logger } from 'pino';
 import type { Clock } from '../ports.ts';
@@ -9,14 +14,18 @@ import type { PassResult } from './reconcile.ts';
 export interface WorkQueue {
   /**
    * Asks for a look at a task.
-   * @returns resolves when a pass that began after this call has ended well, or was given up (the reflector finds the
-   *   task again); rejects when the queue was stopped before that
+   * @returns resolves when a pass that began after this call has ended well, was given up (the reflector finds the
+   *   task again), or failed and the task was parked; rejects when the queue was stopped before that
    */
   add(taskId: string): Promise<void>;
-  /** How many tasks wait or are being looked at. */
+  /** How many tasks wait or are being looked at, but for those that are parked. */
   size(): number;
-  /** Milliseconds since the longest waiting task was asked for; 0 when none waits. */
+  /** Milliseconds since the longest waiting one of these was asked for; 0 when none waits. */
   oldestAgeMs(): number;
+  /** How many tasks are parked. */
+  parked(): number;
+  /** Whether the task is parked: it is tried on without a hint. */
+  isParked(taskId: string): boolean;
   /** Begins no new passes; resolves when those under way are over. */
   stop(): Promise<void>;
 }
@@ -28,13 +37,25 @@ export interface WorkQueueOptions {
   readonly log: Logger;
   /** How often a failing pass is tried before it is left to the reflector. */
   readonly maxTries?: number;
+  /** How many tasks may be parked; further ones that fail again and again are left to the reflector at once. */
+  readonly maxParked?: number;
 }
 
 interface Entry {
-  readonly since: number;
+  since: number;
   tries: number;
+  failures: number;
+  /** When the last pass ended. */
+  triedAt: number;
   /** Those who wait for a pass that has not begun yet. */
   waiting: Waiter[];
+  /** Until the next pass. */
+  nap?: Nap | undefined;
+}
+
+interface Nap {
+  readonly until: number;
+  readonly end: AbortController;
 }
 
 interface Waiter {
@@ -45,12 +66,25 @@ interface Waiter {
 /** Also while another pass has the task's lease: what that one read may be older than the hint. */
 const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 60_000;
+/** A failure or two may be passing ones. */
+const PARK_AFTER = 3;
+/** No message waits longer for a try, as where rights are missing; nor is a parked task looked at more often for hints. */
+const PARK_WAIT_MS = 5000;
+/** They come from messages, of which there can be any number. */
+const MAX_PARKED = 1000;
 
-export function createWorkQueue({ pass, concurrency, clock, log, maxTries = 12 }: WorkQueueOptions): WorkQueue {
+export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
+  const { pass, concurrency, clock, log, maxTries = 12, maxParked = MAX_PARKED } = options;
   const entries = new Map<string, Entry>();
+  const parked = new Set<string>();
   const ready: string[] = [];
+  const parkedReady: string[] = [];
+  /** Slow failures must not take up all the room. */
+  const parkedConcurrency = Math.max(1, Math.floor(concurrency / 2));
   const stopping = new AbortController();
   let running = 0;
+  let parkedRunning = 0;
+  let wasOverflowTold = false;
   let onIdle: (() => void) | undefined;
 
   function add(taskId: string): Promise<void> {
@@ -63,23 +97,48 @@ export function createWorkQueue({ pass, concurrency, clock, log, maxTries = 12 }
       const entry = entries.get(taskId);
       if (entry) {
         entry.waiting.push(waiter);
+        hasten(taskId, entry);
         return;
       }
-      entries.set(taskId, { since: clock.uptime(), tries: 0, waiting: [waiter] });
+      entries.set(taskId, { since: clock.uptime(), tries: 0, failures: 0, triedAt: 0, waiting: [waiter] });
       ready.push(taskId);
       startSome();
     });
   }
 
+  /** Somebody waits for a parked task again. */
+  function hasten(taskId: string, entry: Entry): void {
+    if (!parked.has(taskId)) {
+      return;
+    }
+    unpark(taskId, entry);
+    const { nap } = entry;
+    const place = parkedReady.indexOf(taskId);
+    if (nap) {
+      void wakeLater(taskId, entry, Math.min(nap.until, entry.triedAt + PARK_WAIT_MS));
+      nap.end.abort();
+    } else if (place !== -1) {
+      parkedReady.splice(place, 1);
+      ready.push(taskId);
+      startSome();
+    }
+  }
+
   function startSome(): void {
     while (running < concurrency && !stopping.signal.aborted) {
-      const taskId = ready.shift();
+      const isParked = ready.length === 0;
+      if (isParked && parkedRunning >= parkedConcurrency) {
+        return;
+      }
+      const taskId = (isParked ? parkedReady : ready).shift();
       if (taskId === undefined) {
         return;
       }
       running += 1;
+      parkedRunning += Number(isParked);
       void work(taskId).finally(() => {
         running -= 1;
+        parkedRunning -= Number(isParked);
         startSome();
         if (running === 0) {
           onIdle?.();
@@ -97,35 +156,118 @@ export function createWorkQueue({ pass, concurrency, clock, log, maxTries = 12 }
     entry.waiting = [];
     entry.tries += 1;
     const result = await pass(taskId);
-    if (result.kind === 'failed' || result.kind === 'busy' || result.kind === 'store-away') {
-      // Without the database the reflector could not find the task either, and the next hint would fare no better.
-      if (entry.tries < maxTries || result.kind === 'store-away') {
-        entry.waiting = [...served, ...entry.waiting];
-        const now = clock.now();
-        const patience = Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** Math.min(entry.tries - 1, 10));
-        const at = result.kind === 'busy' ? now + FIRST_RETRY_MS : Math.max(result.retryAt, now + patience);
-        void wakeLater(taskId, at);
+    entry.triedAt = clock.now();
+    switch (result.kind) {
+      case 'done':
+      case 'not-ours':
+        end(taskId, entry, served);
         return;
-      }
-      if (result.kind === 'failed') {
-        log.warn({ taskId, tries: entry.tries }, 'hint given up; the reflector will find the task');
-      }
-    }
-    for (const waiter of served) {
-      waiter.resolve();
-    }
-    if (entry.waiting.length > 0) {
-      entry.tries = 0;
-      ready.push(taskId);
-    } else {
-      entries.delete(taskId);
+      case 'busy':
+        if (entry.tries < maxTries) {
+          tryAgain(taskId, entry, served, clock.now() + FIRST_RETRY_MS);
+        } else {
+          end(taskId, entry, served);
+        }
+        return;
+      case 'store-away':
+        // Without the database the reflector could not find the task either, and the next hint would fare no better.
+        unpark(taskId, entry);
+        tryAgain(taskId, entry, served, patientTime(entry, result.retryAt));
+        return;
+      case 'failed':
+        afterFailure(taskId, entry, served, patientTime(entry, result.retryAt));
     }
   }
 
-  async function wakeLater(taskId: string, at: number): Promise<void> {
-    await clock.sleep(Math.max(0, at - clock.now()), stopping.signal);
-    ready.push(taskId);
-    startSome();
+  function patientTime({ tries }: Entry, notBefore: number): number {
+    return Math.max(notBefore, clock.now() + Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** Math.min(tries - 1, 10)));
+  }
+
+  function afterFailure(taskId: string, entry: Entry, served: readonly Waiter[], at: number): void {
+    entry.failures += 1;
+    // A hint that came meanwhile gets its look, but the waits go on growing.
+    if (entry.tries >= maxTries && entry.waiting.length === 0) {
+      log.warn({ taskId, tries: entry.tries }, 'hint given up; the reflector will find the task');
+      end(taskId, entry, served);
+      return;
+    }
+    const soon = clock.now() + PARK_WAIT_MS;
+    if (entry.failures < PARK_AFTER && entry.tries < maxTries && at <= soon) {
+      tryAgain(taskId, entry, served, at);
+      return;
+    }
+    answer(served);
+    if (entry.waiting.length > 0) {
+      void wakeLater(taskId, entry, Math.min(at, soon));
+    } else if (parked.has(taskId) || parked.size < maxParked) {
+      parked.add(taskId);
+      void wakeLater(taskId, entry, at);
+    } else {
+      leaveToReflector(taskId);
+    }
+  }
+
+  function tryAgain(taskId: string, entry: Entry, served: readonly Waiter[], at: number): void {
+    entry.waiting = [...served, ...entry.waiting];
+    void wakeLater(taskId, entry, at);
+  }
+
+  /** Nothing more to do for those who were served. */
+  function end(taskId: string, entry: Entry, served: readonly Waiter[]): void {
+    answer(served);
+    if (entry.waiting.length > 0) {
+      entry.tries = 0;
+      entry.failures = 0;
+      ready.push(taskId);
+    } else {
+      forget(taskId);
+    }
+  }
+
+  function leaveToReflector(taskId: string): void {
+    forget(taskId);
+    if (!wasOverflowTold) {
+      wasOverflowTold = true;
+      log.warn({ parked: parked.size }, 'too many tasks fail again and again; further ones are left to the reflector');
+    }
+  }
+
+  function forget(taskId: string): void {
+    entries.delete(taskId);
+    parked.delete(taskId);
+    wasOverflowTold &&= parked.size > 0;
+  }
+
+  /** It counts as asked for now. */
+  function unpark(taskId: string, entry: Entry): void {
+    if (parked.delete(taskId)) {
+      entries.delete(taskId);
+      entries.set(taskId, entry);
+      entry.since = clock.uptime();
+    }
+  }
+
+  async function wakeLater(taskId: string, entry: Entry, at: number): Promise<void> {
+    const nap = { until: at, end: new AbortController() };
+    entry.nap = nap;
+    if (stopping.signal.aborted) {
+      return;
+    }
+    await clock.sleep(Math.max(0, at - clock.now()), nap.end.signal);
+    if (entry.nap === nap) {
+      entry.nap = undefined;
+      (parked.has(taskId) ? parkedReady : ready).push(taskId);
+      startSome();
+    }
+  }
+
+  function oldest(): Entry | undefined {
+    for (const [taskId, entry] of entries) {
+      if (!parked.has(taskId)) {
+        return entry;
+      }
+    }
+    return undefined;
   }
 
   async function stop(): Promise<void> {
@@ -135,22 +277,33 @@ export function createWorkQueue({ pass, concurrency, clock, log, maxTries = 12 }
         onIdle = resolve;
       });
     }
-    for (const entry of entries.values()) {
-      for (const { reject } of entry.waiting) {
+    for (const { waiting, nap } of entries.values()) {
+      nap?.end.abort();
+      for (const { reject } of waiting) {
         reject(new Error('the work queue was stopped'));
       }
     }
     entries.clear();
+    parked.clear();
     ready.length = 0;
+    parkedReady.length = 0;
   }
 
   return {
     add,
-    size: () => entries.size,
+    size: () => entries.size - parked.size,
     oldestAgeMs() {
-      const [first] = entries.values();
+      const first = oldest();
       return first ? clock.uptime() - first.since : 0;
     },
+    parked: () => parked.size,
+    isParked: (taskId) => parked.has(taskId),
     stop,
   };
+}
+
+function answer(waiters: readonly Waiter[]): void {
+  for (const { resolve } of waiters) {
+    resolve();
+  }
 }

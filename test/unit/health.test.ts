@@ -20,7 +20,14 @@ function healthWith(overview: () => Promise<Overview>, pulse?: Partial<PulseStat
   return createHealth({
     store: { overview },
     bridge: {
-      workQueue: { add: async () => undefined, size: () => 0, oldestAgeMs: () => 0, stop: async () => undefined },
+      workQueue: {
+        add: async () => undefined,
+        size: () => 0,
+        oldestAgeMs: () => 0,
+        parked: () => 0,
+        isParked: () => false,
+        stop: async () => undefined,
+      },
       reflector: {
         start: () => undefined,
         poke: () => undefined,

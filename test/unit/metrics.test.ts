@@ -8,7 +8,7 @@ const AT_REST: Readings = {
     failing: 0,
     nearestTakenUntil: null,
   },
-  workQueue: { size: 0, oldestAgeMs: 0 },
+  workQueue: { size: 0, oldestAgeMs: 0, parked: 0 },
   round: undefined,
   pulse: undefined,
 };
@@ -67,7 +67,7 @@ describe('the metrics', () => {
     const readings: Readings = {
       now: 100_000,
       mappings: { byState, failing: 6, nearestTakenUntil: 97_500 },
-      workQueue: { size: 7, oldestAgeMs: 8000 },
+      workQueue: { size: 7, oldestAgeMs: 8000, parked: 10 },
       round: { endedAt: 90_000, durationMs: 1500, due: 9 },
       pulse: { isConnected: true, isConsuming: false, reconnects: 3 },
     };
@@ -79,6 +79,7 @@ describe('the metrics', () => {
       bbb_claim_seconds_left: '-2.5',
       bbb_work_queue_tasks: '7',
       bbb_work_queue_oldest_seconds: '8',
+      bbb_work_queue_parked: '10',
       bbb_round_end_timestamp_seconds: '90',
       bbb_round_duration_seconds: '1.5',
       bbb_round_due: '9',

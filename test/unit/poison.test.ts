@@ -1,23 +1,11 @@
 /** Tasks whose messages always fail, among others: on the in-process broker, the emulated queue and the real store. */
 import { afterEach, describe, expect, it } from '@jest/globals';
 import slugid from 'slugid';
-import taskcluster from 'taskcluster-client';
-import { createBridge, SERVICES, type Service } from '../../src/bridge.ts';
-import { createSettableClock, systemClock } from '../../src/clock.ts';
-import { connect, migrate } from '../../src/db/connection.ts';
-import { createMappingStore } from '../../src/db/mapping-store.ts';
 import { LegacyCiError, StoreError } from '../../src/errors.ts';
-import { createLog } from '../../src/log.ts';
-import { createMetrics } from '../../src/metrics.ts';
-import type { LegacyCi, MappingStore } from '../../src/ports.ts';
-import { createInProcessBroker } from '../../src/sandbox/broker.ts';
-import { createFaults } from '../../src/sandbox/faults.ts';
-import { createQueueEmulator } from '../../src/sandbox/queue/emulator.ts';
-import { aRequest, POLICY } from '../support/builders.ts';
+import { aRequest } from '../support/builders.ts';
 import { eventually } from '../support/eventually.ts';
-import { clientOf } from '../support/queue-client.ts';
-import { ROOT_CLIENT, taskAt } from '../support/queue-emulator.ts';
-import { aLegacyCi } from '../support/stubs.ts';
+import { taskAt } from '../support/queue-emulator.ts';
+import { choking, startSmallBridge } from '../support/small-bridge.ts';
 
 const undo: (() => unknown)[] = [];
 afterEach(async () => {
@@ -26,78 +14,12 @@ afterEach(async () => {
   }
 });
 
-interface Cast {
-  readonly wrap?: (store: MappingStore) => MappingStore;
-  readonly services?: readonly Service[];
-}
-
-/** A bridge with all its services, or these. */
-async function startBridge(ci: Partial<LegacyCi>, { wrap = (store) => store, services = SERVICES }: Cast = {}) {
-  const broker = createInProcessBroker();
-  const clients = [ROOT_CLIENT];
-  const { publish } = broker;
-  const faults = createFaults();
-  const queue = createQueueEmulator({ clock: systemClock, clients, faults, publish, deadlineDelayMs: 0 });
-  await queue.start();
-  undo.push(() => queue.stop());
-  const db = connect('sqlite::memory:');
-  await migrate(db);
-  const store = wrap(createMappingStore(db));
-  undo.push(() => db.destroy());
-  const lines: Record<string, unknown>[] = [];
-  const bridge = createBridge({
-    queue: clientOf(queue.rootUrl),
-    ci: aLegacyCi({
-      builders: async () => new Set(['runtests']),
-      problems: async () => [],
-      collapseKey: () => null,
-      findByExternalId: async () => ({ kind: 'absent' }),
-      readMany: async (ids) =>
-        new Map(
-          ids.map((buildRequestId) => [buildRequestId, { kind: 'present', value: aRequest({ buildRequestId }) }]),
-        ),
-      cancel: async () => ({ kind: 'asked' }),
-      watch: async () => ({ stop: async () => undefined }),
-      ...ci,
-    }),
-    store,
-    broker,
-    clock: createSettableClock(systemClock),
-    log: createLog({ level: 'debug', destination: { write: (line) => void lines.push(JSON.parse(line)) } }),
-    metrics: createMetrics(),
-    services,
-    instance: 'test',
-    version: 'test',
-    rules: { isIgnored: () => false, isRestricted: () => false },
-    policy: { ...POLICY, recheckMs: 500 },
-    timing: { leaseMs: 3000, submitGraceMs: 300, cancelRetryMs: 300 },
-    mode: 'normal',
-    schedule: '* * * * * *',
-    retentionMs: 3_600_000,
-    batchSize: 500,
-    concurrency: 16,
-    jitterMs: 1,
-    tempDir: '/nowhere',
-    maxLogSize: 1000,
-    random: () => 0.5,
-  });
-  await bridge.start();
-  undo.push(() => bridge.stop());
-  const client = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT_CLIENT });
-  const create = async (changes: Readonly<Record<string, unknown>> = {}) => {
-    const taskId = slugid.nice();
-    await client.createTask(taskId, taskAt(Date.now(), changes));
-    return taskId;
-  };
-  return { queue, store, lines, client, create, broker };
-}
-
 describe('tasks that always fail', () => {
   it('hold up nobody, do not spin, say why, and come to their end', async () => {
     const poisoned = new Set<string>();
     const tries = new Map<string, number>();
     let last = 0;
-    const { store, lines, client, create, broker } = await startBridge({
+    const { store, lines, client, create, pulse } = await startSmallBridge(undo, {
       async submit({ taskId }) {
         tries.set(taskId, (tries.get(taskId) ?? 0) + 1);
         if (poisoned.has(taskId)) {
@@ -110,7 +32,7 @@ describe('tasks that always fail', () => {
       readMany: async (ids) =>
         new Map(ids.map((id) => [id, { kind: 'present', value: aRequest({ buildRequestId: id }) }])),
     });
-    broker.publish({
+    pulse.publish({
       exchange: 'exchange/taskcluster-queue/v1/task-pending',
       routingKey: 'primary.a.0.b.c.buildbot.bridge.d.e._',
       payload: { status: { taskId: 'no slugid \n'.repeat(1000) } },
@@ -141,29 +63,16 @@ describe('tasks that always fail', () => {
   }, 30_000);
 });
 
-/** A master that takes the requests of some tasks only. */
-function choking(isPoisoned: (taskId: string) => boolean): Partial<LegacyCi> {
-  let last = 0;
-  return {
-    async submit({ taskId }) {
-      if (isPoisoned(taskId)) {
-        throw new LegacyCiError('legacy-ci-unavailable', 'the master chokes on it', { isTransient: true });
-      }
-      last += 1;
-      return last;
-    },
-  };
-}
-
 describe('one service alone', () => {
   it('a listener serves the messages behind those of poisoned tasks', async () => {
     const poisoned = new Set<string>();
-    const { store, create, client } = await startBridge(
+    const { store, create, client } = await startSmallBridge(
+      undo,
       choking((taskId) => poisoned.has(taskId)),
       { services: ['tc-listener'] },
     );
-    // One less than a listener hears at once: none of these is done with while the others come.
-    for (let count = 0; count < 49; count += 1) {
+    // More than a listener hears at once.
+    for (let count = 0; count < 60; count += 1) {
       const taskId = slugid.nice();
       poisoned.add(taskId);
       await client.createTask(taskId, taskAt(Date.now()));
@@ -179,7 +88,8 @@ describe('one service alone', () => {
   }, 30_000);
 
   it('the reflector sees that a poisoned task is over at its deadline', async () => {
-    const { queue, store, create } = await startBridge(
+    const { queue, store, create } = await startSmallBridge(
+      undo,
       choking(() => true),
       { services: ['reflector'] },
     );
@@ -201,7 +111,8 @@ describe('while the database is away', () => {
   it('no message is taken for done, nothing spins, and all goes on by itself', async () => {
     let isAway = false;
     let calls = 0;
-    const { store, lines, create } = await startBridge(
+    const { store, lines, create } = await startSmallBridge(
+      undo,
       { submit: async () => calls },
       {
         wrap: (real) => {

@@ -1,18 +1,21 @@
 /** Tasks that cannot even be admitted: their reason is in their trace, once. */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import type { NewMapping } from '../../src/domain/mapping.ts';
 import type { TaskDefinition } from '../../src/domain/task.ts';
-import { LegacyCiError, QueueError } from '../../src/errors.ts';
+import { LegacyCiError, QueueError, StoreError } from '../../src/errors.ts';
 import type { MappingStore, TaskQueue } from '../../src/ports.ts';
 import { createUnmappedFailures } from '../../src/reflector/unmapped-failures.ts';
 import { showTask } from '../../src/tasks/show.ts';
 import { aTask, MINUTE, NOW, POLICY, pending, TASK_ID } from '../support/builders.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
-import { createManualClock } from '../support/queue-emulator.ts';
+import { createManualClock, type ManualClock } from '../support/queue-emulator.ts';
 import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
 let store: MappingStore;
+let clock: ManualClock;
 beforeEach(async () => {
+  clock = createManualClock(NOW);
   store = await openMemoryStore();
 });
 afterEach(() => store.close());
@@ -44,7 +47,7 @@ describe('a task that cannot be admitted', () => {
       const ci = aLegacyCi({
         builders: () => Promise.reject(new LegacyCiError('legacy-ci-unavailable', 'no list', { cause })),
       });
-      const { reconcile } = aReconciler({ queue: aQueue(methods), ci, store, clock: createManualClock(NOW) });
+      const { reconcile } = aReconciler({ queue: aQueue(methods), ci, store, clock });
       expect(await reconcile(TASK_ID)).toMatchObject({ kind: 'failed' });
       expect(await store.eventsOf(TASK_ID)).toEqual([]);
       for (let again = 0; again < 3; again += 1) {
@@ -58,11 +61,138 @@ describe('a task that cannot be admitted', () => {
   );
 });
 
+/** A store that fails in what `broken` names. */
+function breaking(broken: Set<keyof MappingStore>): MappingStore {
+  const fails = (method: keyof MappingStore) => {
+    if (broken.has(method)) {
+      throw new StoreError('store-unavailable', 'away', { isTransient: true });
+    }
+  };
+  return {
+    ...store,
+    async addEvents(events) {
+      fails('addEvents');
+      await store.addEvents(events);
+    },
+    async release(...all) {
+      fails('release');
+      return store.release(...all);
+    },
+  };
+}
+
+const details = async () => (await store.eventsOf(TASK_ID)).map(({ what, detail }) => `${what}: ${detail}`);
+
+async function anOpen(changes: Pick<NewMapping, 'state'>): Promise<void> {
+  await store.insert(
+    {
+      ...{ taskId: TASK_ID, runId: 0, taskGroupId: TASK_ID, builder: 'b', externalId: `${TASK_ID}/0/1` },
+      ...{ submissions: 1, collapseKey: null, hasSlot: false, priority: 0, takenUntil: null },
+      deadline: NOW + 60 * MINUTE,
+      ...changes,
+    },
+    { owner: 'before', leaseUntil: NOW - 1, now: NOW - 2 },
+  );
+}
+
+describe('a failure counts as one only where its reason is kept', () => {
+  it('in the trace, by the third time whatever it says', async () => {
+    let count = 0;
+    const status = async () => {
+      count += 1;
+      return unreadable(`request ${count}`);
+    };
+    const { reconcile } = aReconciler({ queue: aQueue({ status }), ci: aLegacyCi(), store, clock });
+    for (let look = 0; look < 9; look += 1) {
+      await reconcile(TASK_ID);
+    }
+    expect(await details()).toEqual(['notAdmitted: request 3']);
+  });
+
+  it('in the trace at once where rights are missing, since the next try is minutes away', async () => {
+    const forbidden = new LegacyCiError('legacy-ci-forbidden', 'no rights');
+    const { reconcile } = aReconciler({
+      queue: aQueue({ status: async () => present, task: async () => ({ kind: 'present', value: definition }) }),
+      ci: aLegacyCi({ builders: () => Promise.reject(forbidden) }),
+      ...{ store, clock },
+    });
+    await reconcile(TASK_ID);
+    await reconcile(TASK_ID);
+    expect(await details()).toEqual(['notAdmitted: no rights']);
+  });
+
+  it('in the trace, and not while it cannot be written', async () => {
+    const broken = new Set<keyof MappingStore>();
+    const queue = aQueue({ status: async () => unreadable('no status') });
+    const { reconcile } = aReconciler({ queue, ci: aLegacyCi(), store: breaking(broken), clock });
+    await reconcile(TASK_ID);
+    broken.add('addEvents');
+    expect(await reconcile(TASK_ID)).toMatchObject({ kind: 'store-away' });
+    broken.clear();
+    expect(await reconcile(TASK_ID)).toMatchObject({ kind: 'failed' });
+    expect(await details()).toEqual(['notAdmitted: no status']);
+  });
+
+  it('in the mapping, and not while that cannot be written', async () => {
+    await anOpen({ state: 'submitted' });
+    const broken = new Set<keyof MappingStore>(['release']);
+    const queue = aQueue({ status: async () => unreadable('no status') });
+    const { reconcile } = aReconciler({ queue, ci: aLegacyCi(), store: breaking(broken), clock });
+    expect(await reconcile(TASK_ID)).toMatchObject({ kind: 'store-away' });
+    clock.advance(5 * MINUTE);
+    broken.clear();
+    expect(await reconcile(TASK_ID)).toMatchObject({ kind: 'failed' });
+    expect(await store.openMapping(TASK_ID)).toMatchObject({ lastError: 'no status' });
+  });
+
+  it('in the mapping, and not where another pass took it over meanwhile', async () => {
+    await anOpen({ state: 'submitted' });
+    const queue = aQueue({
+      async status() {
+        clock.advance(5 * MINUTE);
+        await store.lease(TASK_ID, { owner: 'another', leaseUntil: clock.now() + MINUTE, now: clock.now() });
+        return unreadable('no status');
+      },
+    });
+    const { reconcile } = aReconciler({ queue, ci: aLegacyCi(), store, clock });
+    expect(await reconcile(TASK_ID)).toEqual({ kind: 'busy' });
+  });
+
+  it('in the trace where the mapping has what the task is refused for', async () => {
+    await anOpen({ state: 'refusing' });
+    const queue = aQueue({ status: async () => unreadable('no status') });
+    const { reconcile } = aReconciler({ queue, ci: aLegacyCi(), store, clock });
+    for (let look = 0; look < 4; look += 1) {
+      await reconcile(TASK_ID);
+    }
+    expect(await details()).toEqual(['notRefused: no status']);
+    expect(await store.openMapping(TASK_ID)).toMatchObject({ lastError: null, attempts: 4 });
+  });
+});
+
 describe('the failures that are remembered', () => {
   it('are told apart by task and text', () => {
     const failures = createUnmappedFailures();
     const told = ['a x', 'a y', 'b x', 'a x', 'a x', 'b x'].map((one) => failures.isLasting(one.slice(0, 1), one));
     expect(told).toEqual([false, false, false, true, false, true]);
+  });
+
+  it('are told by the third of a task, whatever it says, and others then when they come again', () => {
+    const failures = createUnmappedFailures();
+    const told = ['x', 'y', 'z', 'v', 'w', 'w', 'z'].map((text) => failures.isLasting('a', text));
+    expect(told).toEqual([false, false, true, false, false, true, false]);
+  });
+
+  it('are told at once where they are known to last, and once', () => {
+    const failures = createUnmappedFailures();
+    expect([failures.isLasting('a', 'x', true), failures.isLasting('a', 'x', true)]).toEqual([true, false]);
+  });
+
+  it('are told again where that did not work', () => {
+    const failures = createUnmappedFailures();
+    const told = [failures.isLasting('a', 'x'), failures.isLasting('a', 'x')];
+    failures.wasNotTold('a');
+    expect([...told, failures.isLasting('a', 'x'), failures.isLasting('a', 'x')]).toEqual([false, true, true, false]);
   });
 
   it('are not more than a bound: the oldest are forgotten', () => {
