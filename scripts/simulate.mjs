@@ -1,6 +1,7 @@
 /**
  * Simulates the bridge between a queue and a Buildbot where everything goes wrong, in virtual time:
  * `npm run simulate -- --seeds 2000`. A seed that fails is printed with the end of its history; exit code 1.
+ * `npm run simulate -- --mutations` shows that it sees: each bridge that is broken on purpose has to be caught.
  */
 import { fork } from 'node:child_process';
 import os from 'node:os';
@@ -15,6 +16,7 @@ const USAGE = `Usage: npm run simulate -- [options]
   --from K       the first of them (1)
   --seed S       this seed only, with its whole history
   --mutation M   with a bridge that is broken in this way: see src/sandbox/simulation/mutations.ts
+  --mutations    every one of those, each until a seed catches it; nothing else but --processes goes with it
   --processes P  at once (one for each processor)
   --help         this text
 `;
@@ -28,8 +30,13 @@ const SHOWN = 5;
 
 function readOptions() {
   const text = { type: 'string' };
-  const options = { seeds: text, from: text, seed: text, mutation: text, processes: text, help: { type: 'boolean' } };
+  const flag = { type: 'boolean', default: false };
+  const options = { seeds: text, from: text, seed: text, mutation: text, mutations: flag, processes: text, help: flag };
   const { values } = parseArgs({ options });
+  const other = ['seeds', 'from', 'seed', 'mutation'].find((name) => values[name] !== undefined);
+  if (values.mutations && other !== undefined) {
+    throw new Error(`--${other} does not go with --mutations`);
+  }
   const whole = (name, usual) => {
     const value = Number(values[name] ?? usual);
     if (!Number.isSafeInteger(value) || value < 1) {
@@ -38,60 +45,68 @@ function readOptions() {
     return value;
   };
   return {
-    help: values.help ?? false,
+    help: values.help,
     seed: values.seed === undefined ? undefined : whole('seed'),
     seeds: whole('seeds', 200),
     from: whole('from', 1),
     processes: whole('processes', os.availableParallelism()),
     mutation: values.mutation,
+    mutations: values.mutations,
   };
 }
 
-const load = () => import(path.join(ROOT, 'dist/src/sandbox/simulation/batch.js'));
+const load = async (file) => import(path.join(ROOT, 'dist/src/sandbox/simulation', file));
+
+/** What a process is given: seeds, or the name of a mutation to catch. */
+async function perform({ toCatch, from, count, mutation }) {
+  const { mutationNamed, simulateMany } = await load('batch.js');
+  if (toCatch === undefined) {
+    return await simulateMany(from, count, mutation);
+  }
+  const { catchMutation } = await load('catching.js');
+  return { name: toCatch, caught: await catchMutation(mutationNamed(toCatch)) };
+}
 
 async function work() {
-  const { simulateMany } = await load();
-  process.on('message', async ({ from, count, mutation }) => {
-    process.send(await simulateMany(from, count, mutation));
-  });
+  process.on('message', async (job) => process.send(await perform(job)));
   process.on('disconnect', () => process.exit(0));
   process.send('ready');
 }
 
-/** Hands the seeds out in chunks, in order, to as many processes as are wanted. */
-async function runAll({ from, seeds, processes, mutation }, onTotals) {
-  const end = from + seeds;
-  let next = from;
-  const take = () => {
-    const chunk = { from: next, count: Math.min(CHUNK, end - next), mutation };
-    next += chunk.count;
-    return chunk;
-  };
-  if (seeds <= FEW || processes === 1) {
-    const { simulateMany } = await load();
-    while (next < end) {
-      const chunk = take();
-      onTotals(await simulateMany(chunk.from, chunk.count, mutation));
+/** Hands the jobs out, in order, to as many processes as are wanted. */
+async function performAll(jobs, processes, onDone) {
+  if (processes === 1) {
+    for (const job of jobs) {
+      onDone(await perform(job));
     }
     return;
   }
+  const left = [...jobs];
   const one = () =>
     new Promise((resolve, reject) => {
       const child = fork(import.meta.filename, ['--worker']);
       child.on('message', (message) => {
         if (message !== 'ready') {
-          onTotals(message);
+          onDone(message);
         }
-        if (next < end) {
-          child.send(take());
-        } else {
+        const job = left.shift();
+        if (job === undefined) {
           child.disconnect();
+        } else {
+          child.send(job);
         }
       });
       child.on('error', reject);
       child.on('exit', (code) => (code === 0 ? resolve() : reject(new Error(`a process ended with code ${code}`))));
     });
   await Promise.all(Array.from({ length: processes }, one));
+}
+
+function chunks({ from, seeds, mutation }) {
+  return Array.from({ length: Math.ceil(seeds / CHUNK) }, (_, index) => {
+    const done = index * CHUNK;
+    return { from: from + done, count: Math.min(CHUNK, seeds - done), mutation };
+  });
 }
 
 // Whoever reads the output may go, as `npm run simulate | head` does.
@@ -120,7 +135,7 @@ function summarize(totals, seconds) {
 }
 
 async function showOne({ seed, mutation }) {
-  const { simulateOne } = await load();
+  const { simulateOne } = await load('batch.js');
   const report = await simulateOne(seed, mutation);
   print(...report.trace());
   print(`\nseed ${seed}: ${report.complaints.length === 0 ? 'nothing wrong' : 'failed'}; history ${report.digest()}`);
@@ -128,49 +143,100 @@ async function showOne({ seed, mutation }) {
   return report.complaints.length;
 }
 
-async function main() {
-  const options = readOptions();
-  if (options.help) {
-    process.stdout.write(USAGE);
-    return 0;
-  }
-  await ensureNodeModules();
-  await ensureBuild();
-  if (options.seed !== undefined) {
-    return await showOne(options);
-  }
-  const { addTotals, noTotals } = await load();
-  const totals = noTotals();
+/** Tells how far it is for as long as the work takes. */
+async function withProgress(tell, work) {
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;
-  const progress = setInterval(
-    () => say(`${totals.seeds} of ${options.seeds} seeds, ${totals.failures.length} failed, ${seconds().toFixed(0)} s`),
-    PROGRESS_MS,
-  );
+  const progress = setInterval(() => say(`${tell()}, ${seconds().toFixed(0)} s`), PROGRESS_MS);
   try {
-    await runAll(options, (more) => {
-      addTotals(totals, more);
-      for (const { seed, complaints } of more.failures) {
-        say(`seed ${seed} failed: ${complaints[0]}`);
-      }
-    });
+    await work();
   } finally {
     clearInterval(progress);
   }
-  const failures = totals.failures.sort((a, b) => a.seed - b.seed);
+  return seconds();
+}
+
+async function showMany(options) {
+  const { addTotals, mutationNamed, noTotals } = await load('batch.js');
+  if (options.mutation !== undefined) {
+    mutationNamed(options.mutation);
+  }
+  const totals = noTotals();
+  const { failures } = totals;
+  const seconds = await withProgress(
+    () => `${totals.seeds} of ${options.seeds} seeds, ${failures.length} failed`,
+    () =>
+      performAll(chunks(options), options.seeds <= FEW ? 1 : options.processes, (more) => {
+        addTotals(totals, more);
+        for (const { seed, complaints } of more.failures) {
+          say(`seed ${seed} failed: ${complaints[0]}`);
+        }
+      }),
+  );
+  failures.sort((a, b) => a.seed - b.seed);
   for (const failure of failures.slice(0, SHOWN)) {
     showFailure(failure, options.mutation);
   }
   if (failures.length > SHOWN) {
-    print(
-      `\nthese seeds failed, too: ${failures
-        .slice(SHOWN)
-        .map(({ seed }) => seed)
-        .join(' ')}`,
-    );
+    const others = failures.slice(SHOWN).map(({ seed }) => seed);
+    print(`\nthese seeds failed, too: ${others.join(' ')}`);
   }
-  summarize(totals, seconds());
+  summarize(totals, seconds);
   return failures.length;
+}
+
+/** A line for each, in the order of the list, as soon as it is known. */
+async function showMutations({ processes }) {
+  const { MUTATIONS } = await load('mutations.js');
+  const { MOST_SEEDS } = await load('catching.js');
+  const waiting = MUTATIONS.map(({ name }) => name);
+  const width = Math.max(...waiting.map((name) => name.length));
+  const jobs = waiting.map((toCatch) => ({ toCatch }));
+  const known = new Map();
+  const missed = [];
+  const seconds = await withProgress(
+    () => `${known.size} of ${jobs.length} mutations`,
+    () =>
+      performAll(jobs, processes, ({ name, caught }) => {
+        known.set(name, caught ?? null);
+        if (!caught) {
+          missed.push(name);
+        }
+        while (known.has(waiting[0])) {
+          const next = waiting.shift();
+          const by = known.get(next);
+          const what = by === null ? `not caught within ${MOST_SEEDS} seeds` : `seed ${by.seed}: ${by.complaint}`;
+          print(`${next.padEnd(width)}  ${what}`);
+        }
+      }),
+  );
+  print(`caught ${jobs.length - missed.length} of ${jobs.length} in ${seconds.toFixed(1)} s`);
+  return missed.length;
+}
+
+/** How many things are wrong. */
+async function main(options) {
+  await ensureNodeModules();
+  await ensureBuild();
+  if (options.mutations) {
+    return await showMutations(options);
+  }
+  return await (options.seed === undefined ? showMany(options) : showOne(options));
+}
+
+/** What was asked for; nothing if that was for help, or cannot be understood, which is said. */
+function understand() {
+  try {
+    const options = readOptions();
+    if (!options.help) {
+      return options;
+    }
+    process.stdout.write(USAGE);
+  } catch (error) {
+    process.stderr.write(`${error.message}\n\n${USAGE}`);
+    process.exitCode = 1;
+  }
+  return undefined;
 }
 
 // Nobody reads the stacks of the errors that are simulated, and they take time.
@@ -179,7 +245,10 @@ if (process.argv[2] === '--worker') {
   await work();
 } else {
   try {
-    process.exitCode = (await main()) === 0 ? 0 : 1;
+    const options = understand();
+    if (options !== undefined) {
+      process.exitCode = (await main(options)) === 0 ? 0 : 1;
+    }
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : error}\n`);
     process.exitCode = 1;

@@ -1,9 +1,10 @@
 /**
  * Runs tests, doing all of its own set-up: `node scripts/test.mjs [unit] [simulation] [adapters] [scenarios] [chaos]
  * [jest's arguments]`.
- * Without a name, all of them; the last line says how many passed and failed.
+ * Without a name, all of them; the last line says how many passed and failed. Before it stands how much hostile input they
+ * tried.
  */
-import { readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
@@ -29,6 +30,11 @@ const firstOther = given.findIndex((argument) => !Object.hasOwn(LIMITS, argument
 const named = firstOther === -1 ? given : given.slice(0, firstOther);
 const projects = named.length > 0 ? named : Object.keys(LIMITS);
 const jestArguments = given.slice(named.length).filter((argument, index) => index > 0 || argument !== '--');
+
+/** Where the tests say how much hostile input they tried: see test/support/hostile-input.ts. */
+const HOSTILE_INPUT = path.join(tmpdir(), `bbb-hostile-input-${process.pid}`);
+
+process.on('exit', () => rmSync(HOSTILE_INPUT, { force: true }));
 
 /** What is under way, for whoever has to end it. */
 let starting;
@@ -102,6 +108,21 @@ async function runJest(args, env, limitMs) {
   }
 }
 
+/** How much was tried at each edge, by all files of tests together. */
+function showHostileInput() {
+  const lines = existsSync(HOSTILE_INPUT) ? readFileSync(HOSTILE_INPUT, 'utf8').split('\n').filter(Boolean) : [];
+  const total = new Map();
+  for (const { edge, count } of lines.map((line) => JSON.parse(line))) {
+    total.set(edge, (total.get(edge) ?? 0) + count);
+  }
+  if (total.size > 0) {
+    say('hostile input tried');
+  }
+  for (const [edge, count] of [...total].sort()) {
+    process.stdout.write(`${String(count).padStart(8)} ${edge}\n`);
+  }
+}
+
 async function main() {
   await ensureNodeModules();
   let env = process.env;
@@ -118,7 +139,11 @@ async function main() {
     if (stopping === undefined) {
       say(`${name} tests`);
       const options = `${process.env.NODE_OPTIONS ?? ''} --experimental-vm-modules --no-warnings`;
-      const { passed, failed } = await runProject(name, { ...env, NODE_OPTIONS: options.trim() });
+      const { passed, failed } = await runProject(name, {
+        ...env,
+        NODE_OPTIONS: options.trim(),
+        BBB_HOSTILE_INPUT: HOSTILE_INPUT,
+      });
       total.passed += passed;
       total.failed += failed;
     }
@@ -144,6 +169,7 @@ process.stdout.on('error', () => {
 try {
   const { passed, failed } = await main();
   await stopEverything();
+  showHostileInput();
   process.stdout.write(`${passed} passed, ${failed} failed\n`);
   process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
 } catch (error) {

@@ -34,9 +34,9 @@ export async function ensureNodeModules() {
   }
 }
 
-/** Compiles the sources into dist/. */
+/** Compiles the sources into dist/, unless what is there is newer than all of them. */
 export async function ensureBuild() {
-  await run(process.execPath, [path.join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json'], {
+  await run(process.execPath, [path.join(ROOT, 'node_modules/typescript/bin/tsc'), '-b', 'tsconfig.build.json'], {
     cwd: ROOT,
     isShown: true,
   });

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals
 import type { BuildSpec } from '../../src/ports.ts';
 import { builderProblems } from '../../src/reflector/admission.ts';
 import { type Bench, BRANCH, startBench } from '../support/classic-bench.ts';
+import { tried } from '../support/hostile-input.ts';
 import { newTaskId } from '../support/queue-emulator.ts';
 import { inject } from './sandbox-classic-support.ts';
 
@@ -39,6 +40,7 @@ describe.each(['mozilla', 'stock'] as const)('on the database of a %s site', (si
   it.each(['BBB_EXTERNAL_ID', 'bbb_external_id ', 'bbb_éxternal_id'])(
     'the property %j of a payload does not stand for the external id',
     async (name) => {
+      tried('spellings that MySQL takes for one name');
       const first = aSpec();
       const second = { ...first, externalId: `${first.taskId}/1/1` };
       const properties = { product: 'widget', [name]: second.externalId };
@@ -55,6 +57,7 @@ describe.each(['mozilla', 'stock'] as const)('on the database of a %s site', (si
     const schema = site === 'mozilla' ? 'A' : 'B';
     const spellings = ['release', 'RELEASE', 'release ', 'rélease'];
     for (const builder of spellings) {
+      tried('spellings that MySQL takes for one name');
       await inject(bench.db, schema, { builder, task: newTaskId() });
     }
     // This is what a master asks for; else this test would show nothing.

@@ -1,6 +1,6 @@
 /** Breaks things as planned, side by side, and mends them. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { PLACES } from './faults.ts';
+import type { Place } from './faults.ts';
 import type { PlannedFault } from './plan.ts';
 import type { Stage } from './stage.ts';
 
@@ -16,10 +16,11 @@ export interface FaultReport {
 /** Resolves when the last fault is mended; `signal` ends it sooner. */
 export async function breakThings(
   stage: Stage,
+  places: readonly Place[],
   plan: readonly PlannedFault[],
   signal: AbortSignal,
 ): Promise<FaultReport> {
-  const names = PLACES.flatMap(({ faults }) => faults.map(({ name }) => name));
+  const names = places.flatMap(({ faults }) => faults.map(({ name }) => name));
   const happened = new Map(names.map((name) => [name, 0]));
   const problems: string[] = [];
   const broken = new Map<string, Promise<void>>();

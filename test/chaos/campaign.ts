@@ -12,7 +12,7 @@ import { taskDefinition } from '../support/world.ts';
 import { breakThings, type FaultReport } from './breaking.ts';
 import { endingsOf, findProblems, ownBuilds, readEnd } from './check.ts';
 import type { Fate } from './fates.ts';
-import { restartMaster } from './faults.ts';
+import { placesOf, restartMaster } from './faults.ts';
 import { type PlannedTask, planFaults, planTasks } from './plan.ts';
 import { createStreams } from './random.ts';
 import { type Stage, startStage } from './stage.ts';
@@ -58,7 +58,8 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
   const stage = await startStage(legacy, streams('calls and messages of the queue').next);
   const cast: Cast[] = [];
   const stopping = new AbortController();
-  const breaking = breakThings(stage, planFaults(streams, seconds * 1000), stopping.signal);
+  const places = placesOf(stage.legacy.kind);
+  const breaking = breakThings(stage, places, planFaults(places, streams, seconds * 1000), stopping.signal);
   const people = createPeople(stage, cast);
   try {
     await createTasks(stage, planTasks(streams, { tasks, ms: seconds * 1000 }), cast);

@@ -1,9 +1,10 @@
 /** What goes wrong during a campaign. Each fault breaks something of its own for a while, and mends it. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ChaosProxy } from '../support/chaos-proxy.ts';
+import type { LegacySide } from '../support/legacy/legacy-side.ts';
 import { mariadb, rabbitmq } from '../support/services/index.ts';
 import type { Random } from './random.ts';
-import type { Stage } from './stage.ts';
+import type { Proxies, Stage } from './stage.ts';
 
 export interface Fault {
   readonly name: string;
@@ -16,6 +17,8 @@ export interface Fault {
 /** What can be broken in one way at a time. */
 export interface Place {
   readonly name: string;
+  /** The only kind of legacy CI that has it; all have it, unless it says. */
+  readonly onlyOf?: LegacySide['kind'];
   /**
    * From one fault to the next, shortest and longest, in milliseconds: mostly longer than a fault and its mending take,
    * so that little has to be skipped.
@@ -24,7 +27,7 @@ export interface Place {
   readonly faults: readonly Fault[];
 }
 
-export const PLACES: readonly Place[] = [
+const PLACES: readonly Place[] = [
   {
     name: 'bridge',
     gapMs: [8000, 16_000],
@@ -62,6 +65,18 @@ export const PLACES: readonly Place[] = [
     ],
   },
   {
+    name: 'Self-serve',
+    onlyOf: 'mozilla',
+    gapMs: [6000, 12_000],
+    faults: networkFaults('selfServe', 'Self-serve', 'again and again'),
+  },
+  {
+    name: 'builders',
+    onlyOf: 'mozilla',
+    gapMs: [6000, 12_000],
+    faults: networkFaults('builders', 'the list of builders', 'again and again'),
+  },
+  {
     name: 'queue',
     gapMs: [4000, 10_000],
     faults: [
@@ -76,15 +91,36 @@ export const PLACES: readonly Place[] = [
   },
 ];
 
-function networkFaults(of: keyof Stage['proxies']): readonly Fault[] {
-  return [
-    { name: `connections to the ${of} cut`, weight: 1, happen: async ({ proxies }) => proxies[of].cut() },
-    { name: `${of} slow`, weight: 1, happen: ({ proxies }, random) => slow(proxies[of], random.between(100, 800)) },
-    {
-      name: `network to the ${of} swallows everything`,
-      weight: 1,
-      happen: ({ proxies }, random) => swallow(proxies[of], random.between(3000, 8000)),
+/** What can be broken with this kind of legacy CI. */
+export function placesOf(kind: LegacySide['kind']): readonly Place[] {
+  return PLACES.filter(({ onlyOf }) => onlyOf === undefined || onlyOf === kind);
+}
+
+/** @param cut one that is made for a call or two mostly is not there when it is cut once */
+function networkFaults(
+  of: keyof Proxies,
+  to = `the ${of}`,
+  cut: 'once' | 'again and again' = 'once',
+): readonly Fault[] {
+  const fault = (name: string, work: (proxy: ChaosProxy, random: Random) => Promise<void>): Fault => ({
+    name,
+    weight: 1,
+    async happen({ proxies }, random) {
+      const proxy = proxies[of];
+      if (proxy === undefined) {
+        throw new Error(`nothing leads to ${to}`);
+      }
+      await work(proxy, random);
     },
+  });
+  return [
+    cut === 'once'
+      ? fault(`connections to ${to} cut`, async (proxy) => proxy.cut())
+      : fault(`connections to ${to} cut again and again`, (proxy, random) =>
+          keepCutting(proxy, random.between(3000, 6000)),
+        ),
+    fault(`${to} slow`, (proxy, random) => slow(proxy, random.between(100, 800))),
+    fault(`network to ${to} swallows everything`, (proxy, random) => swallow(proxy, random.between(3000, 8000))),
   ];
 }
 
@@ -134,6 +170,12 @@ async function slow(proxy: ChaosProxy, ms: number): Promise<void> {
   proxy.delay(ms);
   await delay(5000);
   proxy.delay(0);
+}
+
+async function keepCutting(proxy: ChaosProxy, ms: number): Promise<void> {
+  for (const end = Date.now() + ms; Date.now() < end; await delay(20)) {
+    proxy.cut();
+  }
 }
 
 async function swallow(proxy: ChaosProxy, ms: number): Promise<void> {

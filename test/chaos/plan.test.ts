@@ -1,14 +1,15 @@
 import { expect, it } from '@jest/globals';
-import { PLACES } from './faults.ts';
+import { placesOf } from './faults.ts';
 import { planFaults, planTasks } from './plan.ts';
 import { createStreams } from './random.ts';
 
 const MS = 240_000;
+const PLACES = placesOf('mozilla');
 
 /** What a seed asks for, with the first thing that each fault draws. */
 function askedFor(seed: number, drawBefore = 0) {
   const streams = createStreams(seed);
-  const planned = planFaults(streams, MS);
+  const planned = planFaults(PLACES, streams, MS);
   for (let drawn = 0; drawn < drawBefore; drawn += 1) {
     planned[0]?.random.next();
   }
@@ -33,11 +34,25 @@ it('gives each stream numbers of its own', () => {
 });
 
 it.each([1, 2, 3, 4])('asks for every kind of fault at least three times in a long campaign (seed %d)', (seed) => {
-  const asked = planFaults(createStreams(seed), MS).map(({ fault }) => fault.name);
+  const asked = planFaults(PLACES, createStreams(seed), MS).map(({ fault }) => fault.name);
   const names = PLACES.flatMap(({ faults }) => faults.map(({ name }) => name));
   expect(names.filter((name) => asked.filter((one) => one === name).length < 3)).toEqual([]);
 });
 
 it.each([1, 2, 3, 4])('asks for many more than twenty faults in a minute (seed %d)', (seed) => {
-  expect(planFaults(createStreams(seed), 60_000).length).toBeGreaterThan(32);
+  expect(planFaults(placesOf('data-api'), createStreams(seed), 60_000).length).toBeGreaterThan(32);
+});
+
+it('breaks Self-serve and the list of builders where there are such, and all else as it does elsewhere', () => {
+  const plan = (kind: 'data-api' | 'mozilla') =>
+    planFaults(placesOf(kind), createStreams(1), MS).map(({ atMs, place, fault }) => ({ atMs, place, fault }));
+  const ofSite = ({ place }: { place: string }) => place === 'Self-serve' || place === 'builders';
+  expect(
+    new Set(
+      plan('mozilla')
+        .filter(ofSite)
+        .map(({ place }) => place),
+    ).size,
+  ).toBe(2);
+  expect(plan('mozilla').filter((each) => !ofSite(each))).toEqual(plan('data-api'));
 });

@@ -1,6 +1,6 @@
 /** What a campaign asks for, and when: by its seed alone, whatever the servers do. */
 import { FATES, type Fate } from './fates.ts';
-import { type Fault, PLACES, type Place } from './faults.ts';
+import type { Fault, Place } from './faults.ts';
 import type { Random, Streams } from './random.ts';
 
 export interface PlannedTask {
@@ -29,9 +29,9 @@ export function planTasks(streams: Streams, { tasks, ms }: { tasks: number; ms: 
   });
 }
 
-/** Of all places, in the order of time. */
-export function planFaults(streams: Streams, ms: number): readonly PlannedFault[] {
-  return PLACES.flatMap((place) => planPlace(place, streams, ms)).sort((a, b) => a.atMs - b.atMs);
+/** Of these places, in the order of time. */
+export function planFaults(places: readonly Place[], streams: Streams, ms: number): readonly PlannedFault[] {
+  return places.flatMap((place) => planPlace(place, streams, ms)).sort((a, b) => a.atMs - b.atMs);
 }
 
 function planPlace({ name, gapMs, faults }: Place, streams: Streams, ms: number): readonly PlannedFault[] {

@@ -10,13 +10,23 @@ import { type PulsePublisher, startPulsePublisher } from '../support/pulse-publi
 import { mariadb, rabbitmq } from '../support/services/index.ts';
 import { BRIDGE, EXCHANGES, ROOT } from '../support/world.ts';
 
+/** In front of everything that bridges talk to, but the queue, which has faults of its own. */
+export interface Proxies {
+  readonly pulse: ChaosProxy;
+  readonly database: ChaosProxy;
+  readonly legacy: ChaosProxy;
+  /** Where there is one. */
+  readonly selfServe?: ChaosProxy;
+  readonly builders?: ChaosProxy;
+}
+
 export interface Stage {
   readonly queue: QueueEmulator;
   readonly faults: Faults;
   readonly client: Queue;
   readonly legacy: LegacySide;
   readonly pulse: PulsePublisher;
-  readonly proxies: { readonly pulse: ChaosProxy; readonly database: ChaosProxy; readonly legacy: ChaosProxy };
+  readonly proxies: Proxies;
   readonly bridges: Daemon[];
   /** Of the mapping database. */
   readonly databaseUrl: string;
@@ -51,6 +61,7 @@ export async function startStage(
     pulse: await startChaosProxy(new URL(rabbit.url)),
     database: await startChaosProxy(new URL(database.url)),
     legacy: await startChaosProxy(new URL(legacy.url)),
+    ...(legacy.site && (await startSiteProxies(legacy.site))),
   };
   const config = {
     taskcluster: {
@@ -59,9 +70,7 @@ export async function startStage(
     },
     pulse: { url: through(rabbit.url, proxies.pulse), namespace: 'bridge' },
     database: { url: through(database.url, proxies.database) },
-    legacyCi: JSON.parse(
-      JSON.stringify(legacy.config).replaceAll(new URL(legacy.url).host, `127.0.0.1:${proxies.legacy.port}`),
-    ),
+    legacyCi: throughProxies(legacy, proxies),
     reflector: { schedule: '*/2 * * * * *', recheck: '2s', reclaimThreshold: '15s' },
     bridge: { lease: '15s', shutdownTimeout: '10s' },
     http: { port: 0 },
@@ -93,4 +102,23 @@ export async function startStage(
       await rabbit.drop();
     },
   };
+}
+
+/** Both are one server; each has its faults at times of its own. */
+async function startSiteProxies({ selfServeUrl, buildersUrl }: NonNullable<LegacySide['site']>) {
+  return {
+    selfServe: await startChaosProxy(new URL(selfServeUrl)),
+    builders: await startChaosProxy(new URL(buildersUrl)),
+  };
+}
+
+/** The `legacyCi` section, with the proxies in place of the servers. */
+function throughProxies({ config, url, site }: LegacySide, { legacy, selfServe, builders }: Proxies): object {
+  let text = JSON.stringify(config).replaceAll(new URL(url).host, `127.0.0.1:${legacy.port}`);
+  if (site && selfServe && builders) {
+    text = text
+      .replaceAll(site.selfServeUrl, through(site.selfServeUrl, selfServe))
+      .replaceAll(site.buildersUrl, through(site.buildersUrl, builders));
+  }
+  return JSON.parse(text);
 }

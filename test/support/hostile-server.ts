@@ -2,6 +2,7 @@
 import { createServer, type ServerResponse } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
 import { createGzip } from 'node:zlib';
+import { type Edge, tried } from './hostile-input.ts';
 
 /** What it does with a call. */
 export type Misbehaviour =
@@ -37,13 +38,15 @@ export interface HostileServer {
 
 const CHUNK = Buffer.alloc(1 << 18, 'x');
 
-export async function startHostileServer(does: (line: string) => Misbehaviour): Promise<HostileServer> {
+/** @param edge what its answers count as */
+export async function startHostileServer(edge: Edge, does: (line: string) => Misbehaviour): Promise<HostileServer> {
   const calls: string[] = [];
   let sent = 0;
   const server = createServer((request, response) => {
     const line = `${request.method} ${request.url}`;
     calls.push(line);
     request.resume();
+    tried(edge);
     misbehave(own.does(line), response, (bytes) => {
       sent += bytes;
     });

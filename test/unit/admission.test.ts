@@ -10,6 +10,7 @@ import {
   scopesForBuilder,
 } from '../../src/reflector/admission.ts';
 import { NOW, TASK_ID } from '../support/builders.ts';
+import { tried } from '../support/hostile-input.ts';
 
 const TASK = { taskId: TASK_ID, runId: 0, externalId: `${TASK_ID}/0/1`, scheduled: NOW };
 const RULES = {
@@ -68,6 +69,7 @@ describe('a payload', () => {
   it('never makes the parser throw, whatever it is', () => {
     fc.assert(
       fc.property(fc.anything(), (payload) => {
+        tried('payloads');
         const parsed = parsePayload(TASK, definition(payload));
         expect('spec' in parsed || parsed.problems.length > 0).toBe(true);
         expect(typeof requestedBuilder(payload)).toBe('string');

@@ -43,7 +43,7 @@ beforeEach(async () => {
     builders: [{ builderid: 5, name: 'linux' }],
     workers: [{ workerid: 6, name: 'w' }],
   };
-  server = await startHostileServer((line) => {
+  server = await startHostileServer('answers of a Data API, a web status or Self-serve', (line) => {
     const ids = line.includes('/builds?') ? asked(line) : [];
     return { kind: 'says', body: JSON.stringify({ ...given, builds: [...given.builds, ...strays(ids)] }) };
   });

@@ -15,7 +15,10 @@ import { type HostileServer, startHostileServer } from '../support/hostile-serve
 
 let server: HostileServer;
 beforeAll(async () => {
-  server = await startHostileServer(() => ({ kind: 'says', body: '' }));
+  server = await startHostileServer('answers of a Data API, a web status or Self-serve', () => ({
+    kind: 'says',
+    body: '',
+  }));
 });
 afterAll(() => server.stop());
 

@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import fc from 'fast-check';
 import { allKeys, loadConfig, parseConfig } from '../../src/config.ts';
 import { ConfigError, QueueError } from '../../src/errors.ts';
+import { tried } from '../support/hostile-input.ts';
 import { clientOf, type FakeServer, startFakeServer } from '../support/queue-client.ts';
 import { newTaskId } from '../support/queue-emulator.ts';
 
@@ -28,6 +29,7 @@ describe('a configuration', () => {
         for (const [key, what] of entries) {
           place(given, key.split('.'), what);
         }
+        tried('configuration values');
         place(given, ['taskcluster', 'credentials', 'accessToken'], [SECRET]);
         place(given, ['pulse', 'url'], `nonsense ${SECRET}`);
         try {
@@ -52,6 +54,7 @@ describe('a configuration', () => {
         fc.anything(),
         fc.dictionary(fc.constantFrom('PULSE_URL', 'DATABASE_URL', 'BUILDBOT_PASSWORD'), text),
         (given, env) => {
+          tried('configuration values');
           try {
             parseConfig(given, env, 'bridge.yml');
           } catch (error) {
@@ -85,6 +88,7 @@ describe('a configuration', () => {
     it('is refused when it goes deep', () => {
       const name = path.join(folder, 'deep.yml');
       for (const deep of ['['.repeat(1000), '['.repeat(3000)]) {
+        tried('configuration files');
         writeFileSync(name, deep);
         expect(() => loadConfig({ file: name, env: {} })).toThrow(ConfigError);
       }
@@ -94,6 +98,7 @@ describe('a configuration', () => {
       const name = path.join(folder, 'bridge.yml');
       fc.assert(
         fc.property(file, (bytes) => {
+          tried('configuration files');
           writeFileSync(name, bytes);
           try {
             loadConfig({ file: name, env: {} });
@@ -125,7 +130,10 @@ describe('what the queue answers', () => {
   let body: unknown;
   let status = 200;
   beforeEach(async () => {
-    server = await startFakeServer(() => ({ body, status, contentType: 'application/json' }));
+    server = await startFakeServer(() => {
+      tried('answers of the queue or of auth');
+      return { body, status, contentType: 'application/json' };
+    });
   });
   afterEach(() => server.stop());
 
@@ -200,6 +208,7 @@ describe('what the queue answers', () => {
     body = undefined;
     await server.stop();
     server = await startFakeServer(() => {
+      tried('answers of the queue or of auth');
       page += 1;
       return { body: { tasks: [], continuationToken: String(page) } };
     });

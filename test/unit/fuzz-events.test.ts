@@ -14,6 +14,7 @@ import { createInProcessBroker } from '../../src/sandbox/broker.ts';
 import { TASK_ID } from '../support/builders.ts';
 import { countInputs } from '../support/count-inputs.ts';
 import { eventually } from '../support/eventually.ts';
+import { tried } from '../support/hostile-input.ts';
 
 const undo: (() => unknown)[] = [];
 afterEach(async () => {
@@ -70,6 +71,7 @@ describe('a build event', () => {
     let events = 0;
     fc.assert(
       fc.property(key, fc.oneof({ weight: 9, arbitrary: event }, leaf), (routingKey, value) => {
+        tried('build events');
         const parsed = parseEvent(routingKey, Buffer.from(JSON.stringify(value) ?? ''));
         if (parsed.kind !== 'event') {
           expect(parsed).toMatchObject({ kind: 'malformed', reason: expect.any(String) });
@@ -93,6 +95,7 @@ describe('a build event', () => {
   it('is malformed or of another kind, whatever the bytes', () => {
     fc.assert(
       fc.property(text, fc.uint8Array({ maxLength: 300 }), (routingKey, bytes) => {
+        tried('build events', 2);
         expect(parseEvent(routingKey, Buffer.from(bytes)).kind).not.toBe('event');
         expect(parseEvent('build.b.1.started', Buffer.from(bytes)).kind).toBe('malformed');
       }),
@@ -101,6 +104,7 @@ describe('a build event', () => {
   });
 
   it('with a source that brings its own toString is an event', () => {
+    tried('build events');
     const properties = [['taskId', TASK_ID, { toString: 1, valueOf: 1 }]];
     const body = Buffer.from(JSON.stringify({ payload: { build: { number: 1, properties } } }));
     expect(parseEvent('build.b.1.started', body)).toMatchObject({ kind: 'event', taskId: TASK_ID });
@@ -110,6 +114,7 @@ describe('a build event', () => {
     ['deep JSON', '['.repeat(500_000)],
     ['more than a message has', `{"payload":"${'x'.repeat(4_000_000)}"}`],
   ])('of %s is malformed', (_what, body) => {
+    tried('build events');
     expect(parseEvent('build.b.1.finished', Buffer.from(body)).kind).toBe('malformed');
   });
 
@@ -120,6 +125,7 @@ describe('a build event', () => {
     const kept = createKeptBuilds(db);
     await fc.assert(
       fc.asyncProperty(event, async (value) => {
+        tried('build events');
         const parsed = parseEvent('build.b.1.finished', Buffer.from(JSON.stringify(value)));
         if (parsed.kind === 'event' && parsed.build) {
           await kept.keep([{ ...parsed.build, buildRequestId: 1 }], 0);
@@ -150,6 +156,7 @@ describe('a build event', () => {
     const publish = (payload: unknown) =>
       broker.publish({ exchange: 'exchange/build/', routingKey: 'build.b.1.started', payload });
     for (let count = 0; count < 20; count += 1) {
+      tried('build events');
       publish({ payload: { build: { number: 'x'.repeat(1000), properties: '\u001b[2J' } } });
     }
     publish({ payload: { build: { number: 1, properties: [['taskId', TASK_ID, 's']] }, request_ids: [7] } });
@@ -165,6 +172,7 @@ describe('frames of a WebSocket', () => {
   it('name a request by a whole number, or none', () => {
     fc.assert(
       fc.property(fc.oneof(text, fc.constantFrom('builds/1/new', 'buildrequests/9/x')), leaf, (path, message) => {
+        tried('WebSocket frames');
         const id = requestOfEvent(path, message);
         expect(id === undefined || id === 'malformed' || Number.isSafeInteger(id)).toBe(true);
       }),
@@ -180,6 +188,7 @@ describe('frames of a WebSocket', () => {
       connections += 1;
       socket.on('error', () => undefined);
       for (const frame of frames) {
+        tried('WebSocket frames');
         socket.send(frame);
       }
       if (closes) {

@@ -29,6 +29,7 @@ function aNew(taskId: string): NewMapping {
 }
 
 import { countInputs } from '../support/count-inputs.ts';
+import { tried } from '../support/hostile-input.ts';
 
 const LEASE = { owner: 'o', leaseUntil: 0, now: 0 };
 const cell = fc.oneof(fc.string({ unit: 'binary' }), fc.double(), fc.constant(null), fc.boolean(), fc.integer());
@@ -38,6 +39,7 @@ describe('a row of a mapping', () => {
     const columns = Object.keys(toNewRow(aNew('t'), LEASE));
     fc.assert(
       fc.property(fc.dictionary(fc.constantFrom('id', ...columns), cell), (changes) => {
+        tried('rows of the mapping database');
         const row = { id: 1, ...toNewRow(aNew('t'), LEASE), ...changes };
         const read = readMapping(row);
         if (read.mapping === undefined) {
@@ -59,6 +61,7 @@ describe('a row of a mapping', () => {
     for (const taskId of ['a', 'b', 'c']) {
       await store.insert(aNew(taskId), LEASE);
     }
+    tried('rows of the mapping database');
     await db('tasks').where({ task_id: 'b' }).update({ state: 'nonsense', taken_until: 'nonsense' });
     expect(await store.overview()).toMatchObject({ byState: { held: 2 }, nearestTakenUntil: null });
     const due = (now: number) => store.leaseDue({ owner: `at ${now}`, leaseUntil: now + 100, now, limit: 10 });
@@ -76,6 +79,7 @@ describe('a row of a mapping', () => {
   it('of the trace or of an instance is read, whatever is in it', () => {
     fc.assert(
       fc.property(fc.dictionary(fc.constantFrom('task_id', 'run_id', 'at', 'services', 'detail'), cell), (row) => {
+        tried('rows of the mapping database', 2);
         expect(typeof toEvent(row).detail).toBe('string');
         expect(Array.isArray(toInstance(row).services)).toBe(true);
       }),
@@ -96,6 +100,7 @@ describe('a row of a kept build', () => {
       [1, 2, 3].map((number) => ({ ...build, number, logUrl: null, worker: null })),
       0,
     );
+    tried('rows of the mapping database');
     await db('kept_builds').where({ number: 2 }).update({ properties: '{"secret' });
     for (let round = 0; round < 3; round += 1) {
       expect((await kept.of([1])).map(({ number }) => number)).toEqual([1, 3]);
@@ -115,6 +120,7 @@ describe('a row of a kept build', () => {
     );
     await fc.assert(
       fc.asyncProperty(text, async (properties) => {
+        tried('rows of the mapping database');
         await db('kept_builds').update({ properties: properties.replaceAll('\0', '') });
         expect((await kept.of([1])).length).toBeLessThanOrEqual(1);
       }),

@@ -15,6 +15,7 @@ import { clientOf } from '../support/queue-client.ts';
 
 /** Long for what is to be cut off by its size, short for what is to end by its time-out. */
 const limits = { timeoutMs: 8000, retries: 0 };
+const BUILDBOT = 'answers of a Data API, a web status or Self-serve';
 const undo: (() => unknown)[] = [];
 afterEach(async () => {
   for (const work of undo.splice(0).reverse()) {
@@ -73,7 +74,7 @@ const failure = async (work: Promise<unknown>): Promise<unknown> =>
 
 describe.each(held)('%s', (_what, call) => {
   it.each([200, 500])('is given up when the answer, with status %i, does not end', async (status) => {
-    const server = await startHostileServer(() => ({ kind: 'endless', status }));
+    const server = await startHostileServer(BUILDBOT, () => ({ kind: 'endless', status }));
     undo.push(() => server.stop());
     const error = await failure(call(server.url));
     expect(error).toBeInstanceOf(BridgeError);
@@ -82,13 +83,13 @@ describe.each(held)('%s', (_what, call) => {
   });
 
   it('is given up when the answer is small only as long as it is packed', async () => {
-    const server = await startHostileServer(() => ({ kind: 'bomb' }));
+    const server = await startHostileServer(BUILDBOT, () => ({ kind: 'bomb' }));
     undo.push(() => server.stop());
     expect(String(await failure(call(server.url)))).toContain('longer than');
   });
 
   it('is given up when the answer is cut short', async () => {
-    const server = await startHostileServer(() => ({ kind: 'cut' }));
+    const server = await startHostileServer(BUILDBOT, () => ({ kind: 'cut' }));
     undo.push(() => server.stop());
     expect(await failure(call(server.url))).toBeInstanceOf(BridgeError);
   });
@@ -105,7 +106,7 @@ describe.each(timed)('%s ends in time', (_what, call) => {
   });
 
   it('when the answer drips', async () => {
-    const server = await startHostileServer(() => ({ kind: 'drips', everyMs: 20 }));
+    const server = await startHostileServer(BUILDBOT, () => ({ kind: 'drips', everyMs: 20 }));
     undo.push(() => server.stop());
     const began = Date.now();
     expect(await failure(call(server.url))).toMatchObject({ isTransient: true });
@@ -128,14 +129,14 @@ describe('a log', () => {
   };
 
   it.each(Object.entries(STREAMS))('%s is not read when it is refused', async (_what, open) => {
-    const server = await startHostileServer(() => ({ kind: 'endless', status: 404 }));
+    const server = await startHostileServer(BUILDBOT, () => ({ kind: 'endless', status: 404 }));
     undo.push(() => server.stop());
     expect(await failure(drain(open(server.url)))).toBeInstanceOf(BridgeError);
     expect(server.sent()).toBeLessThan(30_000_000);
   });
 
   it.each(Object.entries(STREAMS))('%s is read no further than somebody wants', async (_what, open) => {
-    const server = await startHostileServer(() => ({ kind: 'endless' }));
+    const server = await startHostileServer(BUILDBOT, () => ({ kind: 'endless' }));
     undo.push(() => server.stop());
     await drain(open(server.url), 1_000_000);
     const sent = server.sent();
@@ -143,7 +144,7 @@ describe('a log', () => {
   });
 
   it.each(Object.entries(STREAMS))('%s that is cut off fails typed', async (_what, open) => {
-    const server = await startHostileServer(() => ({ kind: 'cut' }));
+    const server = await startHostileServer(BUILDBOT, () => ({ kind: 'cut' }));
     undo.push(() => server.stop());
     expect(await failure(drain(open(server.url)))).toBeInstanceOf(BridgeError);
   });
@@ -151,14 +152,14 @@ describe('a log', () => {
 
 it('a refusal that brings its own toString is typed', async () => {
   const body = JSON.stringify({ error: { message: { field: { toString: 1, valueOf: 1 } } } });
-  const server = await startHostileServer(() => ({ kind: 'says', status: 400, body }));
+  const server = await startHostileServer(BUILDBOT, () => ({ kind: 'says', status: 400, body }));
   undo.push(() => server.stop());
   const work = rest(server.url).client.control('x', 'force', {});
   expect(await failure(work)).toMatchObject({ code: 'legacy-ci-rejected' });
 });
 
 it('an artifact is given up when the bucket answers without end', async () => {
-  const server = await startHostileServer((line) =>
+  const server = await startHostileServer('answers of the queue or of auth', (line) =>
     line.startsWith('PUT') ? { kind: 'endless' } : { kind: 'says', body: `{"putUrl":"${server.url}/bucket"}` },
   );
   undo.push(() => server.stop());
@@ -177,7 +178,7 @@ describe('whatever a server says', () => {
   const status = fc.constantFrom(200, 200, 200, 201, 204, 302, 400, 401, 403, 404, 418);
 
   it.each(held)('%s succeeds or fails typed', async (_what, call) => {
-    const server = await startHostileServer(() => ({ kind: 'says', body: '' }));
+    const server = await startHostileServer(BUILDBOT, () => ({ kind: 'says', body: '' }));
     undo.push(() => server.stop());
     await fc.assert(
       fc.asyncProperty(json, status, async (body, code) => {

@@ -8,11 +8,13 @@ import { textOf, writable } from '../../src/json.ts';
 import { parseTaskMessage } from '../../src/listeners/messages.ts';
 import { parsePayload } from '../../src/reflector/admission.ts';
 import { NOW, TASK_ID } from '../support/builders.ts';
+import { tried } from '../support/hostile-input.ts';
 
 const DEPTHS = [10, 1000, 100_000] as const;
 const nested = (depth: number) => `${'{"a":['.repeat(depth)}1${']}'.repeat(depth)}`;
 
 it.each(DEPTHS)('a payload %i deep is refused, or can be sent', (depth) => {
+  tried('payloads');
   const payload: unknown = JSON.parse(`{"buildername":"b","properties":{"product":"p","deep":${nested(depth)}}}`);
   const identity = { taskQueueId: 'a/b', schedulerId: 's', taskGroupId: TASK_ID, scopes: [] };
   const definition: TaskDefinition = { ...identity, priority: 'low', deadline: NOW, expires: NOW, payload };
@@ -31,6 +33,7 @@ it.each(DEPTHS)('a payload %i deep is refused, or can be sent', (depth) => {
 
 describe.each(DEPTHS)('a message %i deep', (depth) => {
   it('of a build is read without what is deep in it', () => {
+    tried('build events');
     const deep = nested(depth);
     const body = `{"payload":{"build":{"number":1,"times":[${deep}],"properties":[["taskId","${TASK_ID}","s"],["deep",${deep},"s"],["source",1,${deep}]]},"request_ids":[7]}}`;
     const parsed = parseEvent('build.b.1.finished', Buffer.from(body));
@@ -39,6 +42,7 @@ describe.each(DEPTHS)('a message %i deep', (depth) => {
   });
 
   it('of a task is read or malformed', () => {
+    tried('task messages', 2);
     const body = Buffer.from(`{"status":{"taskId":"${TASK_ID}","runs":${nested(depth)}}}`);
     expect(parseTaskMessage(body)).toEqual({ kind: 'task', taskId: TASK_ID, runId: null });
     expect(parseTaskMessage(Buffer.from(nested(depth)))).toMatchObject({ kind: 'malformed' });

@@ -6,6 +6,7 @@ import { MAX_ANSWER } from '../../src/foreign-answer.ts';
 import type { TaskQueue } from '../../src/ports.ts';
 import type { QueueClientOptions } from '../../src/taskcluster/queue-client.ts';
 import { countInputs } from '../support/count-inputs.ts';
+import { tried } from '../support/hostile-input.ts';
 import { type Misbehaviour, startHostileServer } from '../support/hostile-server.ts';
 import { clientOf } from '../support/queue-client.ts';
 
@@ -17,7 +18,7 @@ afterEach(async () => {
 });
 
 async function serve(does: (line: string) => Misbehaviour) {
-  const server = await startHostileServer(does);
+  const server = await startHostileServer('answers of the queue or of auth', does);
   undo.push(() => server.stop());
   return server;
 }
@@ -150,6 +151,7 @@ const ABSURD: Readonly<Record<string, string>> = {
 
 describe('a status', () => {
   it.each(Object.entries(ABSURD))('%s is unreadable, in few words, and the others are not', async (_what, bad) => {
+    tried('statuses that no queue has');
     const good = JSON.stringify(statusOf('good'));
     const server = await serve((line) => ({
       kind: 'says',

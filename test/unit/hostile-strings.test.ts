@@ -20,6 +20,7 @@ import { type BuildbotEmulator, createBuildbotEmulator } from '../../src/sandbox
 import { describeScheduler, type ForceSchedulerOptions } from '../../src/sandbox/buildbot/force.ts';
 import { createFaults } from '../../src/sandbox/faults.ts';
 import { aRequest, NOW, TASK_ID } from '../support/builders.ts';
+import { tried } from '../support/hostile-input.ts';
 import { startHostileServer } from '../support/hostile-server.ts';
 
 const HOSTILE = [
@@ -52,6 +53,7 @@ function definition(payload: unknown): TaskDefinition {
 }
 
 function admitted(payload: unknown): BuildSpec | undefined {
+  tried('payloads');
   const parsed = parsePayload(TASK, definition(payload));
   return 'spec' in parsed ? parsed.spec : undefined;
 }
@@ -92,6 +94,7 @@ describe('on a Buildbot with a Data API', () => {
         if (spec === undefined || (await ci.problems(spec)).length > 0) {
           return;
         }
+        tried('payloads that arrived at an emulated Buildbot');
         const id = await ci.submit(spec);
         const { state } = buildbot.master;
         const request = state.requests.find(({ buildrequestid }) => buildrequestid === id);
@@ -157,6 +160,7 @@ describe('in the scheduler database', () => {
   it('a property is ASCII, and the same when it is read', () => {
     fc.assert(
       fc.property(fc.oneof(hostile, fc.jsonValue()), (value) => {
+        tried('properties for the scheduler database');
         const text = encoded(value);
         expect(text).toMatch(/^[\x20-\x7e]*$/);
         expect(JSON.parse(text)).toEqual([JSON.parse(JSON.stringify(value)), 'bbb']);
@@ -194,6 +198,7 @@ describe('in what people and programs read', () => {
     const payload = fc.dictionary(hostile, fc.oneof(hostile, fc.jsonValue()));
     fc.assert(
       fc.property(payload, hostile, (given, builder) => {
+        tried('payloads');
         const parsed = parsePayload(TASK, definition({ ...given, buildername: builder, sourcestamp: given }));
         const problems = [
           ...('problems' in parsed ? parsed.problems : []),
@@ -263,6 +268,7 @@ describe('a restricted builder', () => {
     const scope = fc.constantFrom(...NAMES, 'x').chain((name) => fc.constantFrom(...scopesForBuilder(name)));
     fc.assert(
       fc.property(spelled, fc.array(scope, { maxLength: 2 }), (builder, scopes) => {
+        tried('spellings of a restricted builder');
         if (builderProblems(builder, rules, scopes, new Set(NAMES)).length > 0) {
           return;
         }
@@ -297,7 +303,11 @@ describe('the log of a build on a web status', () => {
     ['that is a file', 'file:///etc/passwd', false],
     ['that is long', `http://x${'/builders/b'.repeat(200_000)}`, false],
   ])('%s is read from the master itself or not at all', async (_what, url, isRead) => {
-    const server = await startHostileServer(() => ({ kind: 'says', body: 'log' }));
+    tried('URLs of logs');
+    const server = await startHostileServer('answers of a Data API, a web status or Self-serve', () => ({
+      kind: 'says',
+      body: 'log',
+    }));
     const master = createWebStatus({ url: server.url });
     const chunks: string[] = [];
     const read = async () => {

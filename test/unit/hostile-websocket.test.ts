@@ -9,6 +9,7 @@ import { startWatch } from '../../src/buildbot/data-api/watch.ts';
 import { systemClock } from '../../src/clock.ts';
 import { createLog } from '../../src/log.ts';
 import { eventually } from '../support/eventually.ts';
+import { tried } from '../support/hostile-input.ts';
 
 const undo: (() => unknown)[] = [];
 afterEach(async () => {
@@ -91,7 +92,13 @@ describe('what is too large', () => {
         frame(1, deflateRawSync(event, { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4), { isPacked: true }),
     ],
   ])('%s ends the connection, and there is another', async (_what, isPacking, make) => {
-    const master = await startMaster((socket) => socket.resume().write(make()), { isPacking });
+    const master = await startMaster(
+      (socket) => {
+        tried('WebSocket frames');
+        socket.resume().write(make());
+      },
+      { isPacking },
+    );
     await eventually(() => master.connections() > 1, { timeoutMs: 8000 });
     expect(master.hints).toEqual([]);
     expect(master.lines.every((line) => line.length < 2000)).toBe(true);

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import slugid from 'slugid';
 import { parseTaskMessage } from '../../src/listeners/messages.ts';
 import { excerpt } from '../../src/log.ts';
+import { tried } from '../support/hostile-input.ts';
 
 const TASK_ID = 'RwycG7IhT6CSdg6WvVhkGw';
 
@@ -65,6 +66,7 @@ describe('parseTaskMessage', () => {
     ['deeper JSON than anyone sends', '['.repeat(500_000)],
     ['more than a message has', `{"status":{"taskId":"${TASK_ID}"},"x":"${'x'.repeat(2_000_000)}"}`],
   ])('calls %s malformed', (_what, text) => {
+    tried('task messages');
     expect(parseTaskMessage(Buffer.from(text))).toEqual({ kind: 'malformed', reason: expect.any(String) });
   });
 
@@ -77,6 +79,7 @@ describe('parseTaskMessage', () => {
   it('never throws, whatever the bytes', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
+        tried('task messages');
         expect(parseTaskMessage(Buffer.from(bytes)).kind).toBe('malformed');
       }),
     );
@@ -90,6 +93,7 @@ describe('parseTaskMessage', () => {
     );
     fc.assert(
       fc.property(value, (json) => {
+        tried('task messages');
         const parsed = parse(json);
         expect(parsed.kind === 'malformed' || /^[\w-]{22}$/.test(parsed.taskId)).toBe(true);
       }),

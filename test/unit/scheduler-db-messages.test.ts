@@ -2,6 +2,7 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { type ParsedEvent, parseEvent } from '../../src/buildbot/scheduler-db/messages.ts';
+import { tried } from '../support/hostile-input.ts';
 
 const BUILD = {
   ...{ builderName: 'linux', number: 41, results: 0, reason: 'Created by BBB for task T', slave: 'bld-017' },
@@ -181,6 +182,7 @@ describe('nonsense', () => {
   it('never throws, and what is taken from it is bounded', () => {
     fc.assert(
       fc.property(key, json, (routingKey, value) => {
+        tried('build events');
         const parsed = parseEvent(routingKey, Buffer.from(JSON.stringify(value)));
         if (parsed.kind !== 'event') {
           return;
@@ -202,6 +204,7 @@ describe('nonsense', () => {
   it('never throws at bytes', () => {
     fc.assert(
       fc.property(key, fc.uint8Array(), (routingKey, bytes) => {
+        tried('build events');
         expect(['event', 'other', 'malformed']).toContain(parseEvent(routingKey, Buffer.from(bytes)).kind);
       }),
     );

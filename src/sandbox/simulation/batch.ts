@@ -1,4 +1,5 @@
 /** Many seeds, one after the other, and what is to be said of them together. Plain data: it travels between processes. */
+import type { Mutation } from './mutation-parts.ts';
 import { MUTATIONS } from './mutations.ts';
 import { type Report, simulate } from './simulation.ts';
 
@@ -62,14 +63,16 @@ export async function simulateMany(from: number, count: number, mutation?: strin
 
 /** @throws if there is no such mutation */
 export function simulateOne(seed: number, mutation?: string): Promise<Report> {
-  if (mutation === undefined) {
-    return simulate(seed);
-  }
-  const found = MUTATIONS.find(({ name }) => name === mutation);
+  return simulate(seed, mutation === undefined ? undefined : mutationNamed(mutation).mutate);
+}
+
+/** @throws if there is none */
+export function mutationNamed(name: string): Mutation {
+  const found = MUTATIONS.find((mutation) => mutation.name === name);
   if (found === undefined) {
-    throw new Error(`no mutation "${mutation}": there are ${MUTATIONS.map(({ name }) => name).join(', ')}`);
+    throw new Error(`no mutation "${name}": there are ${MUTATIONS.map((mutation) => mutation.name).join(', ')}`);
   }
-  return simulate(seed, found.mutate);
+  return found;
 }
 
 function untilComplaint(report: Report): readonly string[] {

@@ -72,6 +72,7 @@ async function startClassicSide(
   await buildbot.start();
   const db = connect(database.url);
 
+  const site = { selfServeUrl: buildbot.selfServeUrl, buildersUrl: buildbot.buildersUrl };
   const stored = [
     'public/buildbot/status.json',
     'public/logs/live.log',
@@ -117,11 +118,12 @@ async function startClassicSide(
       schedulerDb: {
         url: gated.href,
         ...(isMozilla
-          ? { pulseExchange: EXCHANGE, selfServeUrl: buildbot.selfServeUrl, buildersUrl: buildbot.buildersUrl }
+          ? { pulseExchange: EXCHANGE, ...site }
           : { webStatus: { url: buildbot.webStatusUrl, ...AUTH }, pollInterval: '200ms' }),
         outcomeWait: hasListener ? '20s' : '1s',
       },
     },
+    ...(isMozilla ? { site } : {}),
     async requests(taskId) {
       const ids = await requestIds(taskId);
       const rows = await buildbot.requests();

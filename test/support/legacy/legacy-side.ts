@@ -18,6 +18,8 @@ export interface LegacySide {
   readonly url: string;
   /** The daemon's `legacyCi` section. */
   readonly config: object;
+  /** Where that leads to beside the server: Self-serve and the list of builders of Mozilla's site. */
+  readonly site?: { readonly selfServeUrl: string; readonly buildersUrl: string };
   /** All build requests of a task, oldest first. */
   requests(taskId: string): Promise<readonly LegacyRequest[]>;
   /** All builds of a task, oldest first. */
