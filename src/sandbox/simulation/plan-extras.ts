@@ -168,7 +168,7 @@ function dependent(task: TaskPlan, before: readonly TaskPlan[], native: TaskPlan
 
 /** Long builds that people cancel, and of most cancels nothing comes: only one that is asked for again stops them. */
 function lostCancels(plan: Plan, random: Random, start: number): Plan {
-  if (!random.chance(1)) {
+  if (!random.chance(0.06)) {
     return plan;
   }
   const cancelled = Array.from({ length: random.int(2, 8) }, () => ({
