@@ -1,0 +1,89 @@
+/** What has to be done in time where nothing hinders it, also between faults. */
+import type { Hindrances } from './hindrances.ts';
+import type { Call } from './host.ts';
+import type { Master } from './master.ts';
+import { isOpen, runningBuild } from './master-state.ts';
+import { shortName } from './names.ts';
+import type { Ending, QueueServer } from './queue-server.ts';
+import { POLICY, ROUND_MS, TIMING } from './settings.ts';
+import type { StoreState } from './store-state.ts';
+
+export interface PromptRules {
+  onEnding(ending: Ending): void;
+  /** A call of a process has its effect. */
+  onEffect(call: Call): void;
+}
+
+export interface PromptRulesContext {
+  readonly complain: (what: string) => void;
+  readonly now: () => number;
+  readonly hindrances: Hindrances;
+  readonly master: () => Master;
+  readonly queue: () => QueueServer;
+  readonly store: () => StoreState;
+}
+
+interface Asked {
+  times: number;
+  last: number;
+}
+
+/** Cancels that came to nothing are repeated with doubling waits, up to this. */
+const MAX_CANCEL_WAIT_MS = 600_000;
+/** Until what is due is seen to by a round, and a restart in between. */
+const SLACK_MS = 3 * ROUND_MS;
+
+export function createPromptRules(context: PromptRulesContext): PromptRules {
+  const { complain, now, hindrances, master, queue, store } = context;
+  /** By request: the cancels that reached Buildbot, whatever came of them. */
+  const asked = new Map<number, Asked>();
+
+  /** Nobody but the bridge could have kept it alive, and it had ten minutes for that. */
+  function checkExpiry({ taskId, runId }: Ending): void {
+    const task = queue().state.tasks.get(taskId);
+    const takenUntil = task?.runs[runId]?.takenUntil ?? 0;
+    const isReclaimable = takenUntil < Date.parse(task?.definition.deadline ?? '');
+    const free = hindrances.freeSince();
+    if (isReclaimable && free !== undefined && free < takenUntil) {
+      complain(`the claim of ${shortName(taskId)}/${runId} ran out, and nothing hindered the bridge at its end`);
+    }
+  }
+
+  /** A build that its task does not want, and of whose cancel nothing came. */
+  function checkCancels(): void {
+    const free = hindrances.freeSince();
+    if (asked.size === 0 || free === undefined) {
+      return;
+    }
+    for (const { state, buildRequestId, taskId } of store().allOpen()) {
+      const cancels = buildRequestId === null ? undefined : asked.get(buildRequestId);
+      const request = master().requests.find(({ id }) => id === buildRequestId);
+      if (state !== 'cancelling' || cancels === undefined || request === undefined || !isOpen(request)) {
+        continue;
+      }
+      const isLeft =
+        request.isUnstoppable || cancels.times >= POLICY.maxCancels || (runningBuild(request)?.group.length ?? 1) > 1;
+      const wait = Math.min(TIMING.cancelRetryMs * 2 ** (cancels.times - 1), MAX_CANCEL_WAIT_MS);
+      if (!isLeft && now() > Math.max(cancels.last + wait, free) + SLACK_MS) {
+        complain(`#${request.id} of ${shortName(taskId)} was cancelled in vain, and not again in time`);
+      }
+    }
+  }
+
+  return {
+    onEnding(ending) {
+      if (ending.by === 'queue' && ending.reason === 'claim-expired' && ending.wasOurs) {
+        checkExpiry(ending);
+      }
+    },
+    onEffect({ method, about }) {
+      if (method === 'cancel') {
+        const id = Number(about.slice(1));
+        asked.set(id, { times: (asked.get(id)?.times ?? 0) + 1, last: now() });
+      } else if (method === 'heartbeat') {
+        // A sign of life of each process, once a minute.
+        checkCancels();
+      }
+    },
+  };
+}
