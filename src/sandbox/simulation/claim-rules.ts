@@ -47,19 +47,6 @@ export function createClaimRules({ complain, now, master, queue, store }: ClaimR
     }
   }
 
-  function readIn({ method, about, taskId }: Call): readonly SimRequest[] {
-    const { requests } = master();
-    switch (method) {
-      case 'readMany':
-        // They are numbered from 1 on.
-        return about.split(' ').flatMap((id) => requests[Number(id) - 1] ?? []);
-      case 'findByExternalId':
-        return requests.filter((request) => request.taskId === taskId);
-      default:
-        return [];
-    }
-  }
-
   function check(taskId: string, runId: number, { row, wasBuilding }: Grounds): void {
     if (row === undefined || row.state === 'refusing' || wasBuilding) {
       return;
@@ -73,6 +60,18 @@ export function createClaimRules({ complain, now, master, queue, store }: ClaimR
     }
   }
 
+  function onClaim(call: Call): void {
+    const { taskId, about } = call;
+    const found = grounds.get(call);
+    const runId = Number(/\/(\d+)$/.exec(about)?.[1]);
+    const run = queue().state.tasks.get(taskId ?? '')?.runs[runId];
+    // Refused, or claimed by the bridge before, it says nothing new.
+    const isNew = run?.started === now() && run.workerId === WORKER.workerId;
+    if (found !== undefined && taskId !== undefined && isNew) {
+      check(taskId, runId, found);
+    }
+  }
+
   return {
     onCall(host, call) {
       if (call.method === 'claim' && call.taskId !== undefined) {
@@ -82,14 +81,24 @@ export function createClaimRules({ complain, now, master, queue, store }: ClaimR
       }
     },
     onEffect(host, call) {
-      onRead(host, readIn(call));
-      const found = grounds.get(call);
-      const runId = Number(/\/(\d+)$/.exec(call.about)?.[1]);
-      const run = queue().state.tasks.get(call.taskId ?? '')?.runs[runId];
-      // Refused, or claimed by the bridge before, it says nothing new.
-      const isNew = run?.started === now() && run.workerId === WORKER.workerId;
-      if (found !== undefined && call.taskId !== undefined && isNew) {
-        check(call.taskId, runId, found);
+      switch (call.method) {
+        case 'readMany':
+          // They are numbered from 1 on.
+          onRead(
+            host,
+            call.about.split(' ').flatMap((id) => master().requests[Number(id) - 1] ?? []),
+          );
+          break;
+        case 'findByExternalId':
+          onRead(
+            host,
+            master().requests.filter(({ taskId }) => taskId === call.taskId),
+          );
+          break;
+        case 'claim':
+          onClaim(call);
+          break;
+        default:
       }
     },
   };

@@ -72,6 +72,7 @@ export async function simulate(seed: number, mutate: Mutate = (parts) => parts):
   const calmSince = scheduler.now();
   history.note('--', 'calm');
   changes = 0;
+  world.traffic.expect(plan.tasks.length);
   await untilRest(world, calmSince);
   if (changes > MAX_CHANGES * plan.tasks.length) {
     history.complain(`${changes} changes of the outside were asked for after the faults were over`);

@@ -69,9 +69,13 @@ export interface WeatherOptions {
 
 export function createWeather({ climate, random, scheduler, history, isDown }: WeatherOptions): Weather {
   let isCalm = false;
-  const well = (ms: number): Fate => ({
-    ...{ ms, effect: 'now', lateMs: 0, isAnswered: true },
-    ...{ isForbidden: false, isFault: false },
+  const well = (ms: number, isFault = false): Fate => ({
+    ms,
+    effect: 'now',
+    lateMs: 0,
+    isAnswered: true,
+    isForbidden: false,
+    isFault,
   });
   const latency = (service: Service) => (service === 'store' ? random.int(1, 6) : random.int(8, 60));
 
@@ -118,7 +122,7 @@ export function createWeather({ climate, random, scheduler, history, isDown }: W
       }
       if (draw > 1 - slow) {
         history.fault('call slow');
-        return { ...well(random.int(200, MAX_SLOW_MS)), isFault: true };
+        return well(random.int(200, MAX_SLOW_MS), true);
       }
       return well(latency(service));
     },

@@ -87,7 +87,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
     queue: () => queue,
     store: () => store,
   });
-  const traffic = createTraffic(scheduler, history, plan.tasks.length);
+  const traffic = createTraffic(scheduler, history);
   const store = createStoreState(rules);
   const broker = createBroker({ scheduler, random, weather, history, onDelivered: rules.onDelivered });
   const queue = createQueueServer({ scheduler, publish: broker.publish, onEnding: rules.onEnding });
