@@ -51,6 +51,8 @@ export interface HostOptions {
   readonly history: History;
   readonly onCall: (host: Host, call: Call) => void;
   readonly onEffect: (host: Host, call: Call) => void;
+  /** It will be so long until a call is over that is slow or fails, and its late effect. */
+  readonly onFault: (ms: number, isForbidden: boolean) => void;
   /** The caller hears of a failure, whatever became of its call. */
   readonly onFailedCall: (host: Host, call: Call, error: unknown) => void;
   /** The caller hears that its call had its effect. */
@@ -90,6 +92,9 @@ export function createHost(options: HostOptions): Host {
     options.onCall(host, what);
     const fate = weather.fateOf(what);
     const { service, method, about } = what;
+    if (fate.isFault) {
+      options.onFault(fate.ms + fate.lateMs, fate.isForbidden);
+    }
     return new Promise<T>((resolve, reject) => {
       const happen = () => {
         ambush(host, what);

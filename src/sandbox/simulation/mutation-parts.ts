@@ -70,6 +70,12 @@ export function settled(seen: Seen<RequestView>): Seen<RequestView> {
   return { kind: 'present', value };
 }
 
+export function asBuilding(seen: Seen<RequestView>): Seen<RequestView> {
+  return seen.kind === 'present' && seen.value.state === 'pending'
+    ? { kind: 'present', value: { ...seen.value, state: 'building' } }
+    : seen;
+}
+
 /** The queue, with something else put where the content of this artifact belongs. */
 export function withContents(
   queue: TaskQueue,

@@ -3,10 +3,12 @@
  * nothing of production code knows of them.
  */
 import type { Mapping } from '../../domain/mapping.ts';
-import type { Leased } from '../../ports.ts';
+import type { TaskStatus } from '../../domain/task.ts';
+import type { Leased, Seen } from '../../ports.ts';
 import { BACKING_LOG, PROPERTIES, STATUS } from '../../reflector/upload.ts';
 import {
   absentIfUnreadable,
+  asBuilding,
   asError,
   completed,
   type Mutation,
@@ -126,7 +128,7 @@ export const MUTATIONS: readonly Mutation[] = [
   mutation(
     'no-reclaim',
     'does not keep its claims alive',
-    /its claim ran out although nothing hindered the bridge/,
+    /the claim of .* ran out, and nothing hindered the bridge/,
     onQueue((queue) => ({
       reclaim: async (taskId) => {
         const seen = await queue.status(taskId);
@@ -135,16 +137,59 @@ export const MUTATIONS: readonly Mutation[] = [
     })),
   ),
   mutation(
+    'gives-up-claims',
+    'no longer renews the claim of a task that it could not read once',
+    /the claim of .* ran out, and nothing hindered the bridge/,
+    onQueue((queue) => {
+      const givenUp = new Set<string>();
+      const noted = (taskId: string, seen: Seen<TaskStatus>) => {
+        if (seen.kind === 'unreadable') {
+          givenUp.add(taskId);
+        }
+        return seen;
+      };
+      return {
+        status: async (taskId) => noted(taskId, await queue.status(taskId)),
+        statuses: async (ids) => new Map([...(await queue.statuses(ids))].map(([id, seen]) => [id, noted(id, seen)])),
+        async reclaim(taskId, runId) {
+          const seen = givenUp.has(taskId) ? await queue.status(taskId) : undefined;
+          return seen?.kind === 'present'
+            ? { takenUntil: seen.value.runs[runId]?.takenUntil ?? 0 }
+            : await queue.reclaim(taskId, runId);
+        },
+      };
+    }),
+  ),
+  mutation(
+    'claims-early',
+    'claims a run while its build request waits',
+    /was claimed for nothing: #\d+ waits/,
+    ({ ci }) => ({
+      ci: {
+        ...ci,
+        readMany: async (ids) => new Map([...(await ci.readMany(ids))].map(([id, seen]) => [id, asBuilding(seen)])),
+      },
+    }),
+  ),
+  mutation(
+    'always-due',
+    'looks again at once at what it has just looked at',
+    /goes round in circles/,
+    ({ policy }) => ({ policy: { ...policy, recheckMs: 0 } }),
+  ),
+  mutation('impatient', 'waits for nothing longer than half a second', /goes round in circles/, ({ clock }) => ({
+    clock: { ...clock, sleep: (ms, signal) => clock.sleep(Math.min(ms, 500), signal) },
+  })),
+  mutation(
     'no-compare-and-set',
-    'takes a task from under another pass and writes over what that has written',
-    /was made for .* while #\d+ of run \d+ is open/,
+    'writes over what another pass has written since',
+    /the mapping of .* is .*'s, and was written by/,
     onStore((store) => {
       const fresh = async (mapping: Mapping) => {
         const now = await store.openMapping(mapping.taskId);
         return now?.id === mapping.id ? { ...mapping, version: now.version } : mapping;
       };
       return {
-        lease: (taskId, lease) => store.lease(taskId, { ...lease, now: Number.MAX_SAFE_INTEGER }),
         update: async (mapping, changes, now) => store.update(await fresh(mapping), changes, now),
         release: async (mapping, changes, now) => store.release(await fresh(mapping), changes, now),
         renewLease: async (mapping, until, now) => store.renewLease(await fresh(mapping), until, now),
@@ -179,7 +224,7 @@ export const MUTATIONS: readonly Mutation[] = [
   mutation(
     'cancel-once',
     'asks for a cancel once, whatever comes of it',
-    /goes on although .* was exception long ago/,
+    /was cancelled in vain, and not again in time/,
     ({ ci }) => {
       const asked = new Set<number>();
       return {

@@ -89,7 +89,7 @@ function requestComplaint(world: World, request: SimRequest, age: (at: number) =
 }
 
 /** At rest: is everything as it ought to be? */
-export function checkRest(world: World, calmSince: number): void {
+export function checkRest(world: World): void {
   const { queue, store, master, history, plan, rules, scheduler } = world;
   for (const { name } of plan.tasks) {
     if (!queue.taskIds().some((taskId) => shortName(taskId) === name)) {
@@ -108,11 +108,7 @@ export function checkRest(world: World, calmSince: number): void {
   )) {
     history.complain(`#${request.id} of ${shortName(request.taskId ?? '')} is open, and stays so`);
   }
-  for (const { taskId, runId, reason, by } of rules.endings) {
-    const run = queue.state.tasks.get(taskId)?.runs[runId];
-    if (by === 'queue' && reason === 'claim-expired' && (run?.resolved ?? 0) > calmSince + PROMPT_MS) {
-      history.complain(`${shortName(taskId)}/${runId}: its claim ran out although nothing hindered the bridge`);
-    }
+  for (const { taskId, runId, reason } of rules.endings) {
     const deadline = Date.parse(queue.state.tasks.get(taskId)?.definition.deadline ?? '');
     if (reason === 'deadline-exceeded' && deadline > scheduler.now()) {
       history.complain(`${shortName(taskId)}/${runId} is ${reason} before its deadline`);

@@ -2,13 +2,16 @@
 import type { Mapping } from '../../domain/mapping.ts';
 import type { Message } from '../../ports.ts';
 import { createArtifactRules } from './artifact-rules.ts';
+import { createClaimRules } from './claim-rules.ts';
 import { createDeeds } from './deeds.ts';
+import type { Hindrances } from './hindrances.ts';
 import type { History } from './history.ts';
 import type { Call, Host } from './host.ts';
 import type { Master } from './master.ts';
 import { isOpen, type SimRequest } from './master-state.ts';
 import { shortName } from './names.ts';
 import { isBuildable, MAX_DATABASE_SKEW_MS, type Plan } from './plan.ts';
+import { createPromptRules } from './prompt-rules.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import type { Scheduler } from './scheduler.ts';
 import { LEASE_MS, WORKER } from './settings.ts';
@@ -24,6 +27,7 @@ export interface Rules {
   readonly observers: Set<Host>;
   onEnding(ending: Ending): void;
   onWrite(row: Mapping): void;
+  onOverwritten(row: Mapping, by: Mapping): void;
   onPruned(rows: readonly Mapping[]): void;
   onSubmitted(host: Host, request: SimRequest, wasSentInTime: boolean): void;
   isInTime(host: Host, taskId: string): boolean;
@@ -45,6 +49,7 @@ export interface RulesContext {
   readonly plan: Plan;
   readonly scheduler: Scheduler;
   readonly history: History;
+  readonly hindrances: Hindrances;
   readonly master: () => Master;
   readonly queue: () => QueueServer;
   readonly store: () => StoreState;
@@ -61,7 +66,8 @@ interface Look {
   readonly isPending: boolean;
 }
 
-export function createRules({ plan, scheduler, history, master, queue, store }: RulesContext): Rules {
+export function createRules(context: RulesContext): Rules {
+  const { plan, scheduler, history, master, queue, store } = context;
   const endings: Ending[] = [];
   const zombies = new Map<SimRequest, Host>();
   const observers = new Set<Host>();
@@ -87,6 +93,9 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
     isDoubled: (taskId, runId) =>
       [...zombies.keys()].some((zombie) => zombie.taskId === taskId && zombie.runId <= runId),
   });
+  const judging = { ...context, complain: history.complain, now: scheduler.now };
+  const claims = createClaimRules(judging);
+  const prompt = createPromptRules(judging);
   const deeds = createDeeds(store);
 
   /** Only what contradicts: a mapping may be closed by what was seen a moment before. */
@@ -159,6 +168,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
           artifacts.onEnding(ending);
         }
       }
+      prompt.onEnding(ending);
       endings.push(ending);
     },
     onWrite(row) {
@@ -176,6 +186,11 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       if (row.leaseUntil > now + LEASE_MS) {
         history.complain(`${shortName(row.taskId)} is leased for ${row.leaseUntil - scheduler.now()} ms`);
       }
+    },
+    onOverwritten(row, by) {
+      history.complain(
+        `the mapping of ${shortName(row.taskId)} is ${row.leaseOwner ?? 'nobody'}'s, and was written by ${by.leaseOwner ?? 'nobody'}`,
+      );
     },
     onPruned(rows) {
       for (const { taskId, runId } of rows) {
@@ -196,7 +211,10 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
       const renewed = renewals.get(`${host.name} ${taskId}`);
       return renewed === undefined || !(host.hasSleptSince(renewed) || scheduler.now() - renewed > LEASE_MS);
     },
-    onEffect(host, { method, taskId, service, isChange }) {
+    onEffect(host, call) {
+      claims.onEffect(host, call);
+      prompt.onEffect(call);
+      const { method, taskId, service, isChange } = call;
       const isAboutTask = isChange && taskId !== undefined && (service === 'queue' || method === 'insert');
       if (isAboutTask && queue().view(taskId)?.runs.length === 0) {
         history.complain(`${service}.${method} was called for ${shortName(taskId)}, which is unscheduled`);
@@ -244,6 +262,7 @@ export function createRules({ plan, scheduler, history, master, queue, store }: 
     },
     onCall(host, call) {
       artifacts.onCall(host, call);
+      claims.onCall(host, call);
       const { method, taskId, service, isChange } = call;
       // But for a sign of life.
       if (isChange && method !== 'heartbeat' && observers.has(host)) {

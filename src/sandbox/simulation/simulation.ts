@@ -74,6 +74,7 @@ export async function simulate(seed: number, mutate: Mutate = (parts) => parts):
   const calmSince = scheduler.now();
   history.note('--', 'calm');
   changes = 0;
+  world.traffic.expect(plan.tasks.length);
   await untilRest(world, calmSince);
   if (changes > MAX_CHANGES * plan.tasks.length) {
     history.complain(`${changes} changes of the outside were asked for after the faults were over`);
@@ -81,11 +82,12 @@ export async function simulate(seed: number, mutate: Mutate = (parts) => parts):
   // What was under way for a run that somebody else ended goes on to its own end.
   await scheduler.run(scheduler.now() + MINUTE, () => false);
   changes = 0;
+  world.traffic.expect(0);
   await scheduler.run(scheduler.now() + SILENCE_MS, () => false);
   if (changes > 0 && history.complaints.length === 0) {
     history.complain(`${changes} changes were asked for although all was at rest`);
   }
-  checkRest(world, calmSince);
+  checkRest(world);
 
   const resolutions = new Map<string, number>();
   for (const { reason } of world.rules.endings) {

@@ -42,10 +42,12 @@ export interface StoreState {
 /** Hears of every row that was written, and of those that are gone. */
 export interface StoreWatcher {
   onWrite(row: Mapping): void;
+  /** Somebody writes who does not have the lease of what is there. */
+  onOverwritten(row: Mapping, by: Mapping): void;
   onPruned(rows: readonly Mapping[]): void;
 }
 
-export function createStoreState({ onWrite, onPruned }: StoreWatcher): StoreState {
+export function createStoreState({ onWrite, onOverwritten, onPruned }: StoreWatcher): StoreState {
   const rows = new Map<number, Mapping>();
   const events: TraceEvent[] = [];
   let lastId = 0;
@@ -114,6 +116,9 @@ export function createStoreState({ onWrite, onPruned }: StoreWatcher): StoreStat
       const row = rows.get(mapping.id);
       if (row === undefined || row.version !== mapping.version) {
         return { kind: 'conflict' };
+      }
+      if (row.leaseOwner !== mapping.leaseOwner) {
+        onOverwritten(row, mapping);
       }
       const changes = toStorable(mapping, given);
       if (changes.hasSlot && isSlotTaken(mapping.collapseKey, mapping.id)) {

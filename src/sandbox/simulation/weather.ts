@@ -43,6 +43,8 @@ export interface Fate {
   readonly lateMs: number;
   readonly isAnswered: boolean;
   readonly isForbidden: boolean;
+  /** Whether anything is wrong with it, be it that it is slow. */
+  readonly isFault: boolean;
 }
 
 export interface Weather {
@@ -67,7 +69,14 @@ export interface WeatherOptions {
 
 export function createWeather({ climate, random, scheduler, history, isDown }: WeatherOptions): Weather {
   let isCalm = false;
-  const well = (ms: number): Fate => ({ ms, effect: 'now', lateMs: 0, isAnswered: true, isForbidden: false });
+  const well = (ms: number, isFault = false): Fate => ({
+    ms,
+    effect: 'now',
+    lateMs: 0,
+    isAnswered: true,
+    isForbidden: false,
+    isFault,
+  });
   const latency = (service: Service) => (service === 'store' ? random.int(1, 6) : random.int(8, 60));
 
   function isAway(service: Service): boolean {
@@ -79,7 +88,7 @@ export function createWeather({ climate, random, scheduler, history, isDown }: W
   function failed(kind: string, effect: Fate['effect'], isForbidden = false): Fate {
     history.fault(kind);
     const ms = random.chance(0.5) ? random.int(10, 200) : random.int(200, MAX_FAIL_MS);
-    return { ms, effect, lateMs: random.int(10, MAX_LATE_MS), isAnswered: false, isForbidden };
+    return { ms, effect, lateMs: random.int(10, MAX_LATE_MS), isAnswered: false, isForbidden, isFault: true };
   }
 
   return {
@@ -113,7 +122,7 @@ export function createWeather({ climate, random, scheduler, history, isDown }: W
       }
       if (draw > 1 - slow) {
         history.fault('call slow');
-        return well(random.int(200, MAX_SLOW_MS));
+        return well(random.int(200, MAX_SLOW_MS), true);
       }
       return well(latency(service));
     },

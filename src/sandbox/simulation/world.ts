@@ -9,6 +9,7 @@ import type { Timing } from '../../reflector/apply/pass.ts';
 import type { Timer } from '../../reflector/cron.ts';
 import type { Policy } from '../../reflector/decide.ts';
 import { createBroker, type SimBroker } from './broker.ts';
+import { createHindrances } from './hindrances.ts';
 import { createHistory, type History } from './history.ts';
 import { type Call, createHost, type Host } from './host.ts';
 import { createMaster, type Master } from './master.ts';
@@ -23,6 +24,7 @@ import { createScheduler, type Scheduler } from './scheduler.ts';
 import { POLICY, ROUND_MS, RULES, TIMING } from './settings.ts';
 import { createStorePort } from './store-port.ts';
 import { createStoreState, type StoreState } from './store-state.ts';
+import { createTraffic, type Traffic } from './traffic.ts';
 import { createWeather, type Weather } from './weather.ts';
 
 /** What one process of the bridge is made of; a mutation puts something else in its place. */
@@ -49,6 +51,7 @@ export interface World {
   readonly store: StoreState;
   readonly broker: SimBroker;
   readonly rules: Rules;
+  readonly traffic: Traffic;
   readonly watchers: Set<Watcher>;
   /** What people and other workers have begun and not ended. */
   readonly errands: { open: number };
@@ -77,12 +80,14 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
     isDown: (service) => service === 'ci' && plan.kind === 'data-api' && !master.isUp(),
   });
   const watchers = new Set<Watcher>();
+  const hindrances = createHindrances(scheduler);
   const rules = createRules({
-    ...{ plan, scheduler, history },
+    ...{ plan, scheduler, history, hindrances },
     master: () => master,
     queue: () => queue,
     store: () => store,
   });
+  const traffic = createTraffic(scheduler, history);
   const store = createStoreState(rules);
   const broker = createBroker({ scheduler, random, weather, history, onDelivered: rules.onDelivered });
   const queue = createQueueServer({ scheduler, publish: broker.publish, onEnding: rules.onEnding });
@@ -99,21 +104,27 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
   }
 
   const world: World = {
-    ...{ plan, scheduler, history, random, weather, master, queue, store, broker, rules, watchers },
+    ...{ plan, scheduler, history, random, weather, master, queue, store, broker, rules, traffic, watchers },
     errands: { open: 0 },
     launch(index, name) {
       const instance = plan.instances[index];
       const host = createHost({
         ...{ name, scheduler, weather, history },
         drift: instance?.drift ?? 0,
-        onCall: rules.onCall,
+        onCall(caller, call) {
+          rules.onCall(caller, call);
+          traffic.onCall(caller, call);
+        },
         onEffect: rules.onEffect,
+        onFault: (ms, isForbidden) => hindrances.onFault(scheduler.now() + ms, isForbidden),
         onFailedCall: rules.onFailedCall,
         onAnswered: rules.onAnswered,
         ambush: (caller, call) => ambush(world, caller, call),
       });
       host.setClock(instance?.offset ?? 0);
-      if (instance?.mode === 'observe') {
+      const mode = instance?.mode === 'drain' && weather.isCalm() ? 'normal' : (instance?.mode ?? 'normal');
+      hindrances.onLaunch(host, mode === 'normal' && instance?.services.includes('reflector') === true);
+      if (mode === 'observe') {
         rules.observers.add(host);
       }
       const parts = mutate({
@@ -130,7 +141,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
         clock: createSettableClock(host.machine),
         timing: TIMING,
         policy: { ...POLICY, results: plan.policy },
-        mode: instance?.mode === 'drain' && weather.isCalm() ? 'normal' : (instance?.mode ?? 'normal'),
+        mode,
       });
       const bridge = createBridge({
         ...parts,

@@ -1,0 +1,81 @@
+/** What has to be done in time where nothing hinders it, also between faults. */
+import type { Hindrances } from './hindrances.ts';
+import type { Call } from './host.ts';
+import type { Master } from './master.ts';
+import { isOpen, runningBuild } from './master-state.ts';
+import { shortName } from './names.ts';
+import type { Ending, QueueServer } from './queue-server.ts';
+import { ROUND_MS } from './settings.ts';
+import type { StoreState } from './store-state.ts';
+
+export interface PromptRules {
+  onEnding(ending: Ending): void;
+  /** A call of a process has its effect. */
+  onEffect(call: Call): void;
+}
+
+export interface PromptRulesContext {
+  readonly complain: (what: string) => void;
+  readonly now: () => number;
+  readonly hindrances: Hindrances;
+  readonly master: () => Master;
+  readonly queue: () => QueueServer;
+  readonly store: () => StoreState;
+}
+
+/** Cancels that came to nothing are repeated with waits of up to this. */
+const MAX_CANCEL_WAIT_MS = 600_000;
+/** Until what is due is seen to by a round, and a restart in between. */
+const SLACK_MS = 3 * ROUND_MS;
+
+export function createPromptRules(context: PromptRulesContext): PromptRules {
+  const { complain, now, hindrances, master, queue, store } = context;
+  /** By request: when a cancel reached Buildbot last, whatever came of it. */
+  const asked = new Map<number, number>();
+
+  /** Nobody but the bridge could have kept it alive, and it had ten minutes for that. */
+  function checkExpiry({ taskId, runId }: Ending): void {
+    const task = queue().state.tasks.get(taskId);
+    const takenUntil = task?.runs[runId]?.takenUntil ?? 0;
+    const isReclaimable = takenUntil < Date.parse(task?.definition.deadline ?? '');
+    const free = hindrances.freeSince();
+    if (isReclaimable && free !== undefined && free < takenUntil) {
+      complain(`the claim of ${shortName(taskId)}/${runId} ran out, and nothing hindered the bridge at its end`);
+    }
+  }
+
+  /** A build that its task does not want, and of whose cancel nothing came. */
+  function checkCancels(): void {
+    const free = hindrances.freeSince();
+    if (asked.size === 0 || free === undefined) {
+      return;
+    }
+    for (const { state, buildRequestId, taskId } of store().allOpen()) {
+      const last = buildRequestId === null ? undefined : asked.get(buildRequestId);
+      const request = master().requests.find(({ id }) => id === buildRequestId);
+      if (state !== 'cancelling' || last === undefined || request === undefined || !isOpen(request)) {
+        continue;
+      }
+      const isLeft = request.isUnstoppable || (runningBuild(request)?.group.length ?? 1) > 1;
+      if (!isLeft && now() > Math.max(last + MAX_CANCEL_WAIT_MS, free) + SLACK_MS) {
+        complain(`#${request.id} of ${shortName(taskId)} was cancelled in vain, and not again in time`);
+      }
+    }
+  }
+
+  return {
+    onEnding(ending) {
+      if (ending.by === 'queue' && ending.reason === 'claim-expired' && ending.wasOurs) {
+        checkExpiry(ending);
+      }
+    },
+    onEffect({ method, about }) {
+      if (method === 'cancel') {
+        asked.set(Number(about.slice(1)), now());
+      } else if (method === 'heartbeat') {
+        // A sign of life of each process, once a minute.
+        checkCancels();
+      }
+    },
+  };
+}
