@@ -3,6 +3,7 @@
  * is mended, and both sides and the mapping database have to agree about every task.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import pLimit from 'p-limit';
 import slugid from 'slugid';
 import { connect } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
@@ -115,6 +116,12 @@ async function insistently<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+/** Hundreds of tasks, one after the other, would take minutes. */
+function ofEach<T>(cast: readonly Cast[], read: (each: Cast) => Promise<T>): Promise<readonly T[]> {
+  const limit = pLimit(8);
+  return Promise.all(cast.map((each) => limit(() => insistently(() => read(each)))));
+}
+
 /** People who interfere with tasks, and try again when the queue or Buildbot does not answer. */
 function createPeople(stage: Stage, cast: readonly Cast[]) {
   const done = new Set<string>();
@@ -177,11 +184,8 @@ async function endHungBuilds(stage: Stage, cast: readonly Cast[]): Promise<numbe
   if (stage.legacy.kind !== 'data-api') {
     return 0;
   }
-  let hung = 0;
-  for (const { taskId } of cast) {
-    const builds = await insistently(() => stage.legacy.builds(taskId));
-    hung += builds.filter(({ results }) => results === null).length;
-  }
+  const builds = await ofEach(cast, ({ taskId }) => stage.legacy.builds(taskId));
+  const hung = builds.flat().filter(({ results }) => results === null).length;
   if (hung > 0) {
     await restartMaster(stage.legacy, 'stopMaster');
   }
@@ -192,9 +196,12 @@ async function check(stage: Stage, cast: readonly Cast[], people: People) {
   const store = createMappingStore(connect(stage.databaseUrl));
   const problems: string[] = [];
   let unstopped = 0;
-  for (const each of cast) {
+  const ends = await ofEach(cast, async (each) => ({
+    each,
+    end: await readEnd(stage, each, await store.mappingsOf(each.taskId)),
+  }));
+  for (const { each, end } of ends) {
     const { taskId, fate } = each;
-    const end = await insistently(async () => readEnd(stage, each, await store.mappingsOf(taskId)));
     unstopped += end.isUnstoppable ? ownBuilds(end) : 0;
     const found = [...findProblems(end), ...(people.isDone(each) ? [] : ['people are not done with it'])];
     if (found.length > 0) {

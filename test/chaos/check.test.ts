@@ -57,6 +57,7 @@ it.each<[string, TaskEnd]>([
   ['a task that nobody saw', { ...LOST, builds: [], requests: [], mappings: [] }],
   ['a build that was stopped', { ...LOST, builds: [{ results: 6 }] }],
   ['a build that nobody could stop', { ...LOST, isUnstoppable: true }],
+  ['a look that came too late', { ...GOOD, mappings: [mapping({ id: 2, buildRequestId: null }), mapping()] }],
 ])('agrees about %s', (_, end) => {
   expect(findProblems(end)).toEqual([]);
 });

@@ -107,7 +107,7 @@ function checkMappings({ fate, runs, requests, mappings }: TaskEnd): readonly st
   for (const { state, lastError } of mappings.filter((mapping) => mapping.state !== 'closed')) {
     found.push(`its mapping is still ${state}: ${lastError ?? ''}`);
   }
-  const newest = mappings.find(({ state }) => state === 'closed');
+  const newest = newestClosed(mappings);
   if (newest === undefined) {
     return requests.length === 0 && BY_OTHERS.has(fate.ends) ? found : [...found, 'it has no closed mapping'];
   }
@@ -123,6 +123,16 @@ function checkMappings({ fate, runs, requests, mappings }: TaskEnd): readonly st
     found.push(`its mapping has the build request ${newest.buildRequestId}, of ${ids.join(', ') || 'none'}`);
   }
   return found;
+}
+
+/**
+ * A look that began before a run was over can come to making a mapping only after its mapping was closed; it finds the
+ * run resolved then, makes no build request, and closes what it made.
+ */
+function newestClosed(mappings: readonly Mapping[]): Mapping | undefined {
+  const closed = mappings.filter(({ state }) => state === 'closed');
+  const [newest] = closed;
+  return closed.find(({ runId, buildRequestId }) => buildRequestId !== null && runId === newest?.runId) ?? newest;
 }
 
 function checkArtifacts({ artifacts }: TaskEnd, { runId, reason }: Ending): readonly string[] {

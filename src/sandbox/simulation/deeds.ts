@@ -1,6 +1,8 @@
 /** What the bridge did for tasks, and whether their traces tell of it. */
 import type { Call, Host } from './host.ts';
 import { shortName } from './names.ts';
+import type { Scheduler } from './scheduler.ts';
+import { LEASE_MS } from './settings.ts';
 import type { StoreState } from './store-state.ts';
 
 export interface Deeds {
@@ -29,7 +31,10 @@ const NAMES: Readonly<Record<string, string>> = {
   submit: 'submit',
 };
 
-export function createDeeds(store: () => StoreState): Deeds {
+/** For so long after its sleep a process may be looking at one task in two passes, whose deeds cannot be told apart. */
+const AWAKE_MS = 2 * LEASE_MS;
+
+export function createDeeds(store: () => StoreState, { now }: Pick<Scheduler, 'now'>): Deeds {
   /** By process and task: what was done, while the mapping does not say so. Without that it is no part of a trace. */
   const begun = new Map<string, Deed>();
   const owed = new Set<Deed>();
@@ -73,7 +78,7 @@ export function createDeeds(store: () => StoreState): Deeds {
         const deed = begun.get(key);
         begun.delete(key);
         const runId = storedRun(answer);
-        if (deed !== undefined && runId !== undefined) {
+        if (deed !== undefined && runId !== undefined && !host.hasSleptSince(now() - AWAKE_MS)) {
           // What was to be submitted for one run may be so for the next, under the same external id.
           owed.add(deed.what === 'submit' ? { ...deed, runId } : deed);
         }

@@ -96,7 +96,7 @@ export function createRules(context: RulesContext): Rules {
   const judging = { ...context, complain: history.complain, now: scheduler.now };
   const claims = createClaimRules(judging);
   const prompt = createPromptRules(judging);
-  const deeds = createDeeds(store);
+  const deeds = createDeeds(store, scheduler);
 
   /** Only what contradicts: a mapping may be closed by what was seen a moment before. */
   function checkResolution({ taskId, runId, resolution }: Mapping): void {
