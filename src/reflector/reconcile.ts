@@ -106,12 +106,11 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     } catch (error) {
       result = await failed(pass, error);
     }
-    const isTraced = await finish(pass);
-    if (result.kind === 'failed' && !isTraced) {
-      unkeptFailures.wasNotTold(pass.taskId);
-      return { kind: 'store-away', retryAt: result.retryAt };
+    if (await finish(pass)) {
+      return result;
     }
-    return result;
+    unkeptFailures.wasNotTold(pass.taskId);
+    return result.kind === 'failed' ? { kind: 'store-away', retryAt: result.retryAt } : result;
   }
 
   async function steps(pass: Pass): Promise<PassResult> {
