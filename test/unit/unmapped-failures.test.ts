@@ -232,6 +232,19 @@ describe('the failures that are remembered', () => {
     expect([failures.isLasting('a', 'x', true), failures.isLasting('a', 'x', true)]).toEqual([true, false]);
   });
 
+  it('are told once where they are known to last and are another one every time', () => {
+    const failures = createUnmappedFailures();
+    const told = Array.from({ length: 50 }, (_, pass) => failures.isLasting('a', `x${pass % 5}`, true));
+    expect(told.filter(Boolean)).toHaveLength(1);
+    expect(told[0]).toBe(true);
+  });
+
+  it('are not told any number of times, however they follow one another', () => {
+    const failures = createUnmappedFailures();
+    const told = Array.from({ length: 500 }, (_, pass) => failures.isLasting('a', `x${Math.floor(pass / 2) % 5}`));
+    expect(told.filter(Boolean)).toHaveLength(10);
+  });
+
   it('are told again where that did not work', () => {
     const failures = createUnmappedFailures();
     const told = [failures.isLasting('a', 'x'), failures.isLasting('a', 'x')];
