@@ -35,7 +35,7 @@ export interface WorkQueueOptions {
   readonly concurrency: number;
   readonly clock: Clock;
   readonly log: Logger;
-  /** How often a failing pass is tried before it is left to the reflector. */
+  /** How often a task may fail, or be busy, before it is left to the reflector. */
   readonly maxTries?: number;
   /** How many tasks may be parked; further ones that fail again and again are left to the reflector at once. */
   readonly maxParked?: number;
@@ -43,14 +43,21 @@ export interface WorkQueueOptions {
 
 interface Entry {
   since: number;
-  tries: number;
-  failures: number;
+  counts: Counts;
   /** When the last pass ended. */
   triedAt: number;
   /** Those who wait for a pass that has not begun yet. */
   waiting: Waiter[];
   /** Until the next pass. */
   nap?: Nap | undefined;
+}
+
+/** Passes by how they ended, since the task was asked for. */
+interface Counts {
+  failed: number;
+  busy: number;
+  /** Only those since the database was there last. */
+  away: number;
 }
 
 interface Nap {
@@ -100,7 +107,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
         hasten(taskId, entry);
         return;
       }
-      entries.set(taskId, { since: clock.uptime(), tries: 0, failures: 0, triedAt: 0, waiting: [waiter] });
+      entries.set(taskId, { since: clock.uptime(), counts: noCounts(), triedAt: 0, waiting: [waiter] });
       ready.push(taskId);
       startSome();
     });
@@ -154,16 +161,16 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     }
     const served = entry.waiting;
     entry.waiting = [];
-    entry.tries += 1;
     const result = await pass(taskId);
     entry.triedAt = clock.now();
+    count(entry.counts, result.kind);
     switch (result.kind) {
       case 'done':
       case 'not-ours':
         end(taskId, entry, served);
         return;
       case 'busy':
-        if (entry.tries < maxTries) {
+        if (entry.counts.busy < maxTries) {
           tryAgain(taskId, entry, served, clock.now() + FIRST_RETRY_MS);
         } else {
           end(taskId, entry, served);
@@ -172,27 +179,24 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
       case 'store-away':
         // Without the database the reflector could not find the task either, and the next hint would fare no better.
         unpark(taskId, entry);
-        tryAgain(taskId, entry, served, patientTime(entry, result.retryAt));
+        tryAgain(taskId, entry, served, clock.now() + patience(entry.counts.away));
         return;
       case 'failed':
-        afterFailure(taskId, entry, served, patientTime(entry, result.retryAt));
+        afterFailure(taskId, entry, served, result.retryAt);
     }
   }
 
-  function patientTime({ tries }: Entry, notBefore: number): number {
-    return Math.max(notBefore, clock.now() + Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** Math.min(tries - 1, 10)));
-  }
-
-  function afterFailure(taskId: string, entry: Entry, served: readonly Waiter[], at: number): void {
-    entry.failures += 1;
+  function afterFailure(taskId: string, entry: Entry, served: readonly Waiter[], retryAt: number): void {
+    const { failed } = entry.counts;
     // A hint that came meanwhile gets its look, but the waits go on growing.
-    if (entry.tries >= maxTries && entry.waiting.length === 0) {
-      log.warn({ taskId, tries: entry.tries }, 'hint given up; the reflector will find the task');
+    if (failed >= maxTries && entry.waiting.length === 0) {
+      log.warn({ taskId, tries: failed }, 'hint given up; the reflector will find the task');
       end(taskId, entry, served);
       return;
     }
+    const at = Math.max(retryAt, clock.now() + patience(failed));
     const soon = clock.now() + PARK_WAIT_MS;
-    if (entry.failures < PARK_AFTER && entry.tries < maxTries && at <= soon) {
+    if (failed < PARK_AFTER && failed < maxTries && retryAt <= soon) {
       tryAgain(taskId, entry, served, at);
       return;
     }
@@ -216,8 +220,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
   function end(taskId: string, entry: Entry, served: readonly Waiter[]): void {
     answer(served);
     if (entry.waiting.length > 0) {
-      entry.tries = 0;
-      entry.failures = 0;
+      entry.counts = noCounts();
       ready.push(taskId);
     } else {
       forget(taskId);
@@ -306,4 +309,19 @@ function answer(waiters: readonly Waiter[]): void {
   for (const { resolve } of waiters) {
     resolve();
   }
+}
+
+function noCounts(): Counts {
+  return { failed: 0, busy: 0, away: 0 };
+}
+
+function count(counts: Counts, result: PassResult['kind']): void {
+  counts.failed += Number(result === 'failed');
+  counts.busy += Number(result === 'busy');
+  counts.away = result === 'store-away' ? counts.away + 1 : 0;
+}
+
+/** How long to wait after so many tries. */
+function patience(tries: number): number {
+  return Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** Math.min(tries - 1, 10));
 }

@@ -123,7 +123,7 @@ describe('the work queue', () => {
     const { queue, clock, begun, end, settle } = fixture();
     const hint = queue.add('a');
     for (let i = 0; i < 2000; i += 1) {
-      await end({ kind: 'store-away', retryAt: clock.now() });
+      await end({ kind: 'store-away' });
       clock.advance(60_000);
       await settle();
     }
@@ -132,6 +132,56 @@ describe('the work queue', () => {
     await end();
     await hint;
     expect(queue.size()).toBe(0);
+  });
+
+  it('waits for the database with patience of its own, of a minute at most', async () => {
+    const { begun, hint, end, later } = fixture();
+    hint('a');
+    for (const [index, seconds] of [1, 2, 4, 8, 16, 32, 60, 60].entries()) {
+      await end({ kind: 'store-away' });
+      await later(seconds * 1000 - 1);
+      expect(begun).toHaveLength(index + 1);
+      await later(1);
+      expect(begun).toHaveLength(index + 2);
+    }
+  });
+
+  it('begins its patience anew once the database is back', async () => {
+    const { queue, begun, hint, end, fail, later } = fixture(2, { maxTries: 12 });
+    const first = hint('a');
+    for (let count = 0; count < 13; count += 1) {
+      await end({ kind: 'store-away' });
+      await later(60_000);
+    }
+    await fail();
+    expect([first.isOver, queue.parked(), queue.size()]).toEqual([false, 0, 1]);
+    await later(1000);
+    await end({ kind: 'busy' });
+    expect([first.isOver, queue.parked(), queue.size()]).toEqual([false, 0, 1]);
+    await later(1000);
+    expect(begun).toHaveLength(16);
+    await end({ kind: 'store-away' });
+    await later(1000);
+    expect(begun).toHaveLength(17);
+    await fail();
+    await later(2000);
+    expect(begun).toHaveLength(18);
+    await fail();
+    expect([first.isOver, queue.parked(), queue.size()]).toEqual([true, 1, 0]);
+  });
+
+  it('does not take having been busy for failures', async () => {
+    const { queue, hint, end, fail, later } = fixture(2, { maxTries: 12 });
+    const first = hint('a');
+    for (let count = 0; count < 11; count += 1) {
+      await end({ kind: 'busy' });
+      await later(1000);
+    }
+    await fail();
+    expect([first.isOver, queue.parked(), queue.size()]).toEqual([false, 0, 1]);
+    await later(1000);
+    await end({ kind: 'busy' });
+    expect([first.isOver, queue.parked(), queue.size()]).toEqual([true, 0, 0]);
   });
 
   it('gives unfinished hints back when it is stopped, after the passes under way', async () => {
@@ -179,11 +229,11 @@ describe('a task that fails again and again', () => {
   });
 
   it('is not parked for what was only busy, or while the database is away', async () => {
-    const { queue, clock, hint, end, later } = fixture(2, { maxTries: 12 });
+    const { queue, hint, end, later } = fixture(2, { maxTries: 12 });
     const first = hint('a');
     for (let count = 0; count < 11; count += 1) {
-      await end(count % 2 === 0 ? { kind: 'busy' } : { kind: 'store-away', retryAt: clock.now() + 300_000 });
-      await later(300_000);
+      await end(count % 2 === 0 ? { kind: 'busy' } : { kind: 'store-away' });
+      await later(60_000);
     }
     expect([first.isOver, queue.parked(), queue.size()]).toEqual([false, 0, 1]);
   });
@@ -272,15 +322,15 @@ describe('a task that fails again and again', () => {
   });
 
   it('holds on to fresh hints again when the database goes away', async () => {
-    const { queue, clock, begun, hint, end, fail, settle, later } = await withParked({ maxTries: 5 });
+    const { queue, begun, hint, end, fail, settle, later } = await withParked({ maxTries: 5 });
     await later(4000);
-    await end({ kind: 'store-away', retryAt: clock.now() });
-    await later(3000);
-    expect([queue.parked(), queue.size(), queue.oldestAgeMs()]).toEqual([0, 1, 3000]);
+    await end({ kind: 'store-away' });
+    await later(900);
+    expect([queue.parked(), queue.size(), queue.oldestAgeMs()]).toEqual([0, 1, 900]);
     const fresh = hint('a');
     await settle();
     expect(fresh.isOver).toBe(false);
-    await later(5000);
+    await later(100);
     expect(begun).toHaveLength(5);
     await fail();
     expect(fresh.isOver).toBe(true);
