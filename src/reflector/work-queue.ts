@@ -133,7 +133,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
 
   function startSome(): void {
     while (running < concurrency && !stopping.signal.aborted) {
-      const isParked = ready.length === 0;
+      const isParked = isParkedNext();
       if (isParked && parkedRunning >= parkedConcurrency) {
         return;
       }
@@ -152,6 +152,11 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
         }
       });
     }
+  }
+
+  /** Fresh hints go first, but not without end: next to others, parked tasks have a place. */
+  function isParkedNext(): boolean {
+    return ready.length === 0 || (parkedReady.length > 0 && parkedRunning === 0 && running > 0);
   }
 
   async function work(taskId: string): Promise<void> {

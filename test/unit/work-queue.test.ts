@@ -357,14 +357,31 @@ describe('a task that fails again and again', () => {
     hint('x');
     hint('y');
     expect(begun.slice(4)).toEqual(['x']);
-    await fail(60_000);
-    expect(begun.slice(5)).toEqual(['y']);
     // For whom somebody waits again is parked no longer.
-    hint('c');
+    hint('b');
+    await fail(60_000);
+    expect(begun.slice(5)).toEqual(['c']);
     await end();
-    expect(begun.slice(6)).toEqual(['c']);
+    expect(begun.slice(6)).toEqual(['y']);
     await end();
     expect(begun.slice(7)).toEqual(['b']);
+  });
+
+  it.each([2, 4])('has a place among %s, however many fresh hints come', async (concurrency) => {
+    const { begun, hint, end, fail, later } = fixture(concurrency, { maxTries: 12 });
+    for (const taskId of ['a', 'b', 'c']) {
+      hint(taskId);
+      await fail(10_000);
+    }
+    for (let count = 0; count < 2 * concurrency; count += 1) {
+      hint(`fresh ${count}`);
+    }
+    await later(10_000);
+    for (let count = 0; count < 20; count += 1) {
+      hint(`more ${count}`);
+      await end();
+    }
+    expect(begun.slice(3).filter((taskId) => taskId.length === 1)).toEqual(['a', 'b', 'c']);
   });
 
   it('is left to the reflector where too many are parked, which is said once', async () => {
