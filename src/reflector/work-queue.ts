@@ -122,7 +122,9 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     const { nap } = entry;
     const place = parkedReady.indexOf(taskId);
     if (nap) {
-      void wakeLater(taskId, entry, Math.min(nap.until, entry.triedAt + PARK_WAIT_MS));
+      // The clock may have been set back since.
+      const soon = Math.min(entry.triedAt, clock.now()) + PARK_WAIT_MS;
+      void wakeLater(taskId, entry, Math.min(nap.until, soon));
       nap.end.abort();
     } else if (place !== -1) {
       parkedReady.splice(place, 1);

@@ -384,6 +384,18 @@ describe('a task that fails again and again', () => {
     expect(begun.slice(3).filter((taskId) => taskId.length === 1)).toEqual(['a', 'b', 'c']);
   });
 
+  it('is looked at within seconds for a fresh hint, also when the clock was set back', async () => {
+    const { queue, clock, begun, hint, fail, settle } = fixture(2, { maxTries: 12 });
+    hint('a');
+    await fail(300_000);
+    clock.set(clock.now() - 3_600_000);
+    hint('a');
+    expect(queue.size()).toBe(1);
+    clock.advance(5000);
+    await settle();
+    expect(begun).toHaveLength(2);
+  });
+
   it('is left to the reflector where too many are parked, which is said once', async () => {
     const { queue, begun, lines, hint, fail, later, settle } = fixture(2, { maxTries: 12, maxParked: 2 });
     for (const taskId of ['a', 'b', 'c', 'd']) {
