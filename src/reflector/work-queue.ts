@@ -209,6 +209,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     }
     answer(served);
     if (entry.waiting.length > 0) {
+      renew(taskId, entry);
       void wakeLater(taskId, entry, Math.min(at, soon));
     } else if (parked.has(taskId) || parked.size < maxParked) {
       parked.add(taskId);
@@ -228,6 +229,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     answer(served);
     if (entry.waiting.length > 0) {
       entry.counts = noCounts();
+      renew(taskId, entry);
       ready.push(taskId);
     } else {
       forget(taskId);
@@ -248,13 +250,17 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     wasOverflowTold &&= parked.size > 0;
   }
 
-  /** It counts as asked for now. */
   function unpark(taskId: string, entry: Entry): void {
     if (parked.delete(taskId)) {
-      entries.delete(taskId);
-      entries.set(taskId, entry);
-      entry.since = clock.uptime();
+      renew(taskId, entry);
     }
+  }
+
+  /** It counts as asked for now: who waited for it before was answered. */
+  function renew(taskId: string, entry: Entry): void {
+    entries.delete(taskId);
+    entries.set(taskId, entry);
+    entry.since = clock.uptime();
   }
 
   async function wakeLater(taskId: string, entry: Entry, at: number): Promise<void> {

@@ -344,6 +344,24 @@ describe('a task that fails again and again', () => {
     expect([queue.size(), queue.oldestAgeMs(), queue.parked()]).toEqual([1, 500, 1]);
   });
 
+  it('is as old as the hints that are not answered yet, however it was hinted before', async () => {
+    const { queue, hint, fail, end, later } = fixture(2, { maxTries: 12 });
+    hint('a');
+    for (let count = 0; count < 15; count += 1) {
+      await later(1000);
+      hint('a');
+      await fail();
+      await later(5000);
+    }
+    expect([queue.size(), queue.oldestAgeMs()]).toEqual([1, 5000]);
+    hint('b');
+    hint('a');
+    await end();
+    await later(300);
+    await end();
+    expect([queue.size(), queue.oldestAgeMs()]).toEqual([1, 300]);
+  });
+
   it('lets fresh hints go first, and leaves room for them', async () => {
     const { queue, begun, hint, end, fail, later } = fixture(2, { maxTries: 12 });
     for (const taskId of ['a', 'b', 'c']) {
