@@ -17,7 +17,7 @@ interface Failures {
   readonly wereTold: Map<string, boolean>;
 }
 
-/** Tasks; the oldest are forgotten first. */
+/** Tasks; the oldest are forgotten first: of more that fail in turns, only the log tells. */
 const MAX_REMEMBERED = 5000;
 /** Of each task; a failure whose text is another one every time would have any number. */
 const MAX_TEXTS = 3;

@@ -3,9 +3,12 @@
  * A hint that comes while its task is being looked at leads to one more look.
  *
  * A task that fails again and again is parked: nobody waits for it any more, so that messages behind its own are heard,
- * and it is tried on with growing waits, after all others. By then the reason of its failure is in its mapping or in
- * its trace. A fresh hint brings one look, soon, and is answered after it; the waits go on growing. What is parked is
- * forgotten at a stop; the reflector finds such tasks by itself.
+ * and it is tried on with growing waits, in half of the room at most. By then a reason is in its mapping or its trace, as
+ * far as those without a mapping can be remembered. A fresh hint brings one look, soon, and is answered after it; the
+ * waits go on growing. What is parked is forgotten at a stop; the reflector finds such tasks by itself.
+ *
+ * While the database is away hints are held on to, and each task is tried with growing waits of their own, of up to a
+ * minute; that counts neither as a failure nor as having been busy.
  */
 import type { Logger } from 'pino';
 import type { Clock } from '../ports.ts';
