@@ -39,7 +39,7 @@ export type PassResult =
   /** The reason is kept in the mapping or, once it seems to last, in the trace. A row that cannot be read is its own. */
   | { readonly kind: 'failed'; readonly retryAt: number }
   /** The mapping database failed, without which nothing can be done about any task. */
-  | { readonly kind: 'store-away'; readonly retryAt: number };
+  | { readonly kind: 'store-away' };
 
 const RESULTS: Readonly<Record<PassResult['kind'], true>> = {
   ...{ done: true, 'not-ours': true, busy: true, failed: true, 'store-away': true },
@@ -106,12 +106,11 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     } catch (error) {
       result = await failed(pass, error);
     }
-    const isTraced = await finish(pass);
-    if (result.kind === 'failed' && !isTraced) {
-      unkeptFailures.wasNotTold(pass.taskId);
-      return { kind: 'store-away', retryAt: result.retryAt };
+    if (await finish(pass)) {
+      return result;
     }
-    return result;
+    unkeptFailures.wasNotTold(pass.taskId);
+    return result.kind === 'failed' ? { kind: 'store-away' } : result;
   }
 
   async function steps(pass: Pass): Promise<PassResult> {
@@ -342,7 +341,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
 
 function failure(error: unknown, retryAt: number): PassResult {
   const isAway = error instanceof StoreError && error.code !== 'store-row';
-  return { kind: isAway ? 'store-away' : 'failed', retryAt };
+  return isAway ? { kind: 'store-away' } : { kind: 'failed', retryAt };
 }
 
 function isForbidden(error: unknown): boolean {

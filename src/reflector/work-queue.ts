@@ -3,9 +3,12 @@
  * A hint that comes while its task is being looked at leads to one more look.
  *
  * A task that fails again and again is parked: nobody waits for it any more, so that messages behind its own are heard,
- * and it is tried on with growing waits, after all others. By then the reason of its failure is in its mapping or in
- * its trace. A fresh hint brings one look, soon, and is answered after it; the waits go on growing. What is parked is
- * forgotten at a stop; the reflector finds such tasks by itself.
+ * and it is tried on with growing waits, in half of the room at most. By then a reason is in its mapping or its trace, as
+ * far as those without a mapping can be remembered. A fresh hint brings one look, soon, and is answered after it; the
+ * waits go on growing. What is parked is forgotten at a stop; the reflector finds such tasks by itself.
+ *
+ * While the database is away hints are held on to, and each task is tried with growing waits of their own, of up to a
+ * minute; that counts neither as a failure nor as having been busy.
  */
 import type { Logger } from 'pino';
 import type { Clock } from '../ports.ts';
@@ -35,7 +38,7 @@ export interface WorkQueueOptions {
   readonly concurrency: number;
   readonly clock: Clock;
   readonly log: Logger;
-  /** How often a failing pass is tried before it is left to the reflector. */
+  /** How often a task may fail, or be busy, before it is left to the reflector. */
   readonly maxTries?: number;
   /** How many tasks may be parked; further ones that fail again and again are left to the reflector at once. */
   readonly maxParked?: number;
@@ -43,14 +46,21 @@ export interface WorkQueueOptions {
 
 interface Entry {
   since: number;
-  tries: number;
-  failures: number;
+  counts: Counts;
   /** When the last pass ended. */
   triedAt: number;
   /** Those who wait for a pass that has not begun yet. */
   waiting: Waiter[];
   /** Until the next pass. */
   nap?: Nap | undefined;
+}
+
+/** Passes by how they ended, since the task was asked for. */
+interface Counts {
+  failed: number;
+  busy: number;
+  /** Only those since the database was there last. */
+  away: number;
 }
 
 interface Nap {
@@ -100,7 +110,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
         hasten(taskId, entry);
         return;
       }
-      entries.set(taskId, { since: clock.uptime(), tries: 0, failures: 0, triedAt: 0, waiting: [waiter] });
+      entries.set(taskId, { since: clock.uptime(), counts: noCounts(), triedAt: 0, waiting: [waiter] });
       ready.push(taskId);
       startSome();
     });
@@ -115,7 +125,9 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     const { nap } = entry;
     const place = parkedReady.indexOf(taskId);
     if (nap) {
-      void wakeLater(taskId, entry, Math.min(nap.until, entry.triedAt + PARK_WAIT_MS));
+      // The clock may have been set back since.
+      const soon = Math.min(entry.triedAt, clock.now()) + PARK_WAIT_MS;
+      void wakeLater(taskId, entry, Math.min(nap.until, soon));
       nap.end.abort();
     } else if (place !== -1) {
       parkedReady.splice(place, 1);
@@ -126,7 +138,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
 
   function startSome(): void {
     while (running < concurrency && !stopping.signal.aborted) {
-      const isParked = ready.length === 0;
+      const isParked = isParkedNext();
       if (isParked && parkedRunning >= parkedConcurrency) {
         return;
       }
@@ -147,6 +159,11 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     }
   }
 
+  /** Fresh hints go first, but not without end: next to others, parked tasks have a place. */
+  function isParkedNext(): boolean {
+    return ready.length === 0 || (parkedReady.length > 0 && parkedRunning === 0 && running > 0);
+  }
+
   async function work(taskId: string): Promise<void> {
     const entry = entries.get(taskId);
     if (!entry) {
@@ -154,16 +171,16 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     }
     const served = entry.waiting;
     entry.waiting = [];
-    entry.tries += 1;
     const result = await pass(taskId);
     entry.triedAt = clock.now();
+    count(entry.counts, result.kind);
     switch (result.kind) {
       case 'done':
       case 'not-ours':
         end(taskId, entry, served);
         return;
       case 'busy':
-        if (entry.tries < maxTries) {
+        if (entry.counts.busy < maxTries) {
           tryAgain(taskId, entry, served, clock.now() + FIRST_RETRY_MS);
         } else {
           end(taskId, entry, served);
@@ -172,32 +189,30 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
       case 'store-away':
         // Without the database the reflector could not find the task either, and the next hint would fare no better.
         unpark(taskId, entry);
-        tryAgain(taskId, entry, served, patientTime(entry, result.retryAt));
+        tryAgain(taskId, entry, served, clock.now() + patience(entry.counts.away));
         return;
       case 'failed':
-        afterFailure(taskId, entry, served, patientTime(entry, result.retryAt));
+        afterFailure(taskId, entry, served, result.retryAt);
     }
   }
 
-  function patientTime({ tries }: Entry, notBefore: number): number {
-    return Math.max(notBefore, clock.now() + Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** Math.min(tries - 1, 10)));
-  }
-
-  function afterFailure(taskId: string, entry: Entry, served: readonly Waiter[], at: number): void {
-    entry.failures += 1;
+  function afterFailure(taskId: string, entry: Entry, served: readonly Waiter[], retryAt: number): void {
+    const { failed } = entry.counts;
     // A hint that came meanwhile gets its look, but the waits go on growing.
-    if (entry.tries >= maxTries && entry.waiting.length === 0) {
-      log.warn({ taskId, tries: entry.tries }, 'hint given up; the reflector will find the task');
+    if (failed >= maxTries && entry.waiting.length === 0) {
+      log.warn({ taskId, tries: failed }, 'hint given up; the reflector will find the task');
       end(taskId, entry, served);
       return;
     }
+    const at = Math.max(retryAt, clock.now() + patience(failed));
     const soon = clock.now() + PARK_WAIT_MS;
-    if (entry.failures < PARK_AFTER && entry.tries < maxTries && at <= soon) {
+    if (failed < PARK_AFTER && failed < maxTries && retryAt <= soon) {
       tryAgain(taskId, entry, served, at);
       return;
     }
     answer(served);
     if (entry.waiting.length > 0) {
+      renew(taskId, entry);
       void wakeLater(taskId, entry, Math.min(at, soon));
     } else if (parked.has(taskId) || parked.size < maxParked) {
       parked.add(taskId);
@@ -216,8 +231,8 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
   function end(taskId: string, entry: Entry, served: readonly Waiter[]): void {
     answer(served);
     if (entry.waiting.length > 0) {
-      entry.tries = 0;
-      entry.failures = 0;
+      entry.counts = noCounts();
+      renew(taskId, entry);
       ready.push(taskId);
     } else {
       forget(taskId);
@@ -238,13 +253,17 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     wasOverflowTold &&= parked.size > 0;
   }
 
-  /** It counts as asked for now. */
   function unpark(taskId: string, entry: Entry): void {
     if (parked.delete(taskId)) {
-      entries.delete(taskId);
-      entries.set(taskId, entry);
-      entry.since = clock.uptime();
+      renew(taskId, entry);
     }
+  }
+
+  /** It counts as asked for now: who waited for it before was answered. */
+  function renew(taskId: string, entry: Entry): void {
+    entries.delete(taskId);
+    entries.set(taskId, entry);
+    entry.since = clock.uptime();
   }
 
   async function wakeLater(taskId: string, entry: Entry, at: number): Promise<void> {
@@ -306,4 +325,19 @@ function answer(waiters: readonly Waiter[]): void {
   for (const { resolve } of waiters) {
     resolve();
   }
+}
+
+function noCounts(): Counts {
+  return { failed: 0, busy: 0, away: 0 };
+}
+
+function count(counts: Counts, result: PassResult['kind']): void {
+  counts.failed += Number(result === 'failed');
+  counts.busy += Number(result === 'busy');
+  counts.away = result === 'store-away' ? counts.away + 1 : 0;
+}
+
+/** How long to wait after so many tries. */
+function patience(tries: number): number {
+  return Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** Math.min(tries - 1, 10));
 }

@@ -133,6 +133,50 @@ describe('a failure counts as one only where its reason is kept', () => {
     expect(await details()).toEqual(['notAdmitted: no status']);
   });
 
+  it.each<[string, (keyof MappingStore)[]]>([
+    ['the trace', ['addEvents']],
+    ['the trace and the mapping', ['addEvents', 'release']],
+  ])('in the trace of a refused task, also after %s could not be written', async (_what, methods) => {
+    await anOpen({ state: 'refusing' });
+    const broken = new Set<keyof MappingStore>();
+    const queue = aQueue({ status: async () => unreadable('no status') });
+    const { reconcile } = aReconciler({ queue, ci: aLegacyCi(), store: breaking(broken), clock });
+    await reconcile(TASK_ID);
+    for (const method of methods) {
+      broken.add(method);
+    }
+    expect(await reconcile(TASK_ID)).toMatchObject({ kind: 'store-away' });
+    clock.advance(5 * MINUTE);
+    broken.clear();
+    expect(await reconcile(TASK_ID)).toMatchObject({ kind: 'failed' });
+    expect(await details()).toEqual(['notRefused: no status']);
+  });
+
+  it('in the trace of a refused task, also after that could not be written and another pass took over', async () => {
+    await anOpen({ state: 'refusing' });
+    const broken = new Set<keyof MappingStore>();
+    let isTaken = false;
+    const queue = aQueue({
+      async status() {
+        if (isTaken) {
+          clock.advance(5 * MINUTE);
+          await store.lease(TASK_ID, { owner: 'another', leaseUntil: clock.now() + MINUTE, now: clock.now() });
+        }
+        throw new QueueError('queue-unavailable', 'no status');
+      },
+    });
+    const { reconcile } = aReconciler({ queue, ci: aLegacyCi(), store: breaking(broken), clock });
+    await reconcile(TASK_ID);
+    broken.add('addEvents');
+    isTaken = true;
+    expect(await reconcile(TASK_ID)).toEqual({ kind: 'busy' });
+    clock.advance(5 * MINUTE);
+    broken.clear();
+    isTaken = false;
+    expect(await reconcile(TASK_ID)).toMatchObject({ kind: 'failed' });
+    expect(await details()).toEqual(['notRefused: no status']);
+  });
+
   it('in the mapping, and not while that cannot be written', async () => {
     await anOpen({ state: 'submitted' });
     const broken = new Set<keyof MappingStore>(['release']);
@@ -186,6 +230,19 @@ describe('the failures that are remembered', () => {
   it('are told at once where they are known to last, and once', () => {
     const failures = createUnmappedFailures();
     expect([failures.isLasting('a', 'x', true), failures.isLasting('a', 'x', true)]).toEqual([true, false]);
+  });
+
+  it('are told once where they are known to last and are another one every time', () => {
+    const failures = createUnmappedFailures();
+    const told = Array.from({ length: 50 }, (_, pass) => failures.isLasting('a', `x${pass % 5}`, true));
+    expect(told.filter(Boolean)).toHaveLength(1);
+    expect(told[0]).toBe(true);
+  });
+
+  it('are not told any number of times, however they follow one another', () => {
+    const failures = createUnmappedFailures();
+    const told = Array.from({ length: 500 }, (_, pass) => failures.isLasting('a', `x${Math.floor(pass / 2) % 5}`));
+    expect(told.filter(Boolean)).toHaveLength(10);
   });
 
   it('are told again where that did not work', () => {

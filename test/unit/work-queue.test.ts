@@ -123,7 +123,7 @@ describe('the work queue', () => {
     const { queue, clock, begun, end, settle } = fixture();
     const hint = queue.add('a');
     for (let i = 0; i < 2000; i += 1) {
-      await end({ kind: 'store-away', retryAt: clock.now() });
+      await end({ kind: 'store-away' });
       clock.advance(60_000);
       await settle();
     }
@@ -132,6 +132,56 @@ describe('the work queue', () => {
     await end();
     await hint;
     expect(queue.size()).toBe(0);
+  });
+
+  it('waits for the database with patience of its own, of a minute at most', async () => {
+    const { begun, hint, end, later } = fixture();
+    hint('a');
+    for (const [index, seconds] of [1, 2, 4, 8, 16, 32, 60, 60].entries()) {
+      await end({ kind: 'store-away' });
+      await later(seconds * 1000 - 1);
+      expect(begun).toHaveLength(index + 1);
+      await later(1);
+      expect(begun).toHaveLength(index + 2);
+    }
+  });
+
+  it('begins its patience anew once the database is back', async () => {
+    const { queue, begun, hint, end, fail, later } = fixture(2, { maxTries: 12 });
+    const first = hint('a');
+    for (let count = 0; count < 13; count += 1) {
+      await end({ kind: 'store-away' });
+      await later(60_000);
+    }
+    await fail();
+    expect([first.isOver, queue.parked(), queue.size()]).toEqual([false, 0, 1]);
+    await later(1000);
+    await end({ kind: 'busy' });
+    expect([first.isOver, queue.parked(), queue.size()]).toEqual([false, 0, 1]);
+    await later(1000);
+    expect(begun).toHaveLength(16);
+    await end({ kind: 'store-away' });
+    await later(1000);
+    expect(begun).toHaveLength(17);
+    await fail();
+    await later(2000);
+    expect(begun).toHaveLength(18);
+    await fail();
+    expect([first.isOver, queue.parked(), queue.size()]).toEqual([true, 1, 0]);
+  });
+
+  it('does not take having been busy for failures', async () => {
+    const { queue, hint, end, fail, later } = fixture(2, { maxTries: 12 });
+    const first = hint('a');
+    for (let count = 0; count < 11; count += 1) {
+      await end({ kind: 'busy' });
+      await later(1000);
+    }
+    await fail();
+    expect([first.isOver, queue.parked(), queue.size()]).toEqual([false, 0, 1]);
+    await later(1000);
+    await end({ kind: 'busy' });
+    expect([first.isOver, queue.parked(), queue.size()]).toEqual([true, 0, 0]);
   });
 
   it('gives unfinished hints back when it is stopped, after the passes under way', async () => {
@@ -179,11 +229,11 @@ describe('a task that fails again and again', () => {
   });
 
   it('is not parked for what was only busy, or while the database is away', async () => {
-    const { queue, clock, hint, end, later } = fixture(2, { maxTries: 12 });
+    const { queue, hint, end, later } = fixture(2, { maxTries: 12 });
     const first = hint('a');
     for (let count = 0; count < 11; count += 1) {
-      await end(count % 2 === 0 ? { kind: 'busy' } : { kind: 'store-away', retryAt: clock.now() + 300_000 });
-      await later(300_000);
+      await end(count % 2 === 0 ? { kind: 'busy' } : { kind: 'store-away' });
+      await later(60_000);
     }
     expect([first.isOver, queue.parked(), queue.size()]).toEqual([false, 0, 1]);
   });
@@ -272,15 +322,15 @@ describe('a task that fails again and again', () => {
   });
 
   it('holds on to fresh hints again when the database goes away', async () => {
-    const { queue, clock, begun, hint, end, fail, settle, later } = await withParked({ maxTries: 5 });
+    const { queue, begun, hint, end, fail, settle, later } = await withParked({ maxTries: 5 });
     await later(4000);
-    await end({ kind: 'store-away', retryAt: clock.now() });
-    await later(3000);
-    expect([queue.parked(), queue.size(), queue.oldestAgeMs()]).toEqual([0, 1, 3000]);
+    await end({ kind: 'store-away' });
+    await later(900);
+    expect([queue.parked(), queue.size(), queue.oldestAgeMs()]).toEqual([0, 1, 900]);
     const fresh = hint('a');
     await settle();
     expect(fresh.isOver).toBe(false);
-    await later(5000);
+    await later(100);
     expect(begun).toHaveLength(5);
     await fail();
     expect(fresh.isOver).toBe(true);
@@ -292,6 +342,24 @@ describe('a task that fails again and again', () => {
     hint('b');
     await later(500);
     expect([queue.size(), queue.oldestAgeMs(), queue.parked()]).toEqual([1, 500, 1]);
+  });
+
+  it('is as old as the hints that are not answered yet, however it was hinted before', async () => {
+    const { queue, hint, fail, end, later } = fixture(2, { maxTries: 12 });
+    hint('a');
+    for (let count = 0; count < 15; count += 1) {
+      await later(1000);
+      hint('a');
+      await fail();
+      await later(5000);
+    }
+    expect([queue.size(), queue.oldestAgeMs()]).toEqual([1, 5000]);
+    hint('b');
+    hint('a');
+    await end();
+    await later(300);
+    await end();
+    expect([queue.size(), queue.oldestAgeMs()]).toEqual([1, 300]);
   });
 
   it('lets fresh hints go first, and leaves room for them', async () => {
@@ -307,14 +375,43 @@ describe('a task that fails again and again', () => {
     hint('x');
     hint('y');
     expect(begun.slice(4)).toEqual(['x']);
-    await fail(60_000);
-    expect(begun.slice(5)).toEqual(['y']);
     // For whom somebody waits again is parked no longer.
-    hint('c');
+    hint('b');
+    await fail(60_000);
+    expect(begun.slice(5)).toEqual(['c']);
     await end();
-    expect(begun.slice(6)).toEqual(['c']);
+    expect(begun.slice(6)).toEqual(['y']);
     await end();
     expect(begun.slice(7)).toEqual(['b']);
+  });
+
+  it.each([2, 4])('has a place among %s, however many fresh hints come', async (concurrency) => {
+    const { begun, hint, end, fail, later } = fixture(concurrency, { maxTries: 12 });
+    for (const taskId of ['a', 'b', 'c']) {
+      hint(taskId);
+      await fail(10_000);
+    }
+    for (let count = 0; count < 2 * concurrency; count += 1) {
+      hint(`fresh ${count}`);
+    }
+    await later(10_000);
+    for (let count = 0; count < 20; count += 1) {
+      hint(`more ${count}`);
+      await end();
+    }
+    expect(begun.slice(3).filter((taskId) => taskId.length === 1)).toEqual(['a', 'b', 'c']);
+  });
+
+  it('is looked at within seconds for a fresh hint, also when the clock was set back', async () => {
+    const { queue, clock, begun, hint, fail, settle } = fixture(2, { maxTries: 12 });
+    hint('a');
+    await fail(300_000);
+    clock.set(clock.now() - 3_600_000);
+    hint('a');
+    expect(queue.size()).toBe(1);
+    clock.advance(5000);
+    await settle();
+    expect(begun).toHaveLength(2);
   });
 
   it('is left to the reflector where too many are parked, which is said once', async () => {
