@@ -5,6 +5,8 @@ export async function up(knex) {
   await knex.schema.alterTable('tasks', (table) => {
     table.bigInteger('request_absent_since').nullable();
   });
+  // It stood for either; what is still missing is found out again.
+  await knex('tasks').whereNotNull('absent_since').update({ absent_since: null });
 }
 
 /** @param {import('knex').Knex} knex */

@@ -34,6 +34,8 @@ const jestArguments = given.slice(named.length).filter((argument, index) => inde
 /** Where the tests say how much hostile input they tried: see test/support/hostile-input.ts. */
 const HOSTILE_INPUT = path.join(tmpdir(), `bbb-hostile-input-${process.pid}`);
 
+// Of a process of the same number that was killed there may still be one.
+rmSync(HOSTILE_INPUT, { force: true });
 process.on('exit', () => rmSync(HOSTILE_INPUT, { force: true }));
 
 /** What is under way, for whoever has to end it. */

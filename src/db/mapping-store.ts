@@ -114,22 +114,25 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     );
   }
 
-  /** Lines of tasks that never came to a mapping. Rows of old stand first: no more than the first ones is looked at. */
+  /** Up to which row of the trace `pruneUnmapped` has come. */
+  let looked = 0;
+
+  /** Lines of tasks that never came to a mapping: rows of old stand first, and each time the next ones are looked at. */
   async function pruneUnmapped(before: number, limit: number): Promise<void> {
     const rows: { id: number; task_id: string; at: unknown }[] = await db('events')
       .select('id', 'task_id', 'at')
+      .where('id', '>', looked)
       .orderBy('id')
       .limit(limit);
-    await inBatches(
-      rows.filter(({ at }) => Number(at) < before),
-      async (batch) => {
-        const mapped = tasks()
-          .select('task_id')
-          .whereIn('task_id', [...new Set(batch.map(({ task_id }) => task_id))]);
-        const ids = batch.map(({ id }) => id);
-        await db('events').whereIn('id', ids).whereNotIn('task_id', mapped).delete();
-      },
-    );
+    const old = rows.filter(({ at }) => Number(at) < before);
+    looked = old.length < limit ? 0 : Number(old.at(-1)?.id);
+    await inBatches(old, async (batch) => {
+      const mapped = tasks()
+        .select('task_id')
+        .whereIn('task_id', [...new Set(batch.map(({ task_id }) => task_id))]);
+      const ids = batch.map(({ id }) => id);
+      await db('events').whereIn('id', ids).whereNotIn('task_id', mapped).delete();
+    });
   }
 
   const store: MappingStore = {

@@ -1,6 +1,6 @@
 /** Carries out actions, one by one. Each is idempotent, and what it brings to light goes into the pass's knowledge. */
 import type { Action } from './actions.ts';
-import { cancelRequest } from './apply/cancel.ts';
+import { cancelRequest, isCancelOldNews } from './apply/cancel.ts';
 import { announce, claimRun, reclaim } from './apply/claim.ts';
 import { cancelTask, closeMapping, explain, rerunTask, resolveRun, upload } from './apply/ending.ts';
 import { type ApplyContext, mappingOf, type Next, type Pass, update } from './apply/pass.ts';
@@ -11,19 +11,23 @@ import { recordIntent, refuse, resubmit, submit, takeSlot } from './apply/submis
  * @throws MappingMoved, or the error of whatever failed; `grace` of a thrown SubmissionUnknown says how long to wait
  */
 export async function perform(action: Action, pass: Pass, context: ApplyContext): Promise<Next> {
+  const before = pass.knowledge.mapping;
+  const isOldNews = action.do === 'cancelRequest' && before !== null && isCancelOldNews(before);
   const next = await performOne(action, pass, context);
   // What ends a pass has changed nothing: a look at a later time, or a held task whose turn has not come.
   if (typeof next !== 'object') {
     context.onAction?.(action.do);
     const { mapping } = pass.knowledge;
-    pass.trace.push({
-      taskId: pass.taskId,
-      runId: 'runId' in action ? action.runId : (mapping?.runId ?? null),
-      at: context.clock.now(),
-      what: action.do,
-      detail: action.because,
-    });
-    const level = action.do === 'cancelRequest' && action.isLoud ? 'warn' : 'info';
+    if (!isOldNews) {
+      pass.trace.push({
+        taskId: pass.taskId,
+        runId: 'runId' in action ? action.runId : (mapping?.runId ?? null),
+        at: context.clock.now(),
+        what: action.do,
+        detail: action.because,
+      });
+    }
+    const level = isOldNews ? 'debug' : action.do === 'cancelRequest' && action.isLoud ? 'warn' : 'info';
     context.log[level](
       {
         taskId: pass.taskId,

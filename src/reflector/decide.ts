@@ -10,7 +10,7 @@
  *  any         unreadable                    -                        look again; reclaim when takenUntil is near
  *  any         absent, after the grace       open                     cancelRequest
  *  any         absent, after the grace       complete, none           closeMapping
- *  any         absent, after the grace       absent, after the grace  closeMapping
+ *  any         absent, after the grace       absent, after its own    closeMapping
  *  refusing    pending                       -                        claimRun
  *  refusing    running, ours                 -                        uploadExplanation, resolveRun malformed-payload
  *  held        pending | running, ours       -                        notePriority, where it was changed;
@@ -171,44 +171,43 @@ function decideUnmapped({ task, admission }: Observation, policy: Policy, now: n
  * has a grace of its own: a request that hides for a moment is not gone because its task is.
  */
 function decideAbsence(facts: Facts, task: Seen<TaskStatus>): readonly Action[] | undefined {
-  const { mapping, request } = facts;
-  const isRequestMissing = request.kind === 'absent' && mapping.buildRequestId !== null;
-  return (
-    decideAbsenceOf('task', 'the task', task.kind === 'absent', mapping.absentSince, facts) ??
-    decideAbsenceOf(
-      'request',
-      `build request ${mapping.buildRequestId}`,
-      isRequestMissing,
-      mapping.requestAbsentSince,
-      facts,
-    )
-  );
+  const { mapping, request, policy, now } = facts;
+  const { buildRequestId } = mapping;
+  const isRequestMissing = request.kind === 'absent' && buildRequestId !== null;
+  const both: readonly Absence[] = [
+    { of: 'task', name: 'the task', isMissing: task.kind === 'absent', since: mapping.absentSince },
+    {
+      of: 'request',
+      name: `build request ${buildRequestId}`,
+      isMissing: isRequestMissing,
+      since: mapping.requestAbsentSince,
+    },
+  ];
+  // Noted at once, also while the other one is waited for: what was there meanwhile begins its grace anew.
+  const changed = both.find(({ isMissing, since }) => isMissing === (since === null));
+  if (changed !== undefined) {
+    const { of, name, isMissing } = changed;
+    return [
+      isMissing
+        ? { do: 'noteAbsence', of, since: now, because: `${name} is missing` }
+        : { do: 'noteAbsence', of, since: null, because: `${name} is there again` },
+    ];
+  }
+  for (const { name, since } of both) {
+    const believed = (since ?? now) + policy.absentGraceMs;
+    if (since !== null && now < believed) {
+      const because = `${name} has been missing for less than the grace period`;
+      return [...reclaimIfNear(facts), lookAgain(Math.min(believed, nextLook(facts)), because)];
+    }
+  }
+  return undefined;
 }
 
-function decideAbsenceOf(
-  of: 'task' | 'request',
-  name: string,
-  isMissing: boolean,
-  since: number | null,
-  facts: Facts,
-): readonly Action[] | undefined {
-  const { policy, now } = facts;
-  if (!isMissing) {
-    return since === null
-      ? undefined
-      : [{ do: 'noteAbsence', of, since: null, because: 'what was missing is there again' }];
-  }
-  if (since === null) {
-    return [{ do: 'noteAbsence', of, since: now, because: `${name} is missing` }];
-  }
-  const believed = since + policy.absentGraceMs;
-  if (now >= believed) {
-    return undefined;
-  }
-  return [
-    ...reclaimIfNear(facts),
-    lookAgain(Math.min(believed, nextLook(facts)), `${name} has been missing for less than the grace period`),
-  ];
+interface Absence {
+  readonly of: 'task' | 'request';
+  readonly name: string;
+  readonly isMissing: boolean;
+  readonly since: number | null;
 }
 
 function decideMapped(facts: Facts, task: TaskStatus, admission: Admission | null): readonly Action[] {

@@ -216,6 +216,23 @@ export function describeQueries(engine: Engine): void {
       expect(left.map(({ length }) => length)).toEqual([1, 0, 1]);
     });
 
+    it('comes to them behind any number of lines of tasks that are under way', async () => {
+      const mapped = await addReleased(opened.store);
+      const at = (taskId: string, when: number) => ({ ...event(taskId), at: when });
+      const lines = Array.from({ length: 7 }, () => at(mapped.taskId, NOW - 2));
+      await opened.store.addEvents([...lines, at('old', NOW - 1), at('new', NOW)]);
+      for (let times = 0; times < 5; times += 1) {
+        await opened.store.prune(NOW, 2);
+      }
+      expect(await opened.store.eventsOf('old')).toEqual([]);
+      expect(await opened.store.eventsOf('new')).toHaveLength(1);
+      expect(await opened.store.eventsOf(mapped.taskId)).toHaveLength(7);
+      await opened.store.addEvents([at('older', NOW - 3)]);
+      await opened.store.prune(NOW + 1, 20);
+      await opened.store.prune(NOW + 1, 20);
+      expect(await opened.store.eventsOf('older')).toEqual([]);
+    });
+
     it('forgets instances not heard of since', async () => {
       const one = { instance: 'a', version: '1', services: [], started: NOW, heartbeat: NOW - 1 };
       await opened.store.heartbeat(one);

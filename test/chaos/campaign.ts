@@ -11,7 +11,7 @@ import { eventually } from '../support/eventually.ts';
 import type { LegacyCast, LegacySide } from '../support/legacy/legacy-side.ts';
 import { taskDefinition } from '../support/world.ts';
 import { breakThings, type FaultReport } from './breaking.ts';
-import { endingsOf, findProblems, ownBuilds, readEnd } from './check.ts';
+import { endingsOf, findProblems, ownBuilds, readEnd, rebuilt } from './check.ts';
 import type { Fate } from './fates.ts';
 import { placesOf, restartMaster } from './faults.ts';
 import { type PlannedTask, planFaults, planTasks } from './plan.ts';
@@ -32,6 +32,8 @@ export interface CampaignReport {
   readonly expiredClaims: number;
   /** Builds that nobody could stop, and that came to their end. */
   readonly unstopped: number;
+  /** Builds of a request that had its result, by a master that was killed before it had noted that. */
+  readonly rebuilt: number;
   /** Builds that Buildbot itself never ended, so that its master had to be restarted. */
   readonly hung: number;
   /** From the last fault's end until everything was at rest. */
@@ -52,7 +54,7 @@ type People = ReturnType<typeof createPeople>;
 /** With everything mended: long enough for claims to run out, and for what was given up to be tried again. */
 export const SETTLE_MS = 150_000;
 /** When an operator looks for builds that hang: later than all is at rest when all is well. */
-const OPERATOR_MS = 60_000;
+export const OPERATOR_MS = 60_000;
 
 export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOptions): Promise<CampaignReport> {
   const streams = createStreams(seed);
@@ -69,7 +71,7 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
     const hung = await settle(stage, cast, people);
     const settledMs = Date.now() - mended;
     await people.stop();
-    const { problems, unstopped } = await check(stage, cast, people);
+    const { problems, ...counted } = await check(stage, cast, people);
     const expiredClaims = cast
       .flatMap(({ taskId }) => endingsOf(stage, taskId))
       .filter(({ reason }) => reason === 'claim-expired').length;
@@ -77,7 +79,7 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
       problems.length === 0
         ? []
         : stage.bridges.flatMap(({ lines }) => lines.slice(-400).map((line) => JSON.stringify(line)));
-    return { faults, expiredClaims, unstopped, hung, settledMs, problems: [...faults.problems, ...problems], logs };
+    return { faults, expiredClaims, ...counted, hung, settledMs, problems: [...faults.problems, ...problems], logs };
   } finally {
     stopping.abort();
     await breaking.catch(() => undefined);
@@ -168,8 +170,12 @@ async function settle(stage: Stage, cast: readonly Cast[], people: People): Prom
   const wait = (timeoutMs: number) =>
     eventually(isAtRest, { timeoutMs, intervalMs: 500, what: 'everything to come to rest' }).catch(() => false);
   try {
-    const hung = (await wait(OPERATOR_MS)) ? 0 : await endHungBuilds(stage, cast);
-    await wait(SETTLE_MS - OPERATOR_MS);
+    if (await wait(OPERATOR_MS)) {
+      return 0;
+    }
+    // What waited behind a build that hung has not begun yet.
+    const hung = await endHungBuilds(stage, cast);
+    await wait(hung > 0 ? SETTLE_MS : SETTLE_MS - OPERATOR_MS);
     return hung;
   } finally {
     await store.close();
@@ -196,6 +202,7 @@ async function check(stage: Stage, cast: readonly Cast[], people: People) {
   const store = createMappingStore(connect(stage.databaseUrl));
   const problems: string[] = [];
   let unstopped = 0;
+  let builtAgain = 0;
   const ends = await ofEach(cast, async (each) => ({
     each,
     end: await readEnd(stage, each, await store.mappingsOf(each.taskId)),
@@ -203,6 +210,7 @@ async function check(stage: Stage, cast: readonly Cast[], people: People) {
   for (const { each, end } of ends) {
     const { taskId, fate } = each;
     unstopped += end.isUnstoppable ? ownBuilds(end) : 0;
+    builtAgain += rebuilt(end);
     const found = [...findProblems(end), ...(people.isDone(each) ? [] : ['people are not done with it'])];
     if (found.length > 0) {
       const runs = end.runs.map(({ reason }) => reason);
@@ -215,5 +223,5 @@ async function check(stage: Stage, cast: readonly Cast[], people: People) {
     }
   }
   await store.close();
-  return { problems, unstopped };
+  return { problems, unstopped, rebuilt: builtAgain };
 }

@@ -57,6 +57,7 @@ it.each<[string, TaskEnd]>([
   ['a task that nobody saw', { ...LOST, builds: [], requests: [], mappings: [] }],
   ['a build that was stopped', { ...LOST, builds: [{ results: 6 }] }],
   ['a build that nobody could stop', { ...LOST, isUnstoppable: true }],
+  ['a request that Buildbot built again', { ...GOOD, builds: [{ results: 4 }, { results: 0 }] }],
   ['a look that came too late', { ...GOOD, mappings: [mapping({ id: 2, buildRequestId: null }), mapping()] }],
 ])('agrees about %s', (_, end) => {
   expect(findProblems(end)).toEqual([]);
@@ -65,7 +66,7 @@ it.each<[string, TaskEnd]>([
 it.each<[string, TaskEnd, RegExp]>([
   ['another end', { ...GOOD, fate: { ...SUCCESS, ends: 'failed' } }, /^ended completed, not failed$/],
   ['an open request', { ...GOOD, requests: [{ buildRequestId: 7, isComplete: false }] }, /requests are open/],
-  ['a build too many', { ...GOOD, builds: [{ results: 0 }, { results: 0 }] }, /^2 builds came to a result, not 1$/],
+  ['a build too many', { ...rerunOf(TWICE), fate: SUCCESS }, /^2 builds came to a result, not 1$/],
   ['a build that could have been stopped', LOST, /^1 builds came to a result, not 0$/],
   ['one request for two runs', rerunOf(TWICE), /resolved by the same build request: 7, 7/],
   ['an open mapping', { ...GOOD, mappings: [mapping({ state: 'submitted' }), mapping()] }, /is still submitted/],
@@ -96,6 +97,7 @@ function rerunOf(status: object): TaskEnd {
     artifacts: [0, 1].flatMap((runId) =>
       GOOD.artifacts.map(({ name }) => artifact(name, JSON.stringify(status), runId)),
     ),
+    requests: [7, 8].map((buildRequestId) => ({ buildRequestId, isComplete: true })),
     builds: [{ results: 0 }, { results: 0 }],
     mappings: [mapping({ runId: 1 })],
   };

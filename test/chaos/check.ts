@@ -92,8 +92,20 @@ function checkSides(end: TaskEnd): readonly string[] {
   return found.length > 0 ? [...found, `builds ${JSON.stringify(builds)}`] : found;
 }
 
-/** How many builds came to a result of their own: not lost, and not stopped. */
-export function ownBuilds({ fate, builds, stopped }: TaskEnd): number {
+/**
+ * How many builds came to a result of their own: not lost, and not stopped. One for each request: a master that is
+ * killed when a build has ended, and its request is not marked complete yet, builds the same request again.
+ */
+export function ownBuilds(end: TaskEnd): number {
+  return Math.min(allOwnBuilds(end), end.requests.length);
+}
+
+/** How many of its requests Buildbot itself built once more after their result. */
+export function rebuilt(end: TaskEnd): number {
+  return allOwnBuilds(end) - ownBuilds(end);
+}
+
+function allOwnBuilds({ fate, builds, stopped }: TaskEnd): number {
   // A stock 0.8 says EXCEPTION of a stopped build. What is canceled would succeed by itself: a FAILURE is of a request
   // that was cancelled when its build had been lost, and waited for the next one.
   const isStopped = (results: number | null) =>

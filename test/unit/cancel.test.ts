@@ -102,6 +102,18 @@ describe('a cancel', () => {
     expect(await store.openMapping(taskId)).toMatchObject({ state: 'cancelling', attempts: 0 });
   });
 
+  it('is not in the trace any more once a person was told', async () => {
+    const { asked, reconcile } = bridge({ kind: 'asked' });
+    const taskId = await canceledTask(17);
+    for (let minutes = 0; minutes < 8 * 60; minutes += 1) {
+      await reconcile(taskId);
+      clock.advance(MINUTE);
+    }
+    expect(asked.length).toBeGreaterThan(40);
+    const cancels = (await store.eventsOf(taskId)).filter(({ what }) => what === 'cancelRequest');
+    expect(cancels).toHaveLength(10);
+  });
+
   it('that is impossible is tried again every ten minutes, and the trace says why once', async () => {
     const { asked, artifacts, reconcile } = bridge({
       kind: 'impossible',

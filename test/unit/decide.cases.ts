@@ -252,6 +252,13 @@ export const CASES: readonly Case[] = [
     todo: [{ do: 'lookAgain', at: NOW + MINUTE }],
   },
   {
+    name: 'the task has been missing for a moment, and its missing request is back',
+    mapping: { absentSince: NOW - MINUTE, requestAbsentSince: NOW - 3 * MINUTE },
+    task: 'absent',
+    request: requestBuilding(),
+    todo: [{ do: 'noteAbsence', of: 'request', since: null }],
+  },
+  {
     name: 'the request was gone before the task was found missing',
     mapping: { requestAbsentSince: NOW - 3 * MINUTE },
     task: 'absent',

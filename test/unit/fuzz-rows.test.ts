@@ -11,6 +11,8 @@ import type { NewMapping } from '../../src/domain/mapping.ts';
 import { MAPPING_STATES } from '../../src/domain/mapping.ts';
 import { createLog } from '../../src/log.ts';
 import type { MappingStore } from '../../src/ports.ts';
+import { countInputs } from '../support/count-inputs.ts';
+import { tried } from '../support/hostile-input.ts';
 
 let db: Knex;
 let store: MappingStore;
@@ -27,9 +29,6 @@ function aNew(taskId: string): NewMapping {
     ...{ submissions: 0, collapseKey: null, hasSlot: false, priority: 1, deadline: 1, takenUntil: null },
   };
 }
-
-import { countInputs } from '../support/count-inputs.ts';
-import { tried } from '../support/hostile-input.ts';
 
 const LEASE = { owner: 'o', leaseUntil: 0, now: 0 };
 const cell = fc.oneof(fc.string({ unit: 'binary' }), fc.double(), fc.constant(null), fc.boolean(), fc.integer());

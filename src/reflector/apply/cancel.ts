@@ -1,5 +1,6 @@
 /** Cancels of build requests that no run wants: repeated until they end, and never of a build that others want. */
 import type { RequestView } from '../../domain/build.ts';
+import type { Mapping } from '../../domain/mapping.ts';
 import { describeError, LegacyCiError } from '../../errors.ts';
 import type { CancelAnswer, LegacyCi } from '../../ports.ts';
 import { readDefinition } from '../observe.ts';
@@ -9,8 +10,16 @@ import { type ApplyContext, mappingOf, type Next, type Pass, requestOf, update }
 /** Each repetition of a cancel waits twice as long, up to this. */
 const MAX_CANCEL_RETRY_MS = 600_000;
 
-/** After so many cancels in vain a person is told, once; it took about an hour. They go on: what carried them out may be away. */
+/**
+ * After so many cancels in vain, three quarters of an hour, a person is told, once. They go on, since what carries them
+ * out may be away, but the trace has enough of them.
+ */
 const VAIN_CANCELS = 10;
+
+/** Whether the trace says all there is to say about the cancels of a mapping's build request. */
+export function isCancelOldNews({ cancels }: Mapping): boolean {
+  return cancels >= VAIN_CANCELS;
+}
 
 export async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
   const request = requestOf(pass);
@@ -40,7 +49,7 @@ export async function cancelRequest(because: string, pass: Pass, context: ApplyC
     cancels: asked,
     nextCheckAt: clock.now() + Math.min(timing.cancelRetryMs * 2 ** cancels, MAX_CANCEL_RETRY_MS),
   });
-  if (cancels < VAIN_CANCELS) {
+  if (!isCancelOldNews(mapping)) {
     await tell(answer, asked, pass, context);
   }
   return 'observe';

@@ -28,8 +28,7 @@ const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const START = Date.UTC(2026, 0, 5, 8);
-/** Longer than all builds of all tasks take, one after the other. */
-/** But for what nobody stops, as other people's requests are: that is built one after the other. */
+/** Longer than all builds of all tasks take, one after the other; what nobody stops, as other people's requests, comes on top. */
 const MAX_CALM_MS = 10 * HOUR;
 const SILENCE_MS = 5 * MINUTE;
 const PROGRESS_MS = 5 * MINUTE;
