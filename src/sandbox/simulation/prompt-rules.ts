@@ -2,7 +2,7 @@
 import type { Hindrances } from './hindrances.ts';
 import type { Call } from './host.ts';
 import type { Master } from './master.ts';
-import { isOpen, runningBuild } from './master-state.ts';
+import { isOpen } from './master-state.ts';
 import { shortName } from './names.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import { ROUND_MS } from './settings.ts';
@@ -56,7 +56,8 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
       if (state !== 'cancelling' || last === undefined || request === undefined || !isOpen(request)) {
         continue;
       }
-      const isLeft = request.isUnstoppable || (runningBuild(request)?.group.length ?? 1) > 1;
+      // While others want its build, it is not asked for either.
+      const isLeft = request.isUnstoppable || request.builds.some(({ group }) => group.length > 1);
       if (!isLeft && now() > Math.max(last + MAX_CANCEL_WAIT_MS, free) + SLACK_MS) {
         complain(`#${request.id} of ${shortName(taskId)} was cancelled in vain, and not again in time`);
       }
