@@ -73,7 +73,8 @@ export async function simulate(seed: number, mutate: Mutate = (parts) => parts):
   const calmSince = scheduler.now();
   history.note('--', 'calm');
   changes = 0;
-  world.traffic.expect(plan.tasks.length);
+  // What begins and ends in Buildbot is heard of, too.
+  world.traffic.expect(plan.tasks.length + world.master.requests.filter(isOpen).length);
   await untilRest(world, calmSince);
   if (changes > MAX_CHANGES * plan.tasks.length) {
     history.complain(`${changes} changes of the outside were asked for after the faults were over`);

@@ -7,7 +7,10 @@ import type { Scheduler } from './scheduler.ts';
 export interface Traffic {
   /** A process is about to make a call. */
   onCall(host: Host, call: Call): void;
-  /** From now on nothing disturbs, people included, and there are so many tasks to look after. Before that all is let pass. */
+  /**
+   * From now on nothing disturbs, people included, and there are so many tasks to look after, and requests to hear of.
+   * Before that all is let pass.
+   */
   expect(tasks: number): void;
 }
 
