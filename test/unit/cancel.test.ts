@@ -124,7 +124,7 @@ describe('a cancel', () => {
       await reconcile(taskId);
       clock.advance(MINUTE);
     }
-    expect(asked).toHaveLength(7);
+    expect(asked).toHaveLength(6);
     expect(await notes(taskId)).toEqual(['no way to stop a running build is configured']);
     expect(artifacts).toMatchObject([
       { name: 'public/logs/live.log', content: expect.stringContaining('no way to stop') },

@@ -47,7 +47,7 @@ export async function cancelRequest(because: string, pass: Pass, context: ApplyC
     state: 'cancelling',
     hasSlot: false,
     cancels: asked,
-    nextCheckAt: clock.now() + Math.min(timing.cancelRetryMs * 2 ** cancels, MAX_CANCEL_RETRY_MS),
+    nextCheckAt: clock.now() + Math.min(timing.cancelRetryMs * 2 ** (asked - 1), MAX_CANCEL_RETRY_MS),
   });
   if (!isCancelOldNews(mapping)) {
     await tell(answer, asked, pass, context);
