@@ -22,7 +22,7 @@
  *  intended    pending n+1                   not looked for: new      closeMapping: run n+1 gets an intent of its own
  *  any         pending n+1, after a retry    any                      follow: the same request serves run n+1
  *  submitted   pending n+1, run n canceled   open                     cancelRequest: run n+1 gets a request of its own
- *  submitted   pending n+1, run n reported   complete                 closeMapping: run n+1 gets a request of its own
+ *  submitted   pending n+1, run n reported   complete, absent         closeMapping: run n+1 gets a request of its own
  *  submitted   pending n+1, otherwise        complete                 follow: its result was never reported
  *  submitted   pending                       pending                  wait
  *  submitted   pending                       building                 claimRun
@@ -273,7 +273,9 @@ function decideNextRun(facts: Facts, task: TaskStatus, run: TaskRun): readonly A
     return abandon(facts, `run ${mapping.runId} ended ${reason}; run ${run.runId} gets a build request of its own`);
   }
   if (request.kind !== 'present') {
-    return isRetry
+    // Only a result is reported so: the next run gets a build of its own, whatever has become of the request.
+    const isReported = reasons.includes('intermittent-task');
+    return isRetry && !isReported
       ? [follow(facts, run, `run ${run.runId} follows run ${mapping.runId}`)]
       : abandon(facts, `run ${mapping.runId} ended ${reason} and its build request is gone`);
   }

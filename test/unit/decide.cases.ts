@@ -891,6 +891,13 @@ export const CASES: readonly Case[] = [
     todo: [{ do: 'follow', runId: 1 }],
   },
   {
+    name: 'a new run after a result that is tried again, and the old request is gone',
+    mapping: { ...running, requestAbsentSince: NOW - 3 * MINUTE },
+    task: aTask([exception('intermittent-task'), pending()]),
+    request: 'absent',
+    todo: ['closeMapping'],
+  },
+  {
     name: 'a reading older than the mapping',
     mapping: { runId: 1 },
     task: aTask([pending()]),
