@@ -69,7 +69,8 @@ function requestComplaint(world: World, request: SimRequest, age: (at: number) =
   const isWanted = state === 'pending' || state === 'running';
   // Whoever cannot be stopped, or not without others, is followed to the end; a later run waits for that.
   const isShared = request.builds.some(({ group }) =>
-    group.some((other) => other !== request && isWantedLately(world, other, age)),
+    // Of a zombie's request nobody knows whose it is.
+    group.some((other) => other !== request && (world.rules.zombies.has(other) || isWantedLately(world, other, age))),
   );
   // Whoever made it may have died before it found out that it was one too many, or never learnt that it was made.
   const isOrphan = world.rules.zombies.has(request);
