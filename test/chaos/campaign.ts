@@ -51,8 +51,13 @@ interface Cast {
 
 type People = ReturnType<typeof createPeople>;
 
-/** With everything mended: long enough for claims to run out, and for what was given up to be tried again. */
-export const SETTLE_MS = 150_000;
+/**
+ * With everything mended: long enough for claims to run out, for what was given up to be tried again, and for the builds
+ * that are left, of which a builder has one at a time: on a busy machine each takes some seconds.
+ */
+export function settleMs(tasks: number): number {
+  return Math.max(150_000, tasks * 1500);
+}
 /** When an operator looks for builds that hang: later than all is at rest when all is well. */
 export const OPERATOR_MS = 60_000;
 
@@ -175,7 +180,7 @@ async function settle(stage: Stage, cast: readonly Cast[], people: People): Prom
     }
     // What waited behind a build that hung has not begun yet.
     const hung = await endHungBuilds(stage, cast);
-    await wait(hung > 0 ? SETTLE_MS : SETTLE_MS - OPERATOR_MS);
+    await wait(settleMs(cast.length) - (hung > 0 ? 0 : OPERATOR_MS));
     return hung;
   } finally {
     await store.close();
