@@ -18,7 +18,7 @@ const LIMITS = {
   simulation: { test: 180_000, project: 10 * 60_000 },
   adapters: { test: 120_000, project: 15 * 60_000 },
   scenarios: { test: 120_000, project: 25 * 60_000 },
-  chaos: { test: 600_000, project: 25 * 60_000 },
+  chaos: { test: 600_000, project: 40 * 60_000 },
 };
 
 /** These talk to nothing but themselves. */
