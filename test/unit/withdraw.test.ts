@@ -34,16 +34,19 @@ interface Story {
   readonly theirs?: RequestView;
   /** How many cancels come to nothing. */
   readonly lostCancels?: number;
+  /** Requests that the build of 17 serves, too. */
+  readonly sharedWith?: readonly number[];
 }
 
 /** One pass that makes request 17; answers which requests were cancelled, and how often a request was made. */
-async function pass({ meanwhile, found, theirs = aRequest({ buildRequestId: THEIRS }), lostCancels = 0 }: Story) {
+async function pass(story: Story) {
+  const { meanwhile, found, theirs = aRequest({ buildRequestId: THEIRS }), lostCancels = 0, sharedWith = [] } = story;
   const cancelled: number[] = [];
   let submitted = 0;
   const ours = () =>
     cancelled.length > lostCancels
       ? { ...requestComplete('CANCELLED'), buildRequestId: OURS }
-      : aRequest({ buildRequestId: OURS });
+      : aRequest({ buildRequestId: OURS, sharedWith });
   const view = (id: number): Seen<RequestView> => ({ kind: 'present', value: id === OURS ? ours() : theirs });
   const queue = aQueue({
     status: async () => ({ kind: 'present', value: aTask([pending()]) }),
@@ -82,6 +85,10 @@ it('is withdrawn where the task has another one', async () => {
 it('is withdrawn where the task is no longer wanted', async () => {
   const close = () => overtake((mapping) => store.release(mapping, { state: 'closed', resolved: NOW }, NOW));
   expect(await pass({ meanwhile: close })).toMatchObject({ cancelled: [OURS] });
+});
+
+it('is not withdrawn where its build serves others, too', async () => {
+  expect(await pass({ meanwhile: recordTheirs, sharedWith: [4000] })).toMatchObject({ cancelled: [] });
 });
 
 it('is asked to be cancelled again until it is', async () => {

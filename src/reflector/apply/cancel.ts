@@ -85,7 +85,10 @@ async function tell(answer: Answer, asked: number, pass: Pass, context: ApplyCon
 }
 
 /** Which of the build requests that share a build somebody still wants: all but those that are being cancelled. */
-async function stillWanted(buildRequestIds: readonly number[], { store }: ApplyContext): Promise<readonly number[]> {
+export async function stillWanted(
+  buildRequestIds: readonly number[],
+  { store }: Pick<ApplyContext, 'store'>,
+): Promise<readonly number[]> {
   if (buildRequestIds.length === 0) {
     return [];
   }

@@ -7,6 +7,7 @@ import { plain } from '../../plain.ts';
 import type { LegacyCi, MappingStore } from '../../ports.ts';
 import type { Action } from '../actions.ts';
 import { externalIdOf } from '../observe.ts';
+import { stillWanted } from './cancel.ts';
 import { type ApplyContext, accept, MappingMoved, type Next, type Pass, renew, taskOf, update } from './pass.ts';
 
 export async function recordIntent(
@@ -204,13 +205,12 @@ async function withdrawDoubled(view: RequestView, mapping: Mapping, pass: Pass, 
   );
 }
 
-/** @returns whether the request is over, or the mapping's; if it is neither, its cancel was asked for */
-async function isSettled(
-  view: RequestView,
-  mapping: Mapping,
-  pass: Pass,
-  { store, ci, log }: ApplyContext,
-): Promise<boolean> {
+/**
+ * @returns whether the request is over, or the mapping's; if it is neither, its cancel was asked for, but while its
+ *   build serves others, too
+ */
+async function isSettled(view: RequestView, mapping: Mapping, pass: Pass, context: ApplyContext): Promise<boolean> {
+  const { store, ci, log } = context;
   const now = await read(view.buildRequestId, ci);
   if (now === undefined || now.state === 'complete') {
     return true;
@@ -218,6 +218,9 @@ async function isSettled(
   const open = await store.openMapping(pass.taskId);
   if (open?.externalId === mapping.externalId && (await isTheOne(view, open, ci))) {
     return true;
+  }
+  if ((await stillWanted(now.sharedWith ?? [], context)).length > 0) {
+    return false;
   }
   log.warn(
     { taskId: pass.taskId, buildRequestId: view.buildRequestId, kept: open?.buildRequestId },
