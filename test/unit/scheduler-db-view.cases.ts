@@ -158,6 +158,18 @@ export const CASES: readonly ViewCase[] = [
     is: 'complete FAILURE: FAILURE',
   },
   {
+    name: 'the same, and its master took until the next second to say so',
+    request: complete(2, T + 11, { claimedAt: T + 10 }),
+    builds: [built(1, T + 10, T + 10)],
+    is: 'complete FAILURE: FAILURE',
+  },
+  {
+    name: 'it failed in the second in which its claim was refreshed',
+    request: complete(2, T + 611, { claimedAt: T + 610 }),
+    builds: [built(1, T + 10, T + 610)],
+    is: 'complete FAILURE: FAILURE',
+  },
+  {
     name: 'it was cancelled in the moment in which a master claimed it: the build goes on',
     request: complete(2, T + 10, { claimedAt: T + 10 }),
     builds: [built(1, T + 10)],

@@ -126,18 +126,15 @@ function isBuilding({ isComplete, claimedAt }: RequestRow, last: BuildRow, now: 
  * open row. On the old schema nobody has it then; with a claim, a cancel and the start of the open row's build have
  * crossed. On the new one whoever cancels claims it first, which cannot cross, later than the last build ended.
  */
-function wasCancelledWaiting(
-  { claimedAt, completeAt, results }: RequestRow,
-  last: BuildRow,
-  schema: ViewInput['schema'],
-): boolean {
+function wasCancelledWaiting({ claimedAt, results }: RequestRow, last: BuildRow, schema: ViewInput['schema']): boolean {
   if (results !== CANCELLED_WAITING || claimedAt === null) {
     return results === CANCELLED_WAITING;
   }
   if (last.finishTime === null) {
     return schema === 'B';
   }
-  return claimedAt > last.finishTime || (claimedAt === last.finishTime && (completeAt ?? 0) > claimedAt);
+  // Not in the same second: a quick build has been claimed in it, and a long one's claim may have been refreshed.
+  return claimedAt > last.finishTime;
 }
 
 /** Builds that were not the last: each ended RETRY, or was lost with its master, which comes to the same. */
