@@ -58,7 +58,7 @@ type People = ReturnType<typeof createPeople>;
 export function settleMs(tasks: number): number {
   return Math.max(150_000, tasks * 1500);
 }
-/** When an operator looks for builds that hang: later than all is at rest when all is well. */
+/** How often an operator looks for builds that hang: less often than any build takes, and all is at rest before when all is well. */
 export const OPERATOR_MS = 60_000;
 
 export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOptions): Promise<CampaignReport> {
@@ -175,12 +175,18 @@ async function settle(stage: Stage, cast: readonly Cast[], people: People): Prom
   const wait = (timeoutMs: number) =>
     eventually(isAtRest, { timeoutMs, intervalMs: 500, what: 'everything to come to rest' }).catch(() => false);
   try {
-    if (await wait(OPERATOR_MS)) {
-      return 0;
+    const end = Date.now() + settleMs(cast.length);
+    let hung = 0;
+    let open = await openBuilds(stage, cast);
+    while (!(await wait(OPERATOR_MS)) && Date.now() < end) {
+      const now = await openBuilds(stage, cast);
+      const stuck = now.filter((build) => open.includes(build)).length;
+      if (stuck > 0) {
+        hung += stuck;
+        await restartMaster(stage.legacy, 'stopMaster');
+      }
+      open = stuck > 0 ? [] : now;
     }
-    // What waited behind a build that hung has not begun yet.
-    const hung = await endHungBuilds(stage, cast);
-    await wait(settleMs(cast.length) - (hung > 0 ? 0 : OPERATOR_MS));
     return hung;
   } finally {
     await store.close();
@@ -189,18 +195,17 @@ async function settle(stage: Stage, cast: readonly Cast[], people: People): Prom
 
 /**
  * Buildbot 3.7 never ends a build whose worker was lost before its first step: the bridge can only believe that it
- * runs, until an operator restarts the master.
+ * runs, until an operator restarts the master. Such a build is still open when the operator looks again.
  */
-async function endHungBuilds(stage: Stage, cast: readonly Cast[]): Promise<number> {
+async function openBuilds(stage: Stage, cast: readonly Cast[]): Promise<readonly string[]> {
   if (stage.legacy.kind !== 'data-api') {
-    return 0;
+    return [];
   }
-  const builds = await ofEach(cast, ({ taskId }) => stage.legacy.builds(taskId));
-  const hung = builds.flat().filter(({ results }) => results === null).length;
-  if (hung > 0) {
-    await restartMaster(stage.legacy, 'stopMaster');
-  }
-  return hung;
+  const open = await ofEach(cast, async ({ taskId }) => {
+    const builds = await stage.legacy.builds(taskId);
+    return builds.flatMap(({ results }, index) => (results === null ? [`${taskId} ${index}`] : []));
+  });
+  return open.flat();
 }
 
 async function check(stage: Stage, cast: readonly Cast[], people: People) {
