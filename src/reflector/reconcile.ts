@@ -12,7 +12,7 @@ import { SubmissionUnknown } from './apply/submission.ts';
 import { perform } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readError } from './observe.ts';
-import { createUnmappedFailures } from './unmapped-failures.ts';
+import { createUnkeptFailures } from './unkept-failures.ts';
 
 export interface ReconcileContext extends ApplyContext {
   readonly rules: BuilderRules;
@@ -70,7 +70,7 @@ const FORBIDDEN_RETRY_MS = 300_000;
 
 export function createReconciler(context: ReconcileContext): Reconciler {
   const { store, clock, timing, log, instance, policy, mode } = context;
-  const unkeptFailures = createUnmappedFailures();
+  const unkeptFailures = createUnkeptFailures();
   let passes = 0;
 
   function newPass(taskId: string, owner: string, knowledge: Knowledge, isBrief = false): Pass {

@@ -4,7 +4,7 @@ import type { NewMapping } from '../../src/domain/mapping.ts';
 import type { TaskDefinition } from '../../src/domain/task.ts';
 import { LegacyCiError, QueueError, StoreError } from '../../src/errors.ts';
 import type { MappingStore, TaskQueue } from '../../src/ports.ts';
-import { createUnmappedFailures } from '../../src/reflector/unmapped-failures.ts';
+import { createUnkeptFailures } from '../../src/reflector/unkept-failures.ts';
 import { showTask } from '../../src/tasks/show.ts';
 import { aTask, MINUTE, NOW, POLICY, pending, TASK_ID } from '../support/builders.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
@@ -216,44 +216,44 @@ describe('a failure counts as one only where its reason is kept', () => {
 
 describe('the failures that are remembered', () => {
   it('are told apart by task and text', () => {
-    const failures = createUnmappedFailures();
+    const failures = createUnkeptFailures();
     const told = ['a x', 'a y', 'b x', 'a x', 'a x', 'b x'].map((one) => failures.isLasting(one.slice(0, 1), one));
     expect(told).toEqual([false, false, false, true, false, true]);
   });
 
   it('are told by the third of a task, whatever it says, and others then when they come again', () => {
-    const failures = createUnmappedFailures();
+    const failures = createUnkeptFailures();
     const told = ['x', 'y', 'z', 'v', 'w', 'w', 'z'].map((text) => failures.isLasting('a', text));
     expect(told).toEqual([false, false, true, false, false, true, false]);
   });
 
   it('are told at once where they are known to last, and once', () => {
-    const failures = createUnmappedFailures();
+    const failures = createUnkeptFailures();
     expect([failures.isLasting('a', 'x', true), failures.isLasting('a', 'x', true)]).toEqual([true, false]);
   });
 
   it('are told once where they are known to last and are another one every time', () => {
-    const failures = createUnmappedFailures();
+    const failures = createUnkeptFailures();
     const told = Array.from({ length: 50 }, (_, pass) => failures.isLasting('a', `x${pass % 5}`, true));
     expect(told.filter(Boolean)).toHaveLength(1);
     expect(told[0]).toBe(true);
   });
 
   it('are not told any number of times, however they follow one another', () => {
-    const failures = createUnmappedFailures();
+    const failures = createUnkeptFailures();
     const told = Array.from({ length: 500 }, (_, pass) => failures.isLasting('a', `x${Math.floor(pass / 2) % 5}`));
     expect(told.filter(Boolean)).toHaveLength(10);
   });
 
   it('are told again where that did not work', () => {
-    const failures = createUnmappedFailures();
+    const failures = createUnkeptFailures();
     const told = [failures.isLasting('a', 'x'), failures.isLasting('a', 'x')];
     failures.wasNotTold('a');
     expect([...told, failures.isLasting('a', 'x'), failures.isLasting('a', 'x')]).toEqual([false, true, true, false]);
   });
 
   it('are not more than a bound: the oldest are forgotten', () => {
-    const failures = createUnmappedFailures(2);
+    const failures = createUnkeptFailures(2);
     for (const taskId of ['a', 'b', 'c']) {
       failures.isLasting(taskId, 'x');
     }

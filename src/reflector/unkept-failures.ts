@@ -1,6 +1,6 @@
 /** Failures that no mapping keeps: which of them are worth a line in the task's trace. */
 
-export interface UnmappedFailures {
+export interface UnkeptFailures {
   /**
    * @param isSure whether it is known to last: then the first one is told if nothing was told of the task
    * @returns whether the failure is to be told: true once for each text that is remembered, and ten times for a task at most
@@ -30,7 +30,7 @@ const TOLD_AFTER = 3;
  * One failure may be a passing one, and all further ones say nothing new: only the second of a text is told, or the
  * third of a task whatever it says, or the first where it is known to last.
  */
-export function createUnmappedFailures(most = MAX_REMEMBERED): UnmappedFailures {
+export function createUnkeptFailures(most = MAX_REMEMBERED): UnkeptFailures {
   const byTask = new Map<string, Failures>();
   return {
     isLasting(taskId, text, isSure = false) {
