@@ -2,7 +2,7 @@
 import type { RequestView } from '../../domain/build.ts';
 import type { Mapping } from '../../domain/mapping.ts';
 import { describeError, LegacyCiError } from '../../errors.ts';
-import type { CancelAnswer, LegacyCi } from '../../ports.ts';
+import type { CancelAnswer, MappingStore } from '../../ports.ts';
 import { readDefinition } from '../observe.ts';
 import { announceNoStop } from '../upload.ts';
 import { type ApplyContext, mappingOf, type Next, type Pass, requestOf, update } from './pass.ts';
@@ -25,12 +25,12 @@ export async function cancelRequest(because: string, pass: Pass, context: ApplyC
   const request = requestOf(pass);
   const mapping = mappingOf(pass);
   const { cancels } = mapping;
-  const { ci, clock, timing } = context;
-  const others = await stillWanted(request.sharedWith ?? [], context);
-  if (others.length > 0) {
+  const { clock, timing } = context;
+  const answer = await askForCancel(request, because, context);
+  if (answer.kind === 'shared') {
     // Whoever is the last to want the build stops it.
     if (mapping.state !== 'cancelling') {
-      noteNoCancel(pass, context, `its build goes on, for build request ${others.join(', ')}`);
+      noteNoCancel(pass, context, `its build goes on, for build request ${answer.others.join(', ')}`);
     }
     await update(pass, context, {
       state: 'cancelling',
@@ -39,7 +39,6 @@ export async function cancelRequest(because: string, pass: Pass, context: ApplyC
     });
     return 'observe';
   }
-  const answer = await askForCancel(ci, request, because);
   // What cannot be stopped while it is built can be when its build ends RETRY and it waits again.
   const asked = answer.kind === 'impossible' ? Math.max(cancels + 1, VAIN_CANCELS) : cancels + 1;
   pass.knowledge.request = undefined;
@@ -55,12 +54,27 @@ export async function cancelRequest(because: string, pass: Pass, context: ApplyC
   return 'observe';
 }
 
+/** Nothing was asked: the build serves these requests, too, and somebody wants them. */
+type Shared = { readonly kind: 'shared'; readonly others: readonly number[] };
 type Answer = CancelAnswer | { readonly kind: 'refused'; readonly error: LegacyCiError };
 
+/**
+ * The only way to cancel: of a build that others want, too, nothing is cancelled.
+ * @throws what the legacy CI or the mapping database throw
+ */
+export async function cancelUnlessShared(
+  request: RequestView,
+  because: string,
+  { ci, store }: Pick<ApplyContext, 'ci' | 'store'>,
+): Promise<CancelAnswer | Shared> {
+  const others = await stillWanted(request.sharedWith ?? [], store);
+  return others.length > 0 ? { kind: 'shared', others } : ci.cancel(request, because);
+}
+
 /** A refusal counts as asked. What is away is asked again without counting. */
-async function askForCancel(ci: LegacyCi, request: RequestView, because: string): Promise<Answer> {
+async function askForCancel(request: RequestView, because: string, context: ApplyContext): Promise<Answer | Shared> {
   try {
-    return await ci.cancel(request, because);
+    return await cancelUnlessShared(request, because, context);
   } catch (error) {
     if (error instanceof LegacyCiError && !error.isTransient) {
       return { kind: 'refused', error };
@@ -85,10 +99,7 @@ async function tell(answer: Answer, asked: number, pass: Pass, context: ApplyCon
 }
 
 /** Which of the build requests that share a build somebody still wants: all but those that are being cancelled. */
-export async function stillWanted(
-  buildRequestIds: readonly number[],
-  { store }: Pick<ApplyContext, 'store'>,
-): Promise<readonly number[]> {
+async function stillWanted(buildRequestIds: readonly number[], store: MappingStore): Promise<readonly number[]> {
   if (buildRequestIds.length === 0) {
     return [];
   }

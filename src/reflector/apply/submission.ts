@@ -7,7 +7,7 @@ import { plain } from '../../plain.ts';
 import type { LegacyCi, MappingStore } from '../../ports.ts';
 import type { Action } from '../actions.ts';
 import { externalIdOf } from '../observe.ts';
-import { stillWanted } from './cancel.ts';
+import { cancelUnlessShared } from './cancel.ts';
 import { type ApplyContext, accept, MappingMoved, type Next, type Pass, renew, taskOf, update } from './pass.ts';
 
 export async function recordIntent(
@@ -219,14 +219,14 @@ async function isSettled(view: RequestView, mapping: Mapping, pass: Pass, contex
   if (open?.externalId === mapping.externalId && (await isTheOne(view, open, ci))) {
     return true;
   }
-  if ((await stillWanted(now.sharedWith ?? [], context)).length > 0) {
-    return false;
+  const answer = await cancelUnlessShared(now, 'another build request of the same task exists', context);
+  if (answer.kind !== 'shared') {
+    log.warn(
+      { taskId: pass.taskId, buildRequestId: view.buildRequestId, kept: open?.buildRequestId },
+      'build request withdrawn: the task has another one or is no longer wanted',
+    );
   }
-  log.warn(
-    { taskId: pass.taskId, buildRequestId: view.buildRequestId, kept: open?.buildRequestId },
-    'build request withdrawn: the task has another one or is no longer wanted',
-  );
-  return (await ci.cancel(now, 'another build request of the same task exists')).kind === 'impossible';
+  return answer.kind === 'impossible';
 }
 
 /** Whether this request, made under the open mapping's external id, is the one that serves it. */
