@@ -28,8 +28,8 @@ export function names() {
 export type Names = ReturnType<typeof names>;
 
 /** Does something on Pulse that only Taskcluster, or Pulse's keepers, may do. */
-export async function asTaskcluster<T>(work: (channel: Channel) => Promise<T>): Promise<T> {
-  const connection = await connect(rabbitmq().adminUrl);
+export async function asTaskcluster<T>(work: (channel: Channel) => Promise<T>, url = rabbitmq().adminUrl): Promise<T> {
+  const connection = await connect(url);
   try {
     return await work(await connection.createChannel());
   } finally {
@@ -53,8 +53,8 @@ export async function publish(exchange: string, ...texts: readonly string[]): Pr
 }
 
 /** How many messages wait in a queue; those under way are not among them. */
-export async function waiting(queue: string): Promise<number> {
-  return asTaskcluster(async (channel) => (await channel.checkQueue(queue)).messageCount);
+export async function waiting(queue: string, url = rabbitmq().adminUrl): Promise<number> {
+  return asTaskcluster(async (channel) => (await channel.checkQueue(queue)).messageCount, url);
 }
 
 export interface Heard {
