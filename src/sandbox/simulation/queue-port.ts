@@ -8,10 +8,7 @@ import { cancelTask, claimRun, reclaimRun, reportException, reportRun, rerunTask
 import type { Host } from './host.ts';
 import { shortName } from './names.ts';
 import type { QueueServer } from './queue-server.ts';
-import { ROLES, TASK_QUEUE, WORKER } from './settings.ts';
-
-/** Small, so that lists come in several pages. */
-const PAGE = 3;
+import { LIST_PAGE, ROLES, TASK_QUEUE, WORKER } from './settings.ts';
 
 export function createQueuePort(host: Host, server: QueueServer): TaskQueue {
   function change<T>(method: string, taskId: string, about: string, effect: () => T): Promise<T> {
@@ -30,10 +27,10 @@ export function createQueuePort(host: Host, server: QueueServer): TaskQueue {
 
   /** A page is read when it is asked for; what moved in between is seen twice or not at all. */
   async function* list(method: string, read: () => readonly string[]): AsyncGenerator<readonly string[]> {
-    for (let offset = 0; ; offset += PAGE) {
+    for (let offset = 0; ; offset += LIST_PAGE) {
       const all = await host.call({ service: 'queue', method, about: '', isChange: false }, read);
-      yield all.slice(offset, offset + PAGE);
-      if (all.length <= offset + PAGE) {
+      yield all.slice(offset, offset + LIST_PAGE);
+      if (all.length <= offset + LIST_PAGE) {
         return;
       }
     }

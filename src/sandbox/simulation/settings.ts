@@ -6,6 +6,8 @@ import type { Policy } from '../../reflector/decide.ts';
 export const TASK_QUEUE = 'buildbot/bridge';
 export const OTHER_TASK_QUEUE = 'others/native';
 export const WORKER = { workerGroup: 'buildbot-bridge', workerId: 'buildbot-bridge' } as const;
+/** Small, so that the queue's lists come in several pages. */
+export const LIST_PAGE = 3;
 /** Somebody else who takes tasks of the same queue. */
 export const OTHER_WORKER = { workerGroup: 'others', workerId: 'other' } as const;
 export const IGNORED_BUILDER = 'theirs';

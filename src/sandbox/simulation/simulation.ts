@@ -8,7 +8,7 @@ import { isOpen } from './master-state.ts';
 import { taskIdOf } from './names.ts';
 import { createPlan, INCIDENTS, type IncidentKind, type TaskPlan } from './plan.ts';
 import { checkProgress, checkRest, isAtRest } from './rest.ts';
-import { LEASE_MS, OTHER_TASK_QUEUE, RESTRICTED_BUILDER, TASK_QUEUE } from './settings.ts';
+import { LEASE_MS, LIST_PAGE, OTHER_TASK_QUEUE, RESTRICTED_BUILDER, TASK_QUEUE } from './settings.ts';
 import { createWorld, type Mutate, type World } from './world.ts';
 
 export interface Report {
@@ -73,8 +73,9 @@ export async function simulate(seed: number, mutate: Mutate = (parts) => parts):
   const calmSince = scheduler.now();
   history.note('--', 'calm');
   changes = 0;
-  // What begins and ends in Buildbot is heard of, too, be it other people's.
-  const goingOn = () => world.master.requests.filter(isOpen).length;
+  // What begins and ends in Buildbot is heard of, too, be it other people's; claims are listed until their time is over.
+  const goingOn = () =>
+    world.master.requests.filter(isOpen).length + Math.ceil(world.queue.claimedIds().length / LIST_PAGE);
   world.traffic.expect(plan.tasks.length + goingOn());
   await untilRest(world, calmSince);
   if (changes > MAX_CHANGES * plan.tasks.length) {

@@ -8,10 +8,10 @@ export interface Traffic {
   /** A process is about to make a call. */
   onCall(host: Host, call: Call): void;
   /**
-   * From now on nothing disturbs, people included, and there are so many tasks to look after, and requests to hear of.
-   * Before that all is let pass.
+   * From now on nothing disturbs, people included, and there are so many tasks to look after, requests to hear of, and
+   * pages of claims to read. Before that all is let pass.
    */
-  expect(tasks: number): void;
+  expect(things: number): void;
 }
 
 type Kind = 'reads' | 'statements' | 'changes';
@@ -26,9 +26,9 @@ interface Counted {
 }
 
 const MINUTE = 60_000;
-/** Of a process that has nothing to look after: its rounds, which also list what is long over. */
+/** Of a process that has nothing to look after: its rounds. */
 const OWN: Most = { reads: 40, statements: 60, changes: 30 };
-/** More of it for each task that there is. */
+/** More of it for each thing that there is. */
 const FOR_EACH: Most = { reads: 30, statements: 50, changes: 20 };
 /** Of a process for one task: a lease that another has is asked for every second. */
 const FOR_ONE: Most = { reads: 60, statements: 150, changes: 60 };
