@@ -7,6 +7,7 @@ import { fork } from 'node:child_process';
 import os from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
+import { setImmediate } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { ensureBuild, ensureNodeModules, ROOT, say } from './lib/packages.mjs';
 
@@ -19,6 +20,8 @@ const USAGE = `Usage: npm run simulate -- [options]
   --mutations    every one of those, each until a seed catches it; nothing else but --processes goes with it
   --processes P  at once (one for each processor)
   --help         this text
+
+Ctrl-C ends it early with the figures so far; once more, at once.
 `;
 /** Seeds that a process is given at once. */
 const CHUNK = 20;
@@ -68,15 +71,22 @@ async function perform({ toCatch, from, count, mutation }) {
 }
 
 async function work() {
+  // Ctrl-C reaches every process; what is under way is counted, and no more is asked for.
+  process.on('SIGINT', () => undefined);
   process.on('message', async (job) => process.send(await perform(job)));
   process.on('disconnect', () => process.exit(0));
   process.send('ready');
 }
 
-/** Hands the jobs out, in order, to as many processes as are wanted. */
-async function performAll(jobs, processes, onDone) {
+/** Hands the jobs out, in order, to as many processes as are wanted, until all are done or somebody stops it. */
+async function performAll(jobs, processes, stopped, onDone) {
   if (processes === 1) {
     for (const job of jobs) {
+      // Signals are heard here: a simulation leaves no room for them.
+      await setImmediate();
+      if (stopped.aborted) {
+        return;
+      }
       onDone(await perform(job));
     }
     return;
@@ -89,7 +99,7 @@ async function performAll(jobs, processes, onDone) {
         if (message !== 'ready') {
           onDone(message);
         }
-        const job = left.shift();
+        const job = stopped.aborted ? undefined : left.shift();
         if (job === undefined) {
           child.disconnect();
         } else {
@@ -143,15 +153,26 @@ async function showOne({ seed, mutation }) {
   return report.complaints.length;
 }
 
-/** Tells how far it is for as long as the work takes. */
+/**
+ * Tells how far it is for as long as the work takes. The first Ctrl-C or SIGTERM ends it early, with its figures and
+ * the exit code of a command that was stopped; the next ends it at once.
+ */
 async function withProgress(tell, work) {
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;
   const progress = setInterval(() => say(`${tell()}, ${seconds().toFixed(0)} s`), PROGRESS_MS);
+  const stopping = new AbortController();
+  const stop = (signal) => {
+    say('stopping: what is under way is still counted');
+    process.exitCode = 128 + os.constants.signals[signal];
+    stopping.abort();
+  };
+  process.once('SIGINT', stop).once('SIGTERM', stop);
   try {
-    await work();
+    await work(stopping.signal);
   } finally {
     clearInterval(progress);
+    process.off('SIGINT', stop).off('SIGTERM', stop);
   }
   return seconds();
 }
@@ -165,8 +186,8 @@ async function showMany(options) {
   const { failures } = totals;
   const seconds = await withProgress(
     () => `${totals.seeds} of ${options.seeds} seeds, ${failures.length} failed`,
-    () =>
-      performAll(chunks(options), options.seeds <= FEW ? 1 : options.processes, (more) => {
+    (stopped) =>
+      performAll(chunks(options), options.seeds <= FEW ? 1 : options.processes, stopped, (more) => {
         addTotals(totals, more);
         for (const { seed, complaints } of more.failures) {
           say(`seed ${seed} failed: ${complaints[0]}`);
@@ -196,8 +217,8 @@ async function showMutations({ processes }) {
   const missed = [];
   const seconds = await withProgress(
     () => `${known.size} of ${jobs.length} mutations`,
-    () =>
-      performAll(jobs, processes, ({ name, caught }) => {
+    (stopped) =>
+      performAll(jobs, processes, stopped, ({ name, caught }) => {
         known.set(name, caught ?? null);
         if (!caught) {
           missed.push(name);
@@ -210,7 +231,7 @@ async function showMutations({ processes }) {
         }
       }),
   );
-  print(`caught ${jobs.length - missed.length} of ${jobs.length} in ${seconds.toFixed(1)} s`);
+  print(`caught ${known.size - missed.length} of ${jobs.length} in ${seconds.toFixed(1)} s`);
   return missed.length;
 }
 
@@ -247,7 +268,8 @@ if (process.argv[2] === '--worker') {
   try {
     const options = understand();
     if (options !== undefined) {
-      process.exitCode = (await main(options)) === 0 ? 0 : 1;
+      const wrong = await main(options);
+      process.exitCode = wrong > 0 ? 1 : (process.exitCode ?? 0);
     }
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : error}\n`);

@@ -1,5 +1,6 @@
 /** `npm run simulate`, as people and continuous integration call it. */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import path from 'node:path';
 import { expect, it } from '@jest/globals';
 import { simulateOne } from '../../src/sandbox/simulation/batch.ts';
@@ -53,6 +54,26 @@ it('tells the same history of a seed twice, to the byte, and succeeds if nothing
   expect(first).toMatchObject({ code: 0, stderr: '' });
   expect(first.stdout).toMatch(/\nseed 3: nothing wrong; history [0-9a-f]{64}\n$/);
   expect(second.stdout === first.stdout).toBe(true);
+});
+
+it.each([
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)('says how far it came when it is stopped with %s', async (signal, expected) => {
+  const child = spawn(process.execPath, [SCRIPT, '--seeds', '100000'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  let stdout = '';
+  child.stdout.setEncoding('utf8').on('data', (data: string) => {
+    stdout += data;
+    // A second signal would end it at once.
+    if (!child.killed && /^-- \d+ of 100000 seeds/m.test(stdout)) {
+      child.kill(signal);
+    }
+  });
+  const [code]: unknown[] = await once(child, 'close');
+  expect(code).toBe(expected);
+  const [, seeds] = /^(\d+) seeds, 0 failed; \d+ tasks, /m.exec(stdout) ?? [];
+  expect(Number(seeds)).toBeGreaterThan(0);
+  expect(Number(seeds)).toBeLessThan(100_000);
 });
 
 it('says how it is used when it is asked', async () => {
