@@ -207,6 +207,7 @@ export function createBridge(options: BridgeOptions): Bridge {
         workQueue.stop(),
         ...running.map((listener) => listener.stop()),
       ]);
+      await reconciler.stop();
     },
   };
 }

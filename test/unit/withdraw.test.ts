@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, it } from '@jest/globals';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { Mapping } from '../../src/domain/mapping.ts';
-import type { MappingStore, Seen } from '../../src/ports.ts';
+import type { Clock, MappingStore, Seen } from '../../src/ports.ts';
 import { aRequest, aTask, MINUTE, NOW, pending, requestComplete, TASK_ID } from '../support/builders.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
@@ -36,6 +36,8 @@ interface Story {
   readonly lostCancels?: number;
   /** Requests that the build of 17 serves, too. */
   readonly sharedWith?: readonly number[];
+  /** The bridge is stopped right after the pass. At once, and without a stop, unless given. */
+  readonly sleep?: Clock['sleep'];
 }
 
 /** One pass that makes request 17; answers which requests were cancelled, and how often a request was made. */
@@ -68,9 +70,11 @@ async function pass(story: Story) {
       return { kind: 'asked' };
     },
   });
-  const clock = { ...createManualClock(NOW), sleep: async () => undefined };
-  await aReconciler({ queue, ci, store, clock }).reconcile(TASK_ID);
-  return { cancelled, submitted };
+  const { sleep = async () => undefined } = story;
+  const reconciler = aReconciler({ queue, ci, store, clock: { ...createManualClock(NOW), sleep } });
+  const result = await reconciler.reconcile(TASK_ID);
+  await (story.sleep ? reconciler.stop() : reconciler.settled());
+  return { cancelled, submitted, result };
 }
 
 const recordTheirs = () =>
@@ -78,7 +82,7 @@ const recordTheirs = () =>
 const onlyLease = () => overtake(async () => undefined);
 
 it('is withdrawn where the task has another one', async () => {
-  expect(await pass({ meanwhile: recordTheirs })).toEqual({ cancelled: [OURS], submitted: 1 });
+  expect(await pass({ meanwhile: recordTheirs })).toMatchObject({ cancelled: [OURS], submitted: 1 });
   expect(await store.openMapping(TASK_ID)).toMatchObject({ buildRequestId: THEIRS });
 });
 
@@ -112,6 +116,19 @@ it('is followed, and none is made in its place, where the mapping’s own was co
   await pass({ meanwhile: recordTheirs });
   const theirs = { ...requestComplete('SKIPPED'), buildRequestId: THEIRS };
   const later = await pass({ meanwhile: async () => undefined, theirs, found: OURS });
-  expect(later).toEqual({ cancelled: [], submitted: 0 });
+  expect(later).toMatchObject({ cancelled: [], submitted: 0 });
   expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', buildRequestId: OURS });
+});
+
+it('holds up neither its pass nor a stop, which asks once more', async () => {
+  const sleep: Clock['sleep'] = (_ms, signal) =>
+    new Promise((resolve) => {
+      signal?.addEventListener('abort', () => resolve(), { once: true });
+      if (signal?.aborted) {
+        resolve();
+      }
+    });
+  const { result, cancelled } = await pass({ meanwhile: recordTheirs, lostCancels: 100, sleep });
+  expect(result).toEqual({ kind: 'busy' });
+  expect(cancelled).toEqual([OURS, OURS]);
 });

@@ -7,6 +7,7 @@ import type { Clock, InputCounter, LegacyCi, MappingStore, Stored, TaskQueue } f
 import type { ActionKind } from '../actions.ts';
 import type { Knowledge } from '../observe.ts';
 import type { UploadContext } from '../upload.ts';
+import type { Withdrawals } from './withdrawals.ts';
 
 /** How long things take at most, in milliseconds. */
 export interface Timing {
@@ -28,6 +29,7 @@ export interface ApplyContext {
   readonly timing: Timing;
   /** When a claim has to be renewed during a long upload. */
   readonly reclaimThresholdMs: number;
+  readonly withdrawals: Pick<Withdrawals, 'begin'>;
   readonly inputs?: InputCounter | undefined;
   /** Called for each action that was carried out. */
   readonly onAction?: ((kind: ActionKind) => void) | undefined;

@@ -4,10 +4,9 @@ import type { Mapping } from '../../domain/mapping.ts';
 import { lastRun, priorityRank } from '../../domain/task.ts';
 import { describeError, LegacyCiError } from '../../errors.ts';
 import { plain } from '../../plain.ts';
-import type { LegacyCi, MappingStore } from '../../ports.ts';
+import type { MappingStore } from '../../ports.ts';
 import type { Action } from '../actions.ts';
 import { externalIdOf } from '../observe.ts';
-import { cancelUnlessShared } from './cancel.ts';
 import { type ApplyContext, accept, MappingMoved, type Next, type Pass, renew, taskOf, update } from './pass.ts';
 
 export async function recordIntent(
@@ -146,7 +145,7 @@ export class SubmissionUnknown extends Error {
 }
 
 export async function submit(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
-  const { ci, clock, timing } = context;
+  const { ci, clock, timing, withdrawals } = context;
   const { admission } = pass.knowledge;
   if (admission?.kind !== 'admitted') {
     return 'observe';
@@ -170,87 +169,9 @@ export async function submit(mapping: Mapping, pass: Pass, context: ApplyContext
   try {
     await update(pass, context, { state: 'submitted', buildRequestId });
   } catch (error) {
-    await withdrawDoubled(view, mapping, pass, context);
+    withdrawals.begin(view, mapping);
     throw error;
   }
   pass.knowledge.request = { kind: 'present', value: view };
   return 'observe';
-}
-
-/** Nobody else knows of that request: with waits of 4, 16, 64, 256 and then 300 seconds. */
-const WITHDRAWALS = 8;
-const MAX_WITHDRAWAL_MS = 300_000;
-
-/**
- * It could not be recorded that the request is the mapping's: perhaps another pass took over between our call and its
- * record. If it made a request of its own, or the task is no longer wanted, ours is one too many. Does not throw.
- */
-async function withdrawDoubled(view: RequestView, mapping: Mapping, pass: Pass, context: ApplyContext): Promise<void> {
-  const { clock, log } = context;
-  let failure: unknown;
-  for (let attempt = 1; attempt <= WITHDRAWALS; attempt += 1) {
-    try {
-      if (await isSettled(view, mapping, pass, context)) {
-        return;
-      }
-      failure = undefined;
-    } catch (error) {
-      failure = error;
-    }
-    await clock.sleep(Math.min(1000 * 4 ** attempt, MAX_WITHDRAWAL_MS));
-  }
-  log.error(
-    { taskId: pass.taskId, buildRequestId: view.buildRequestId, err: failure },
-    'a build request too many could not be withdrawn: cancel it by hand',
-  );
-}
-
-/**
- * @returns whether the request is over, or the mapping's; if it is neither, its cancel was asked for, but while its
- *   build serves others, too
- */
-async function isSettled(view: RequestView, mapping: Mapping, pass: Pass, context: ApplyContext): Promise<boolean> {
-  const { store, ci, log } = context;
-  const now = await read(view.buildRequestId, ci);
-  if (now === undefined || now.state === 'complete') {
-    return true;
-  }
-  const open = await store.openMapping(pass.taskId);
-  if (open?.externalId === mapping.externalId && (await isTheOne(view, open, ci))) {
-    return true;
-  }
-  const answer = await cancelUnlessShared(now, 'another build request of the same task exists', context);
-  if (answer.kind !== 'shared') {
-    log.warn(
-      { taskId: pass.taskId, buildRequestId: view.buildRequestId, kept: open?.buildRequestId },
-      'build request withdrawn: the task has another one or is no longer wanted',
-    );
-  }
-  return answer.kind === 'impossible';
-}
-
-/** Whether this request, made under the open mapping's external id, is the one that serves it. */
-async function isTheOne(view: RequestView, open: Mapping, ci: LegacyCi): Promise<boolean> {
-  if (open.buildRequestId === view.buildRequestId) {
-    return true;
-  }
-  if (open.buildRequestId !== null) {
-    const kept = await read(open.buildRequestId, ci);
-    // Then ours took its place, and is found when another one would be made.
-    return kept !== undefined && isCollapsed(kept);
-  }
-  // It has yet to look for a request under this external id, and finds one: ours, or one that was made meanwhile.
-  const found = await ci.findByExternalId(open);
-  if (found.kind === 'unreadable') {
-    throw found.error;
-  }
-  return found.kind === 'present' && found.value.buildRequestId === view.buildRequestId;
-}
-
-async function read(buildRequestId: number, ci: LegacyCi): Promise<RequestView | undefined> {
-  const seen = (await ci.readMany([buildRequestId])).get(buildRequestId);
-  if (seen?.kind === 'unreadable') {
-    throw seen.error;
-  }
-  return seen?.kind === 'present' ? seen.value : undefined;
 }

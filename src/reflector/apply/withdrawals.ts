@@ -1,0 +1,128 @@
+/**
+ * Build requests too many. One is made where a pass was overtaken between its call to the legacy CI and its record of
+ * it; nobody but this process knows of it. It is withdrawn beside the passes, none of which waits for that.
+ */
+import type { RequestView } from '../../domain/build.ts';
+import { isCollapsed } from '../../domain/build.ts';
+import type { Mapping } from '../../domain/mapping.ts';
+import type { LegacyCi } from '../../ports.ts';
+import { cancelUnlessShared } from './cancel.ts';
+import type { ApplyContext } from './pass.ts';
+
+export interface Withdrawals {
+  /**
+   * It could not be recorded that a request is a mapping's: perhaps another pass took over meanwhile. If that made a
+   * request of its own, or the task is no longer wanted, this one is one too many, and is cancelled until it ends.
+   */
+  begin(request: RequestView, mapping: Mapping): void;
+  /** Resolves when none is under way. */
+  settled(): Promise<void>;
+  /** Each under way is tried once more; a person is told of what is left. */
+  stop(): Promise<void>;
+}
+
+/** With waits of 4, 16, 64, 256 and then 300 seconds. */
+const TRIES = 8;
+const MAX_WAIT_MS = 300_000;
+
+export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | 'clock' | 'log'>): Withdrawals {
+  const { clock, log } = context;
+  const stopping = new AbortController();
+  const underWay = new Set<Promise<void>>();
+
+  async function withdraw(request: RequestView, mapping: Mapping): Promise<void> {
+    let failure: unknown;
+    for (let attempt = 1; attempt <= TRIES; attempt += 1) {
+      const isLast = stopping.signal.aborted;
+      try {
+        if (await isSettled(request, mapping, context)) {
+          return;
+        }
+        failure = undefined;
+      } catch (error) {
+        failure = error;
+      }
+      if (isLast) {
+        break;
+      }
+      await clock.sleep(Math.min(1000 * 4 ** attempt, MAX_WAIT_MS), stopping.signal);
+    }
+    log.error(
+      { taskId: mapping.taskId, runId: mapping.runId, buildRequestId: request.buildRequestId, err: failure },
+      'a build request too many could not be withdrawn: cancel it by hand',
+    );
+  }
+
+  async function settled(): Promise<void> {
+    while (underWay.size > 0) {
+      await Promise.all(underWay);
+    }
+  }
+
+  return {
+    begin(request, mapping) {
+      const one = withdraw(request, mapping).finally(() => underWay.delete(one));
+      underWay.add(one);
+    },
+    settled,
+    async stop() {
+      stopping.abort();
+      await settled();
+    },
+  };
+}
+
+/**
+ * @returns whether the request is over, or the mapping's; if it is neither, its cancel was asked for, but while its
+ *   build serves others, too
+ */
+async function isSettled(
+  request: RequestView,
+  mapping: Mapping,
+  { store, ci, log }: Pick<ApplyContext, 'store' | 'ci' | 'log'>,
+): Promise<boolean> {
+  const { taskId, runId } = mapping;
+  const { buildRequestId } = request;
+  const now = await read(buildRequestId, ci);
+  if (now === undefined || now.state === 'complete') {
+    return true;
+  }
+  const open = await store.openMapping(taskId);
+  if (open?.externalId === mapping.externalId && (await isTheOne(request, open, ci))) {
+    return true;
+  }
+  const answer = await cancelUnlessShared(now, 'another build request of the same task exists', { ci, store });
+  if (answer.kind !== 'shared') {
+    log.warn(
+      { taskId, runId, buildRequestId, kept: open?.buildRequestId },
+      'build request withdrawn: the task has another one or is no longer wanted',
+    );
+  }
+  return answer.kind === 'impossible';
+}
+
+/** Whether this request, made under the open mapping's external id, is the one that serves it. */
+async function isTheOne(request: RequestView, open: Mapping, ci: LegacyCi): Promise<boolean> {
+  if (open.buildRequestId === request.buildRequestId) {
+    return true;
+  }
+  if (open.buildRequestId !== null) {
+    const kept = await read(open.buildRequestId, ci);
+    // Then ours took its place, and is found when another one would be made.
+    return kept !== undefined && isCollapsed(kept);
+  }
+  // It has yet to look for a request under this external id, and finds one: ours, or one that was made meanwhile.
+  const found = await ci.findByExternalId(open);
+  if (found.kind === 'unreadable') {
+    throw found.error;
+  }
+  return found.kind === 'present' && found.value.buildRequestId === request.buildRequestId;
+}
+
+async function read(buildRequestId: number, ci: LegacyCi): Promise<RequestView | undefined> {
+  const seen = (await ci.readMany([buildRequestId])).get(buildRequestId);
+  if (seen?.kind === 'unreadable') {
+    throw seen.error;
+  }
+  return seen?.kind === 'present' ? seen.value : undefined;
+}
