@@ -31,8 +31,8 @@
  *  submitted   pending                       complete                 claimRun
  *  submitted   running, ours                 open, a new RETRY        uploadOutcome, resolveRun worker-shutdown
  *  submitted   running, ours                 open                     reclaimRun when takenUntil is near
- *  submitted   running, ours                 complete, CANCELLED      uploadOutcome, cancelTask; by a shutdown: resolve
- *                                                                     worker-shutdown
+ *  submitted   running, ours                 complete, CANCELLED      uploadOutcome, cancelTask; past the deadline: wait;
+ *                                                                     by a master's shutdown: resolve worker-shutdown
  *  submitted   running, ours                 collapsed                resubmit, bounded; then resolveRun
  *  submitted   running, ours                 complete, settling       wait for its properties and log
  *  submitted   running, ours                 complete                 uploadOutcome, resolveRun by the result policy
@@ -422,7 +422,7 @@ function decideBuilding(facts: Facts, run: TaskRun, request: RequestView): reado
 
 /** Our run is running and its request is complete. */
 function decideOutcome(facts: Facts, run: TaskRun, request: RequestView): readonly Action[] {
-  const { policy } = facts;
+  const { mapping, policy, now } = facts;
   if (request.isSettling) {
     return [lookAgain(nextLook(facts), 'its build is over; properties and log are on their way')];
   }
@@ -447,6 +447,11 @@ function decideOutcome(facts: Facts, run: TaskRun, request: RequestView): readon
     );
   }
   if (request.results === 'CANCELLED') {
+    if (now >= mapping.deadline) {
+      return [
+        lookAgain(now + policy.recheckMs, 'no task can be canceled past its deadline; the queue will resolve the run'),
+      ];
+    }
     const because = 'its build was cancelled in Buildbot';
     return [uploadOutcome(facts, run, 'canceled', because), { do: 'cancelTask', runId: run.runId, because }];
   }

@@ -547,6 +547,13 @@ export const CASES: readonly Case[] = [
     todo: ['lookAgain'],
   },
   {
+    name: 'cancelled in Buildbot, past the deadline',
+    mapping: { takenUntil: NOW + MINUTE, deadline: NOW },
+    task: aTask([ours(NOW + MINUTE)], { deadline: NOW }),
+    request: requestComplete('CANCELLED', aBuild('CANCELLED')),
+    todo: ['lookAgain'],
+  },
+  {
     name: 'a claim that was not recorded',
     task: aTask([ours()]),
     request: requestBuilding(),
