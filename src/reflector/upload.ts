@@ -4,6 +4,7 @@ import type { RequestView } from '../domain/build.ts';
 import { lastBuild } from '../domain/build.ts';
 import { BridgeError, describeError, isTransient } from '../errors.ts';
 import type { Artifact, LegacyCi, Outcome, Resolution, TaskQueue } from '../ports.ts';
+import { MappingMoved } from './apply/pass.ts';
 import { type Spool, withSpooledLog } from './log-spool.ts';
 import { runResults, statusJson } from './outcome.ts';
 
@@ -15,7 +16,7 @@ const LOG_TYPE = 'text/plain; charset=utf-8';
 export const STATUS = 'public/buildbot/status.json';
 
 export interface UploadContext {
-  readonly queue: TaskQueue;
+  readonly queue: Pick<TaskQueue, 'putArtifact'>;
   readonly ci: LegacyCi;
   readonly log: Logger;
   /** Where logs are spooled. */
@@ -185,7 +186,7 @@ function guarded(
       try {
         await work();
       } catch (error) {
-        if (!isLastTry && (isTransient(error) || isForbidden(error))) {
+        if (error instanceof MappingMoved || (!isLastTry && (isTransient(error) || isForbidden(error)))) {
           throw error;
         }
         log.warn({ taskId, runId, artifact: name, err: error }, 'error artifact not taken');
@@ -205,7 +206,7 @@ function guarded(
         return;
       }
       const isForGood = error instanceof BridgeError && !error.isTransient;
-      if (!isForGood && !isLastTry) {
+      if (error instanceof MappingMoved || (!isForGood && !isLastTry)) {
         throw error;
       }
       log.error({ taskId, runId, artifact: name, err: error }, 'artifact given up');

@@ -4,12 +4,14 @@ import type { RequestView } from '../../src/domain/build.ts';
 import type { TaskStatus } from '../../src/domain/task.ts';
 import type { MappingStore, Seen } from '../../src/ports.ts';
 import {
+  aBuild,
   aRequest,
   aTask,
   exception,
   MINUTE,
   NOW,
   ours,
+  POLICY,
   pending,
   requestBuilding,
   requestComplete,
@@ -119,5 +121,34 @@ describe('a pass that slept until its lease was over', () => {
     });
     expect(await reconcile(TASK_ID)).toEqual({ kind: 'done' });
     expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', requestAbsentSince: null });
+  });
+
+  it('uploads nothing more, be it the last try: another pass may have uploaded what is newer', async () => {
+    await pass([aTask([pending()])]);
+    for (let attempts = 0; attempts < POLICY.maxUploadAttempts; attempts += 1) {
+      const leased = await store.lease(TASK_ID, { owner: 'before', leaseUntil: NOW, now: NOW });
+      if (leased.kind === 'leased') {
+        await store.release(leased.mapping, { attempts: leased.mapping.attempts + 1, nextCheckAt: NOW }, NOW);
+      }
+    }
+    const clock = createManualClock(NOW + 1);
+    const put: string[] = [];
+    const queue = aQueue({
+      status: async () => ({ kind: 'present', value: aTask([ours()]) }),
+      task: async () => ({ kind: 'present', value: { ...aTask([]), scopes: [], payload: { buildername: 'b' } } }),
+      async putArtifact(_taskId, _runId, { name }) {
+        put.push(name);
+        const now = NOW + 10 * MINUTE;
+        await store.lease(TASK_ID, { owner: 'other', leaseUntil: now + MINUTE, now });
+        clock.advance(10 * MINUTE);
+      },
+    });
+    const ci = aLegacyCi({
+      readMany: async (ids) =>
+        new Map(ids.map((id) => [id, { kind: 'present', value: requestComplete('SUCCESS', aBuild('SUCCESS')) }])),
+      outcome: async () => ({ properties: {}, log: { kind: 'none' } }),
+    });
+    expect(await aReconciler({ queue, ci, store, clock }).reconcile(TASK_ID)).toEqual({ kind: 'busy' });
+    expect(put).toHaveLength(1);
   });
 });

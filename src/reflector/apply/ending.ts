@@ -6,9 +6,19 @@ import { QueueError } from '../../errors.ts';
 import type { Action } from '../actions.ts';
 import { readDefinition, refusalLog } from '../observe.ts';
 import { resolutionName } from '../outcome.ts';
-import { type UploadTarget, uploadExplanation, uploadOutcome } from '../upload.ts';
+import { type UploadContext, type UploadTarget, uploadExplanation, uploadOutcome } from '../upload.ts';
 import { keepingAlive } from './claim.ts';
-import { type ApplyContext, accept, mappingOf, type Next, type Pass, requestOf, taskOf, update } from './pass.ts';
+import {
+  type ApplyContext,
+  accept,
+  MappingMoved,
+  mappingOf,
+  type Next,
+  type Pass,
+  requestOf,
+  taskOf,
+  update,
+} from './pass.ts';
 
 export async function upload(
   action: Extract<Action, { do: 'uploadOutcome' }>,
@@ -17,7 +27,8 @@ export async function upload(
 ): Promise<Next> {
   const request = requestOf(pass);
   const target = await uploadTarget(action.runId, action.resolution, pass, context);
-  await keepingAlive(pass, context, () => uploadOutcome(context.upload, target, request, action.isLastTry));
+  const uploads = underLease(pass, context);
+  await keepingAlive(pass, context, () => uploadOutcome(uploads, target, request, action.isLastTry));
   return 'next';
 }
 
@@ -44,8 +55,26 @@ export async function explain(
       : EXPLANATIONS[action.about](mapping.buildRequestId);
   const reason = isRefusal ? ('malformed-payload' as const) : ('internal-error' as const);
   const target = await uploadTarget(action.runId, { state: 'exception', reason }, pass, context);
-  await uploadExplanation(context.upload, target, text, mapping.attempts >= EXPLANATION_TRIES);
+  await uploadExplanation(underLease(pass, context), target, text, mapping.attempts >= EXPLANATION_TRIES);
   return 'next';
+}
+
+/**
+ * Whoever slept past the end of its lease in the middle of an upload puts nothing more: another pass may have uploaded
+ * since, what is newer.
+ */
+function underLease(pass: Pass, { upload, clock }: ApplyContext): UploadContext {
+  return {
+    ...upload,
+    queue: {
+      async putArtifact(taskId, runId, artifact) {
+        if (clock.now() >= mappingOf(pass).leaseUntil) {
+          throw new MappingMoved(taskId);
+        }
+        await upload.queue.putArtifact(taskId, runId, artifact);
+      },
+    },
+  };
 }
 
 async function uploadTarget(
