@@ -160,6 +160,13 @@ describe('a cancel', () => {
     expect(asked).toEqual([17]);
   });
 
+  it('of all that a build serves at once stops it at once', async () => {
+    const both = [await canceledTask(17), await canceledTask(18)] as const;
+    const [first, second] = [bridge({ kind: 'asked' }, [18]), bridge({ kind: 'asked' }, [17])];
+    await Promise.all([first.reconcile(both[0]), second.reconcile(both[1])]);
+    expect([...first.asked, ...second.asked]).not.toEqual([]);
+  });
+
   it('of a build that a request of nobody known shares does not stop it', async () => {
     const taskId = await canceledTask(17);
     const { asked, reconcile } = bridge({ kind: 'asked' }, [4000]);

@@ -23,20 +23,21 @@ export function isCancelOldNews({ cancels }: Mapping): boolean {
 
 export async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
   const request = requestOf(pass);
-  const mapping = mappingOf(pass);
-  const { cancels } = mapping;
   const { clock, timing } = context;
-  const answer = await askForCancel(request, because, context);
-  if (answer.kind === 'shared') {
-    // Whoever is the last to want the build stops it.
-    if (mapping.state !== 'cancelling') {
+  let answer = await askForCancel(request, because, context);
+  if (answer.kind === 'shared' && mappingOf(pass).state !== 'cancelling') {
+    // Those that are canceled at once would take one another for wanted: each says so first, and then looks again.
+    await update(pass, context, { state: 'cancelling', hasSlot: false });
+    answer = await askForCancel(request, because, context);
+    if (answer.kind === 'shared') {
       noteNoCancel(pass, context, `its build goes on, for build request ${answer.others.join(', ')}`);
     }
-    await update(pass, context, {
-      state: 'cancelling',
-      hasSlot: false,
-      nextCheckAt: clock.now() + MAX_CANCEL_RETRY_MS,
-    });
+  }
+  const mapping = mappingOf(pass);
+  const { cancels } = mapping;
+  if (answer.kind === 'shared') {
+    // Whoever is the last to want the build stops it.
+    await update(pass, context, { nextCheckAt: clock.now() + MAX_CANCEL_RETRY_MS });
     return 'observe';
   }
   // What cannot be stopped while it is built can be when its build ends RETRY and it waits again.
