@@ -1,5 +1,6 @@
 /** A build request too many: made by a pass that was overtaken between its call and its record. */
 import { afterEach, beforeEach, expect, it } from '@jest/globals';
+import pino from 'pino';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { Mapping } from '../../src/domain/mapping.ts';
 import type { MappingStore, Seen } from '../../src/ports.ts';
@@ -38,7 +39,7 @@ interface Story {
   readonly sharedWith?: readonly number[];
 }
 
-/** One pass that makes request 17; answers which requests were cancelled, and how often a request was made. */
+/** One pass that makes request 17; answers which requests were cancelled, how often one was made, and what people are told. */
 async function pass(story: Story) {
   const { meanwhile, found, theirs = aRequest({ buildRequestId: THEIRS }), lostCancels = 0, sharedWith = [] } = story;
   const cancelled: number[] = [];
@@ -69,8 +70,10 @@ async function pass(story: Story) {
     },
   });
   const clock = { ...createManualClock(NOW), sleep: async () => undefined };
-  await aReconciler({ queue, ci, store, clock }).reconcile(TASK_ID);
-  return { cancelled, submitted };
+  const said: string[] = [];
+  const log = pino({ level: 'warn' }, { write: (line: string) => void said.push(line) });
+  await aReconciler({ queue, ci, store, clock, log }).reconcile(TASK_ID);
+  return { cancelled, submitted, isToBeCancelledByHand: said.some((line) => line.includes('by hand')) };
 }
 
 const recordTheirs = () =>
@@ -78,7 +81,7 @@ const recordTheirs = () =>
 const onlyLease = () => overtake(async () => undefined);
 
 it('is withdrawn where the task has another one', async () => {
-  expect(await pass({ meanwhile: recordTheirs })).toEqual({ cancelled: [OURS], submitted: 1 });
+  expect(await pass({ meanwhile: recordTheirs })).toMatchObject({ cancelled: [OURS], submitted: 1 });
   expect(await store.openMapping(TASK_ID)).toMatchObject({ buildRequestId: THEIRS });
 });
 
@@ -87,8 +90,14 @@ it('is withdrawn where the task is no longer wanted', async () => {
   expect(await pass({ meanwhile: close })).toMatchObject({ cancelled: [OURS] });
 });
 
-it('is not withdrawn where its build serves others, too', async () => {
-  expect(await pass({ meanwhile: recordTheirs, sharedWith: [4000] })).toMatchObject({ cancelled: [] });
+it('is not withdrawn where its build serves others, too, nor is anybody asked to', async () => {
+  const done = await pass({ meanwhile: recordTheirs, sharedWith: [4000] });
+  expect(done).toMatchObject({ cancelled: [], isToBeCancelledByHand: false });
+});
+
+it('is to be cancelled by hand where no cancel has an effect', async () => {
+  const done = await pass({ meanwhile: recordTheirs, lostCancels: 100 });
+  expect(done).toMatchObject({ isToBeCancelledByHand: true });
 });
 
 it('is asked to be cancelled again until it is', async () => {
@@ -112,6 +121,6 @@ it('is followed, and none is made in its place, where the mapping’s own was co
   await pass({ meanwhile: recordTheirs });
   const theirs = { ...requestComplete('SKIPPED'), buildRequestId: THEIRS };
   const later = await pass({ meanwhile: async () => undefined, theirs, found: OURS });
-  expect(later).toEqual({ cancelled: [], submitted: 0 });
+  expect(later).toMatchObject({ cancelled: [], submitted: 0 });
   expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', buildRequestId: OURS });
 });

@@ -188,45 +188,56 @@ const MAX_WITHDRAWAL_MS = 300_000;
 async function withdrawDoubled(view: RequestView, mapping: Mapping, pass: Pass, context: ApplyContext): Promise<void> {
   const { clock, log } = context;
   let failure: unknown;
+  let last: Withdrawal | undefined;
   for (let attempt = 1; attempt <= WITHDRAWALS; attempt += 1) {
     try {
-      if (await isSettled(view, mapping, pass, context)) {
-        return;
-      }
+      last = await tryWithdrawal(view, mapping, pass, context);
       failure = undefined;
     } catch (error) {
+      last = undefined;
       failure = error;
+    }
+    if (last === 'settled') {
+      return;
     }
     await clock.sleep(Math.min(1000 * 4 ** attempt, MAX_WITHDRAWAL_MS));
   }
-  log.error(
-    { taskId: pass.taskId, buildRequestId: view.buildRequestId, err: failure },
-    'a build request too many could not be withdrawn: cancel it by hand',
-  );
+  const fields = { taskId: pass.taskId, buildRequestId: view.buildRequestId };
+  if (last === 'shared') {
+    // Whoever cancelled it by hand would stop the others' build.
+    log.warn(fields, 'a build request too many is left alone: its build serves others, too');
+  } else {
+    log.error({ ...fields, err: failure }, 'a build request too many could not be withdrawn: cancel it by hand');
+  }
 }
 
-/**
- * @returns whether the request is over, or the mapping's; if it is neither, its cancel was asked for, but while its
- *   build serves others, too
- */
-async function isSettled(view: RequestView, mapping: Mapping, pass: Pass, context: ApplyContext): Promise<boolean> {
+/** It is over, the mapping's, or cannot be cancelled; its build serves others, too; or its cancel was asked for. */
+type Withdrawal = 'settled' | 'shared' | 'asked';
+
+async function tryWithdrawal(
+  view: RequestView,
+  mapping: Mapping,
+  pass: Pass,
+  context: ApplyContext,
+): Promise<Withdrawal> {
   const { store, ci, log } = context;
   const now = await read(view.buildRequestId, ci);
   if (now === undefined || now.state === 'complete') {
-    return true;
+    return 'settled';
   }
   const open = await store.openMapping(pass.taskId);
   if (open?.externalId === mapping.externalId && (await isTheOne(view, open, ci))) {
-    return true;
+    return 'settled';
   }
   const answer = await cancelUnlessShared(now, 'another build request of the same task exists', context);
-  if (answer.kind !== 'shared') {
-    log.warn(
-      { taskId: pass.taskId, buildRequestId: view.buildRequestId, kept: open?.buildRequestId },
-      'build request withdrawn: the task has another one or is no longer wanted',
-    );
+  if (answer.kind === 'shared') {
+    return 'shared';
   }
-  return answer.kind === 'impossible';
+  log.warn(
+    { taskId: pass.taskId, buildRequestId: view.buildRequestId, kept: open?.buildRequestId },
+    'build request withdrawn: the task has another one or is no longer wanted',
+  );
+  return answer.kind === 'impossible' ? 'settled' : 'asked';
 }
 
 /** Whether this request, made under the open mapping's external id, is the one that serves it. */
