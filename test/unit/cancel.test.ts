@@ -175,6 +175,8 @@ describe('a cancel', () => {
       clock.advance(MINUTE);
     }
     expect(asked).toEqual([]);
+    const cancels = (await store.eventsOf(taskId)).filter(({ what }) => what === 'cancelRequest');
+    expect(cancels).toHaveLength(1);
     expect(await notes(taskId)).toHaveLength(1);
     expect(await store.openMapping(taskId)).toMatchObject({ state: 'cancelling', cancels: 0 });
   });

@@ -24,8 +24,9 @@ export function isCancelOldNews({ cancels }: Mapping): boolean {
 export async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
   const request = requestOf(pass);
   const { clock, timing } = context;
+  const isRepeated = mappingOf(pass).state === 'cancelling';
   let answer = await askForCancel(request, because, context);
-  if (answer.kind === 'shared' && mappingOf(pass).state !== 'cancelling') {
+  if (answer.kind === 'shared' && !isRepeated) {
     // Those that are canceled at once would take one another for wanted: each says so first, and then looks again.
     await update(pass, context, { state: 'cancelling', hasSlot: false });
     answer = await askForCancel(request, because, context);
@@ -36,9 +37,10 @@ export async function cancelRequest(because: string, pass: Pass, context: ApplyC
   const mapping = mappingOf(pass);
   const { cancels } = mapping;
   if (answer.kind === 'shared') {
-    // Whoever is the last to want the build stops it.
-    await update(pass, context, { nextCheckAt: clock.now() + MAX_CANCEL_RETRY_MS });
-    return 'observe';
+    // Whoever is the last to want the build stops it. That it still goes on is no news.
+    const nextCheckAt = clock.now() + MAX_CANCEL_RETRY_MS;
+    await update(pass, context, { nextCheckAt });
+    return isRepeated ? { end: nextCheckAt } : 'observe';
   }
   // What cannot be stopped while it is built can be when its build ends RETRY and it waits again.
   const asked = answer.kind === 'impossible' ? Math.max(cancels + 1, VAIN_CANCELS) : cancels + 1;
