@@ -2,9 +2,12 @@
 
 /** @param {import('knex').Knex} knex */
 export async function up(knex) {
-  await knex.schema.alterTable('tasks', (table) => {
-    table.bigInteger('request_absent_since').nullable();
-  });
+  // MySQL takes no column back: where what comes after it failed, it is there already.
+  if (!(await knex.schema.hasColumn('tasks', 'request_absent_since'))) {
+    await knex.schema.alterTable('tasks', (table) => {
+      table.bigInteger('request_absent_since').nullable();
+    });
+  }
   // It stood for either; what is still missing is found out again.
   await knex('tasks').whereNotNull('absent_since').update({ absent_since: null });
 }

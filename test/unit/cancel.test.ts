@@ -160,6 +160,13 @@ describe('a cancel', () => {
     expect(asked).toEqual([17]);
   });
 
+  it('of all that a build serves at once stops it at once', async () => {
+    const both = [await canceledTask(17), await canceledTask(18)] as const;
+    const [first, second] = [bridge({ kind: 'asked' }, [18]), bridge({ kind: 'asked' }, [17])];
+    await Promise.all([first.reconcile(both[0]), second.reconcile(both[1])]);
+    expect([...first.asked, ...second.asked]).not.toEqual([]);
+  });
+
   it('of a build that a request of nobody known shares does not stop it', async () => {
     const taskId = await canceledTask(17);
     const { asked, reconcile } = bridge({ kind: 'asked' }, [4000]);
@@ -168,6 +175,8 @@ describe('a cancel', () => {
       clock.advance(MINUTE);
     }
     expect(asked).toEqual([]);
+    const cancels = (await store.eventsOf(taskId)).filter(({ what }) => what === 'cancelRequest');
+    expect(cancels).toHaveLength(1);
     expect(await notes(taskId)).toHaveLength(1);
     expect(await store.openMapping(taskId)).toMatchObject({ state: 'cancelling', cancels: 0 });
   });

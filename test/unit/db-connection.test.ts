@@ -66,3 +66,27 @@ describe('a database in memory', () => {
     expect(await Promise.all([1, 2, 3].map(() => store.overview()))).toEqual([none, none, none]);
   });
 });
+
+it('a migration whose statements failed half-way, on an engine that takes no column back, is run again', async () => {
+  const db = open('sqlite::memory:');
+  await migrate(db);
+  const store = createMappingStore(db);
+  const { taskId, runId, externalId } = { taskId: 'a', runId: 0, externalId: 'a/0/1' };
+  await store.insert(
+    {
+      ...{ taskId, runId, taskGroupId: 'a', builder: 'b', state: 'intended', externalId, submissions: 1 },
+      ...{ collapseKey: null, hasSlot: false, priority: 2, deadline: 1, takenUntil: null },
+    },
+    { owner: 'test', leaseUntil: 0, now: 0 },
+  );
+  await db('tasks').update({ absent_since: 1 });
+  const { up, down }: { up(db: Knex): Promise<void>; down(db: Knex): Promise<void> } = await import(
+    path.resolve(import.meta.dirname, '../../migrations/005_absent_requests.js')
+  );
+  await down(db);
+  await db.raw("CREATE TRIGGER away BEFORE UPDATE ON tasks BEGIN SELECT RAISE(ABORT, 'away'); END");
+  await expect(up(db)).rejects.toThrow('away');
+  await db.raw('DROP TRIGGER away');
+  await up(db);
+  expect(await store.openMapping(taskId)).toMatchObject({ absentSince: null, requestAbsentSince: null });
+});

@@ -4,7 +4,13 @@ import path from 'node:path';
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { z } from 'zod';
-import { type BuildRow, type RequestRow, toView, type ViewInput } from '../../src/buildbot/scheduler-db/view.ts';
+import {
+  type BuildRow,
+  openBuild,
+  type RequestRow,
+  toView,
+  type ViewInput,
+} from '../../src/buildbot/scheduler-db/view.ts';
 import type { RequestView } from '../../src/domain/build.ts';
 import { aRow, built, CASES, claimed, T } from './scheduler-db-view.cases.ts';
 
@@ -43,6 +49,16 @@ describe('rows say', () => {
         },
       ],
     });
+  });
+});
+
+describe('the build that can be stopped', () => {
+  it('is the newest, while it runs', () => {
+    expect(openBuild([built(1, T + 10, null), built(2, T + 30, null)])).toMatchObject({ id: 2 });
+  });
+
+  it('is not one that a dead master left open before one that is over', () => {
+    expect(openBuild([built(1, T + 10, null), built(2, T + 30, T + 50)])).toBeUndefined();
   });
 });
 

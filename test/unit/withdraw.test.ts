@@ -1,5 +1,6 @@
 /** A build request too many: made by a pass that was overtaken between its call and its record. */
 import { afterEach, beforeEach, expect, it } from '@jest/globals';
+import pino from 'pino';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { Mapping } from '../../src/domain/mapping.ts';
 import type { Clock, MappingStore, Seen } from '../../src/ports.ts';
@@ -40,7 +41,7 @@ interface Story {
   readonly sleep?: Clock['sleep'];
 }
 
-/** One pass that makes request 17; answers which requests were cancelled, and how often a request was made. */
+/** One pass that makes request 17; answers which requests were cancelled, how often one was made, and what people are told. */
 async function pass(story: Story) {
   const { meanwhile, found, theirs = aRequest({ buildRequestId: THEIRS }), lostCancels = 0, sharedWith = [] } = story;
   const cancelled: number[] = [];
@@ -71,10 +72,12 @@ async function pass(story: Story) {
     },
   });
   const { sleep = async () => undefined } = story;
-  const reconciler = aReconciler({ queue, ci, store, clock: { ...createManualClock(NOW), sleep } });
+  const said: string[] = [];
+  const log = pino({ level: 'warn' }, { write: (line: string) => void said.push(line) });
+  const reconciler = aReconciler({ queue, ci, store, clock: { ...createManualClock(NOW), sleep }, log });
   const result = await reconciler.reconcile(TASK_ID);
   await (story.sleep ? reconciler.stop() : reconciler.settled());
-  return { cancelled, submitted, result };
+  return { cancelled, submitted, result, isToBeCancelledByHand: said.some((line) => line.includes('by hand')) };
 }
 
 const recordTheirs = () =>
@@ -91,8 +94,14 @@ it('is withdrawn where the task is no longer wanted', async () => {
   expect(await pass({ meanwhile: close })).toMatchObject({ cancelled: [OURS] });
 });
 
-it('is not withdrawn where its build serves others, too', async () => {
-  expect(await pass({ meanwhile: recordTheirs, sharedWith: [4000] })).toMatchObject({ cancelled: [] });
+it('is not withdrawn where its build serves others, too, nor is anybody asked to', async () => {
+  const done = await pass({ meanwhile: recordTheirs, sharedWith: [4000] });
+  expect(done).toMatchObject({ cancelled: [], isToBeCancelledByHand: false });
+});
+
+it('is to be cancelled by hand where no cancel has an effect', async () => {
+  const done = await pass({ meanwhile: recordTheirs, lostCancels: 100 });
+  expect(done).toMatchObject({ isToBeCancelledByHand: true });
 });
 
 it('is asked to be cancelled again until it is', async () => {

@@ -13,7 +13,7 @@ import type { Masters } from './masters.ts';
 import { databaseNow, readRows, readSiblings, throwIfBad } from './rows.ts';
 import type { Schema } from './schema.ts';
 import { type SelfServe, shortBranch } from './self-serve.ts';
-import type { BuildRow, RequestRow } from './view.ts';
+import { type BuildRow, openBuild, type RequestRow } from './view.ts';
 
 export interface CancellerOptions {
   readonly database: SchedulerDb;
@@ -167,11 +167,6 @@ async function cancelOnPages({ id, builder }: RequestRow, { all }: Masters): Pro
     throw failed.reason;
   }
   return impossible(`no master in legacyCi.schedulerDb.webStatus has the builder "${builder}"`);
-}
-
-/** The newest that has not ended. */
-function openBuild(builds: readonly BuildRow[] = []): BuildRow | undefined {
-  return builds.filter(({ finishTime }) => finishTime === null).at(-1);
 }
 
 function cannotStop({ claimedBy }: RequestRow, masters: Masters): string {

@@ -109,6 +109,12 @@ function completeOf(input: ViewInput, last: BuildRow): Omit<RequestView, 'buildR
   };
 }
 
+/** The build that can be stopped. A row that is open beside a newer one is a dead master's: its number is another's by now. */
+export function openBuild(builds: readonly BuildRow[] = []): BuildRow | undefined {
+  const last = builds.at(-1);
+  return last?.finishTime === null ? last : undefined;
+}
+
 /**
  * Whether the newest build runs. A build that is over while the same claim stands is about to complete its request, or
  * to give it back: the master writes one after the other. And a request that was cancelled in the very moment in which a

@@ -23,21 +23,24 @@ export function isCancelOldNews({ cancels }: Mapping): boolean {
 
 export async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
   const request = requestOf(pass);
-  const mapping = mappingOf(pass);
-  const { cancels } = mapping;
   const { clock, timing } = context;
-  const answer = await askForCancel(request, because, context);
-  if (answer.kind === 'shared') {
-    // Whoever is the last to want the build stops it.
-    if (mapping.state !== 'cancelling') {
+  const isRepeated = mappingOf(pass).state === 'cancelling';
+  let answer = await askForCancel(request, because, context);
+  if (answer.kind === 'shared' && !isRepeated) {
+    // Those that are canceled at once would take one another for wanted: each says so first, and then looks again.
+    await update(pass, context, { state: 'cancelling', hasSlot: false });
+    answer = await askForCancel(request, because, context);
+    if (answer.kind === 'shared') {
       noteNoCancel(pass, context, `its build goes on, for build request ${answer.others.join(', ')}`);
     }
-    await update(pass, context, {
-      state: 'cancelling',
-      hasSlot: false,
-      nextCheckAt: clock.now() + MAX_CANCEL_RETRY_MS,
-    });
-    return 'observe';
+  }
+  const mapping = mappingOf(pass);
+  const { cancels } = mapping;
+  if (answer.kind === 'shared') {
+    // Whoever is the last to want the build stops it. That it still goes on is no news.
+    const nextCheckAt = clock.now() + MAX_CANCEL_RETRY_MS;
+    await update(pass, context, { nextCheckAt });
+    return isRepeated ? { end: nextCheckAt } : 'observe';
   }
   // What cannot be stopped while it is built can be when its build ends RETRY and it waits again.
   const asked = answer.kind === 'impossible' ? Math.max(cancels + 1, VAIN_CANCELS) : cancels + 1;

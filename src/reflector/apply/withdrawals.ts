@@ -32,25 +32,33 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
 
   async function withdraw(request: RequestView, mapping: Mapping): Promise<void> {
     let failure: unknown;
+    let last: Outcome | undefined;
     for (let attempt = 1; attempt <= TRIES; attempt += 1) {
       const isLast = stopping.signal.aborted;
-      try {
-        if (await isSettled(request, mapping, context)) {
-          return;
-        }
-        failure = undefined;
-      } catch (error) {
-        failure = error;
+      [last, failure] = await attemptTo(request, mapping);
+      if (last === 'settled') {
+        return;
       }
       if (isLast) {
         break;
       }
       await clock.sleep(Math.min(1000 * 4 ** attempt, MAX_WAIT_MS), stopping.signal);
     }
-    log.error(
-      { taskId: mapping.taskId, runId: mapping.runId, buildRequestId: request.buildRequestId, err: failure },
-      'a build request too many could not be withdrawn: cancel it by hand',
-    );
+    const fields = { taskId: mapping.taskId, runId: mapping.runId, buildRequestId: request.buildRequestId };
+    if (last === 'shared') {
+      // Whoever cancelled it by hand would stop the others' build.
+      log.warn(fields, 'a build request too many is left alone: its build serves others, too');
+    } else {
+      log.error({ ...fields, err: failure }, 'a build request too many could not be withdrawn: cancel it by hand');
+    }
+  }
+
+  async function attemptTo(request: RequestView, mapping: Mapping): Promise<[Outcome | undefined, unknown]> {
+    try {
+      return [await tryOnce(request, mapping, context), undefined];
+    } catch (error) {
+      return [undefined, error];
+    }
   }
 
   async function settled(): Promise<void> {
@@ -72,33 +80,33 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
   };
 }
 
-/**
- * @returns whether the request is over, or the mapping's; if it is neither, its cancel was asked for, but while its
- *   build serves others, too
- */
-async function isSettled(
+/** It is over, the mapping's, or cannot be cancelled; its build serves others, too; or its cancel was asked for. */
+type Outcome = 'settled' | 'shared' | 'asked';
+
+async function tryOnce(
   request: RequestView,
   mapping: Mapping,
   { store, ci, log }: Pick<ApplyContext, 'store' | 'ci' | 'log'>,
-): Promise<boolean> {
+): Promise<Outcome> {
   const { taskId, runId } = mapping;
   const { buildRequestId } = request;
   const now = await read(buildRequestId, ci);
   if (now === undefined || now.state === 'complete') {
-    return true;
+    return 'settled';
   }
   const open = await store.openMapping(taskId);
   if (open?.externalId === mapping.externalId && (await isTheOne(request, open, ci))) {
-    return true;
+    return 'settled';
   }
   const answer = await cancelUnlessShared(now, 'another build request of the same task exists', { ci, store });
-  if (answer.kind !== 'shared') {
-    log.warn(
-      { taskId, runId, buildRequestId, kept: open?.buildRequestId },
-      'build request withdrawn: the task has another one or is no longer wanted',
-    );
+  if (answer.kind === 'shared') {
+    return 'shared';
   }
-  return answer.kind === 'impossible';
+  log.warn(
+    { taskId, runId, buildRequestId, kept: open?.buildRequestId },
+    'build request withdrawn: the task has another one or is no longer wanted',
+  );
+  return answer.kind === 'impossible' ? 'settled' : 'asked';
 }
 
 /** Whether this request, made under the open mapping's external id, is the one that serves it. */
