@@ -250,6 +250,20 @@ it('an artifact is given up when the bucket answers without end', async () => {
   expect(String(error)).toContain('ERR_ANSWER_TOO_LONG');
 });
 
+it.each([302, 307])('an artifact that the bucket answers with %i is not taken for uploaded', async (status) => {
+  const server = await startHostileServer('answers of the queue or of auth', (line) =>
+    line.startsWith('PUT')
+      ? { kind: 'says', status, body: '', headers: { location: `${server.url}/elsewhere` } }
+      : { kind: 'says', body: `{"putUrl":"${server.url}/bucket"}` },
+  );
+  undo.push(() => server.stop());
+  const artifact = { kind: 'content', name: 'a', contentType: 'text/plain', expires: 0, content: 'x' } as const;
+  const error = await failure(clientOf(server.url).putArtifact('t', 0, artifact));
+  expect(error).toMatchObject({ code: 'queue-unavailable', isTransient: true, context: { statusCode: status } });
+  expect(String(error)).toContain(`status ${status}`);
+  expect(server.calls.filter((line) => line.includes('elsewhere'))).toEqual([]);
+});
+
 describe('whatever a server says', () => {
   const json = fc.oneof(
     { weight: 3, arbitrary: fc.jsonValue({ maxDepth: 4 }).map((value) => JSON.stringify(value)) },
