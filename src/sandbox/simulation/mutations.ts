@@ -420,6 +420,17 @@ export const MUTATIONS: readonly Mutation[] = [
     })),
   ),
   mutation(
+    'trace-of-reruns',
+    'tells of reruns where it has resolved a run',
+    /the trace says rerunTask of .*, and nobody asked/,
+    onStore((store) => ({
+      addEvents: (events) =>
+        store.addEvents(
+          events.flatMap((event) => (event.what === 'resolveRun' ? [event, { ...event, what: 'rerunTask' }] : [event])),
+        ),
+    })),
+  ),
+  mutation(
     'all-is-completed',
     'keeps `completed` as the resolution, whatever it was',
     /the mapping of .* says completed, and the queue/,

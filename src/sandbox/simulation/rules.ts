@@ -43,6 +43,8 @@ export interface Rules {
   onAnswered(host: Host, call: Call, answer: unknown): void;
   /** At rest: what the bridge did and no trace tells of. */
   untold(): readonly string[];
+  /** Whether this call about the task ever had its effect. */
+  wasCalled(method: string, taskId: string): boolean;
 }
 
 export interface RulesContext {
@@ -78,6 +80,7 @@ export function createRules(context: RulesContext): Rules {
   /** By mapping. */
   const runs = new Map<number, number>();
   const carried = new Set<string>();
+  const called = new Set<string>();
   /** By process and task: what there was to see when it asked for its status, as the last thing that it did. */
   const lastStatus = new Map<string, Look>();
   /** By task: what was seen right before it was cancelled. */
@@ -258,6 +261,7 @@ export function createRules(context: RulesContext): Rules {
       claims.onEffect(host, call);
       prompt.onEffect(call);
       const { method, taskId, service, isChange, about } = call;
+      called.add(`${method} ${taskId}`);
       if (method === 'cancel') {
         checkCancel(Number(about.slice(1)));
       } else if (method === 'rerunTask' && taskId !== undefined) {
@@ -346,6 +350,7 @@ export function createRules(context: RulesContext): Rules {
       deeds.onAnswered(host, call, answer);
     },
     untold: deeds.untold,
+    wasCalled: (method, taskId) => called.has(`${method} ${taskId}`),
   };
 }
 
