@@ -114,7 +114,11 @@ async function put(
     followRedirect: false,
     timeout: { connect: 10_000, socket: IDLE_MS, request: LEAST_PUT_MS + size / SLOWEST_BYTES_PER_MS },
   });
-  await limited(request);
+  const response = await limited(request);
+  // What is not followed is no error to got, and nothing was put there.
+  if (response.statusCode < 200 || response.statusCode > 299) {
+    throw new HTTPError(response);
+  }
 }
 
 /** Without the URL, whose query is a credential. */

@@ -38,7 +38,7 @@ export interface CampaignReport {
   readonly hung: number;
   /** From the last fault's end until everything was at rest. */
   readonly settledMs: number;
-  /** In words, of each task that did not end as it should have, and of each fault that was not mended. */
+  /** In words, of each task that did not end as it should have, each bridge that died of itself, and each fault that was not mended. */
   readonly problems: readonly string[];
   /** The ends of the bridges' logs, if there are problems. */
   readonly logs: readonly string[];
@@ -76,7 +76,8 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
     const hung = await settle(stage, cast, people);
     const settledMs = Date.now() - mended;
     await people.stop();
-    const { problems, ...counted } = await check(stage, cast, people);
+    const { problems: wrong, ...counted } = await check(stage, cast, people);
+    const problems = [...stage.crashes, ...wrong];
     const expiredClaims = cast
       .flatMap(({ taskId }) => endingsOf(stage, taskId))
       .filter(({ reason }) => reason === 'claim-expired').length;

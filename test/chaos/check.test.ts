@@ -1,6 +1,7 @@
 import { expect, it } from '@jest/globals';
 import type { Mapping } from '../../src/domain/mapping.ts';
 import type { ArtifactView } from '../../src/sandbox/queue/emulator.ts';
+import { isCrash } from '../support/daemon.ts';
 import { findProblems, type TaskEnd } from './check.ts';
 import type { Fate } from './fates.ts';
 
@@ -102,3 +103,15 @@ function rerunOf(status: object): TaskEnd {
     mappings: [mapping({ runId: 1 })],
   };
 }
+
+const SIGNALLED = new Set<NodeJS.Signals>(['SIGKILL', 'SIGTERM']);
+it.each([
+  ['that ended cleanly', { code: 0, signal: null }, false],
+  ['for which something was away', { code: 75, signal: null }, false],
+  ['that was killed', { code: null, signal: 'SIGKILL' }, false],
+  ['with a bug', { code: 1, signal: null }, true],
+  ['that ran out of memory', { code: null, signal: 'SIGABRT' }, true],
+] as const)('knows of a bridge %s whether it died of itself', (_, end, expected) => {
+  expect(isCrash(end, SIGNALLED)).toBe(expected);
+  expect(isCrash({ code: null, signal: 'SIGKILL' }, new Set())).toBe(true);
+});

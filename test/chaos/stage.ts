@@ -28,6 +28,8 @@ export interface Stage {
   readonly pulse: PulsePublisher;
   readonly proxies: Proxies;
   readonly bridges: Daemon[];
+  /** In words, of each bridge so far that died of itself: others would do its work, and nobody would see it. */
+  readonly crashes: readonly string[];
   /** Of the mapping database. */
   readonly databaseUrl: string;
   /** Starts a bridge (again) in this place. */
@@ -77,11 +79,16 @@ export async function startStage(
     log: { level: 'info' },
   };
   await migrateDatabase(config);
-  const run = () => runDaemon(config);
+  const crashes: string[] = [];
+  const run = () => {
+    const daemon = runDaemon(config);
+    void daemon.crash.then((crash) => crash !== undefined && crashes.push(crash));
+    return daemon;
+  };
   const bridges = Array.from({ length: BRIDGES }, run);
   await Promise.all(bridges.map(({ started }) => started));
   return {
-    ...{ queue, faults, legacy, pulse, proxies, bridges, databaseUrl: database.url },
+    ...{ queue, faults, legacy, pulse, proxies, bridges, crashes, databaseUrl: database.url },
     // The people's client does not suffer from the bridges' network, but from the queue's own faults it does.
     client: new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT, retries: 0 }),
     restart(place) {

@@ -35,6 +35,11 @@ describe('the simulation', () => {
     expect(plans.some(({ retentionMs }) => retentionMs < 600_000)).toBe(true);
     expect(plans.some(({ incidents }) => incidents.some(({ kind }) => kind === 'pulseLost'))).toBe(true);
     expect(plans.some(({ instances }) => instances.some(({ mode }) => mode === 'observe'))).toBe(true);
+    const isLongerThanClaim = ({ from, to }: { from: number; to: number }) => to - from > 20 * 60_000;
+    const expiring = plans.filter(
+      ({ climate, chaosMs }) => chaosMs >= 6_600_000 && climate.outages.some(isLongerThanClaim),
+    );
+    expect(expiring.length).toBeGreaterThan(10);
     expect(new Set(tasks.map(({ requires }) => requires))).toContain('all-resolved');
     expect(flavours).toEqual(expect.arrayContaining(['scoped', 'assuming', 'unscoped', 'misassuming', 'native']));
   });

@@ -6,12 +6,15 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { stringify } from 'yaml';
+import { EXIT } from '../../src/lifecycle.ts';
 
 export interface Daemon {
   /** The end of its log, line by line. */
   readonly lines: readonly Record<string, unknown>[];
   /** Resolves when it says that it has started; rejects when it ends before. */
   readonly started: Promise<void>;
+  /** Resolves when it ends: in words, if it died of itself; undefined otherwise. */
+  readonly crash: Promise<string | undefined>;
   /** SIGTERM, and the exit code that comes of it. */
   stop(): Promise<number | null>;
   /** SIGKILL. */
@@ -51,9 +54,15 @@ export function runDaemon(config: object, services?: readonly string[]): Daemon 
   const child = spawn(process.execPath, [CLI, 'run', '--config', file, ...list], { stdio: ['ignore', 'pipe', 'pipe'] });
   const lines: Record<string, unknown>[] = [];
   const errors = collect(child);
-  const exited = once(child, 'exit').then(([exitCode]): number | null => {
+  const sent = new Set<NodeJS.Signals>();
+  const send = (signal: NodeJS.Signals) => {
+    sent.add(signal);
+    child.kill(signal);
+  };
+  const ended = once(child, 'exit').then(([code, signal]): End => ({ code, signal }));
+  const exited = ended.then(({ code }) => {
     remove();
-    return exitCode;
+    return code;
   });
   const started = new Promise<void>((resolve, reject) => {
     createInterface({ input: child.stdout ?? process.stdin }).on('line', (line) => {
@@ -75,17 +84,30 @@ export function runDaemon(config: object, services?: readonly string[]): Daemon 
   return {
     lines,
     started,
+    crash: ended.then((end) =>
+      isCrash(end, sent) ? `bbb run died (${end.signal ?? end.code}): ${errors.join('\n')}` : undefined,
+    ),
     async stop() {
-      child.kill('SIGTERM');
+      send('SIGTERM');
       return exited;
     },
     async kill() {
-      child.kill('SIGKILL');
+      send('SIGKILL');
       await exited;
     },
-    pause: () => void child.kill('SIGSTOP'),
-    resume: () => void child.kill('SIGCONT'),
+    pause: () => send('SIGSTOP'),
+    resume: () => send('SIGCONT'),
   };
+}
+
+export interface End {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+/** Whether a process died of itself. What it depends on may be away, and then it ends with an exit code that says so. */
+export function isCrash({ code, signal }: End, sent: ReadonlySet<NodeJS.Signals>): boolean {
+  return signal === null ? code !== EXIT.ok && code !== EXIT.tempFail : !sent.has(signal);
 }
 
 function writeConfig(config: object): { readonly file: string; remove(): void } {

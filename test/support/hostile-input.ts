@@ -15,6 +15,7 @@ export type Edge =
   | 'spellings of a restricted builder'
   | 'spellings that MySQL takes for one name'
   | 'rows of the mapping database'
+  | 'rows of a scheduler database'
   | 'answers of a Data API, a web status or Self-serve'
   | 'answers of the queue or of auth'
   | 'statuses that no queue has'

@@ -4,12 +4,17 @@ import fc from 'fast-check';
 import { z } from 'zod';
 import { createRestClient } from '../../src/buildbot/data-api/rest-client.ts';
 import { createSession } from '../../src/buildbot/data-api/session.ts';
+import { createBuilders } from '../../src/buildbot/scheduler-db/builders.ts';
+import { createSchedulerDb } from '../../src/buildbot/scheduler-db/database.ts';
+import { createMasters } from '../../src/buildbot/scheduler-db/masters.ts';
 import { createSelfServe } from '../../src/buildbot/scheduler-db/self-serve.ts';
 import { createWebStatus } from '../../src/buildbot/scheduler-db/web-status.ts';
 import { systemClock } from '../../src/clock.ts';
+import { connect } from '../../src/db/connection.ts';
 import { BridgeError } from '../../src/errors.ts';
 import { MAX_ANSWER } from '../../src/foreign-answer.ts';
 import { Secret } from '../../src/secret.ts';
+import { countInputs } from '../support/count-inputs.ts';
 import { startHalfOpenServer, startHostileServer } from '../support/hostile-server.ts';
 import { clientOf } from '../support/queue-client.ts';
 
@@ -40,6 +45,14 @@ function selfServe(url: string) {
   const client = createSelfServe(url, systemClock, limits);
   undo.push(() => client.close());
   return client;
+}
+
+/** Each call reads it anew: nothing was ever known. */
+function listOfBuilders(url: string, inputs = countInputs()): Promise<ReadonlySet<string>> {
+  const database = createSchedulerDb(connect('sqlite::memory:'));
+  undo.push(() => database.close());
+  const masters = createMasters(undefined);
+  return createBuilders({ url, masters, database, clock: systemClock, log: undefined, inputs })('b');
 }
 
 const anything = z.object({ wanted: z.string() });
@@ -150,6 +163,74 @@ describe('a log', () => {
   });
 });
 
+/** Mozilla's had 40 MB: it may be longer than any other answer. */
+describe('the list of builders', () => {
+  it('is given up when it does not end', async () => {
+    const server = await startHostileServer(BUILDBOT, () => ({ kind: 'endless' }));
+    undo.push(() => server.stop());
+    const inputs = countInputs();
+    expect(String(await failure(listOfBuilders(server.url, inputs)))).toContain('longer than');
+    expect(server.calls).toHaveLength(1);
+    expect(server.sent()).toBeLessThan(230_000_000);
+    expect(inputs.counts).toEqual({ 'rejected legacy-ci-answer': 1 });
+  }, 30_000);
+
+  it('that is none, or is cut short, is an error, and what is one has the names that are in it', async () => {
+    const server = await startHostileServer(BUILDBOT, () => ({ kind: 'cut' }));
+    undo.push(() => server.stop());
+    expect(await failure(listOfBuilders(server.url))).toBeInstanceOf(BridgeError);
+    for (const body of ['', 'null', '[]', '{"builders":[]}', '{"builders":"b"}', '['.repeat(100_000), '<html>']) {
+      server.does = () => ({ kind: 'says', body });
+      const error = await failure(listOfBuilders(server.url));
+      expect([body.slice(0, 20), error instanceof BridgeError]).toEqual([body.slice(0, 20), true]);
+      expect(String(error).length).toBeLessThan(500);
+    }
+    server.does = () => ({ kind: 'says', body: '{"builders":{"b":null,"__proto__":{"a":1},"constructor":[]}}' });
+    expect(await listOfBuilders(server.url)).toContain('b');
+    expect(Object.prototype).not.toHaveProperty('a');
+  });
+});
+
+describe('whoever is told to go elsewhere goes nowhere', () => {
+  const all: typeof held = [
+    ...held,
+    ['the list of builders', listOfBuilders],
+    ['a log of the Data API', (url) => drain(rest(url).client.stream('logs/1/raw'))],
+    ['a log of a web status', (url) => drain(web(url).logText(`${url}/builders/b/builds/1/steps/s/logs/stdio`))],
+    [
+      'an upload to a bucket',
+      async (url) => {
+        const queue = await startHostileServer('answers of the queue or of auth', () => ({
+          kind: 'says',
+          body: JSON.stringify({ putUrl: `${url}/bucket` }),
+        }));
+        undo.push(() => queue.stop());
+        const artifact = { kind: 'content', name: 'a', contentType: 'text/plain', expires: 0, content: 'x' } as const;
+        await clientOf(queue.url).putArtifact('t', 0, artifact);
+      },
+    ],
+  ];
+
+  it.each(all)('%s', async (_what, call) => {
+    const elsewhere = await startHostileServer(BUILDBOT, () => ({ kind: 'says', body: '{}' }));
+    const server = await startHostileServer(BUILDBOT, () => ({
+      kind: 'says',
+      status: 302,
+      body: '',
+      headers: { location: `${elsewhere.url}/latest/meta-data/` },
+    }));
+    undo.push(
+      () => elsewhere.stop(),
+      () => server.stop(),
+    );
+    const error = await failure(call(server.url));
+    // A form of a web status is answered so.
+    expect(error === undefined || error instanceof BridgeError).toBe(true);
+    expect(server.calls.length).toBeGreaterThan(0);
+    expect(elsewhere.calls).toEqual([]);
+  });
+});
+
 it('a refusal that brings its own toString is typed', async () => {
   const body = JSON.stringify({ error: { message: { field: { toString: 1, valueOf: 1 } } } });
   const server = await startHostileServer(BUILDBOT, () => ({ kind: 'says', status: 400, body }));
@@ -167,6 +248,20 @@ it('an artifact is given up when the bucket answers without end', async () => {
   const error = await failure(clientOf(server.url).putArtifact('t', 0, artifact));
   expect(error).toMatchObject({ code: 'queue-unavailable', isTransient: true });
   expect(String(error)).toContain('ERR_ANSWER_TOO_LONG');
+});
+
+it.each([302, 307])('an artifact that the bucket answers with %i is not taken for uploaded', async (status) => {
+  const server = await startHostileServer('answers of the queue or of auth', (line) =>
+    line.startsWith('PUT')
+      ? { kind: 'says', status, body: '', headers: { location: `${server.url}/elsewhere` } }
+      : { kind: 'says', body: `{"putUrl":"${server.url}/bucket"}` },
+  );
+  undo.push(() => server.stop());
+  const artifact = { kind: 'content', name: 'a', contentType: 'text/plain', expires: 0, content: 'x' } as const;
+  const error = await failure(clientOf(server.url).putArtifact('t', 0, artifact));
+  expect(error).toMatchObject({ code: 'queue-unavailable', isTransient: true, context: { statusCode: status } });
+  expect(String(error)).toContain(`status ${status}`);
+  expect(server.calls.filter((line) => line.includes('elsewhere'))).toEqual([]);
 });
 
 describe('whatever a server says', () => {

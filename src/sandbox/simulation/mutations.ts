@@ -222,6 +222,37 @@ export const MUTATIONS: readonly Mutation[] = [
     ),
   ),
   mutation(
+    'gives-up-builds',
+    'gives up the build of a run whose claim ran out',
+    /was cancelled, and .* waits for it|and nobody was told what #\d+ came to/,
+    onQueue((queue) =>
+      withStatuses(queue, (seen) => {
+        if (seen.kind !== 'present') {
+          return seen;
+        }
+        const last = seen.value.runs.length - 1;
+        const runs = seen.value.runs.map((run) =>
+          run.runId < last && run.reasonResolved === 'claim-expired' ? { ...run, reasonResolved: 'canceled' } : run,
+        );
+        return { kind: 'present', value: { ...seen.value, runs } };
+      }),
+    ),
+  ),
+  mutation(
+    'reruns-failures',
+    'has a task built again that has failed',
+    /was rerun by the bridge after failed/,
+    ({ queue }) => ({
+      queue: {
+        ...queue,
+        async resolve(taskId, runId, resolution) {
+          const status = await queue.resolve(taskId, runId, resolution);
+          return resolution.state === 'failed' && runId === 0 ? await queue.rerunTask(taskId) : status;
+        },
+      },
+    }),
+  ),
+  mutation(
     'cancel-once',
     'asks for a cancel once, whatever comes of it',
     /was cancelled in vain, and not again in time/,
@@ -386,6 +417,17 @@ export const MUTATIONS: readonly Mutation[] = [
     /no trace tells of/,
     onStore((store) => ({
       addEvents: (events) => store.addEvents(events.map((event) => ({ ...event, what: 'closeMapping' }))),
+    })),
+  ),
+  mutation(
+    'trace-of-reruns',
+    'tells of reruns where it has resolved a run',
+    /the trace says rerunTask of .*, and nobody asked/,
+    onStore((store) => ({
+      addEvents: (events) =>
+        store.addEvents(
+          events.flatMap((event) => (event.what === 'resolveRun' ? [event, { ...event, what: 'rerunTask' }] : [event])),
+        ),
     })),
   ),
   mutation(

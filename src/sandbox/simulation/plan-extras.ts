@@ -28,6 +28,7 @@ const EXTRAS: readonly Extra[] = [
   dependencies,
   lostCancels,
   sleepers,
+  lostClaims,
 ];
 
 /** The one moment that leases do not cover: between the renewal of one and the submission that follows. */
@@ -177,4 +178,27 @@ function lostCancels(plan: Plan, random: Random, start: number): Plan {
   }));
   const climate = { ...plan.climate, lostCancel: 0.9 };
   return { ...plan, climate, longestBuildMs: 90 * MINUTE, incidents: [...plan.incidents, ...cancelled] };
+}
+
+/** Long builds that go on while the queue or the database is away for longer than a claim lasts: the next run takes them over. */
+function lostClaims(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.06)) {
+    return plan;
+  }
+  const from = start + random.int(10 * MINUTE, 40 * MINUTE);
+  const outage = { service: random.pick(['queue', 'store'] as const), from, to: from + random.int(21, 60) * MINUTE };
+  // All before that, and in the same order.
+  const sooner = Math.min(1, (from - start) / plan.chaosMs);
+  return {
+    ...plan,
+    climate: { ...plan.climate, outages: [...plan.climate.outages, outage] },
+    chaosMs: Math.max(plan.chaosMs, 110 * MINUTE),
+    // Those of a crowd would take days.
+    longestBuildMs: plan.tasks.length > 7 ? plan.longestBuildMs : 90 * MINUTE,
+    tasks: plan.tasks.map((task) => ({
+      ...task,
+      at: start + Math.floor((task.at - start) * sooner),
+      retries: Math.max(task.retries, 1),
+    })),
+  };
 }

@@ -134,6 +134,9 @@ function checkTrace({ store, queue, rules, master, history, plan }: World): void
     if (what === 'resolveRun' && !isOwn) {
       history.complain(`the trace says that ${name} was resolved, and the bridge did not do it`);
     }
+    if ((what === 'cancelTask' || what === 'rerunTask') && !rules.wasCalled(what, taskId)) {
+      history.complain(`the trace says ${what} of ${name}, and nobody asked the queue for it`);
+    }
     const isSubmitted = master.requests.some((request) => request.taskId === taskId && request.runId <= (runId ?? -1));
     // A submission that was refused is in the trace as well.
     if (what === 'submit' && !isSubmitted && buildable.has(shortName(taskId))) {

@@ -43,6 +43,8 @@ export interface Rules {
   onAnswered(host: Host, call: Call, answer: unknown): void;
   /** At rest: what the bridge did and no trace tells of. */
   untold(): readonly string[];
+  /** Whether this call about the task ever had its effect. */
+  wasCalled(method: string, taskId: string): boolean;
 }
 
 export interface RulesContext {
@@ -78,6 +80,7 @@ export function createRules(context: RulesContext): Rules {
   /** By mapping. */
   const runs = new Map<number, number>();
   const carried = new Set<string>();
+  const called = new Set<string>();
   /** By process and task: what there was to see when it asked for its status, as the last thing that it did. */
   const lastStatus = new Map<string, Look>();
   /** By task: what was seen right before it was cancelled. */
@@ -123,7 +126,50 @@ export function createRules(context: RulesContext): Rules {
         older.results !== 'RETRY'
       ) {
         history.complain(`${what}, which #${older.id} was made for and ended: ${older.results ?? 'unknown'}`);
+      } else if (
+        isHandedOn(older, request.runId) &&
+        ['build', 'person'].includes(older.endedBy ?? '') &&
+        older.results !== 'RETRY'
+      ) {
+        history.complain(`${what}, and nobody was told what #${older.id} came to, but that its claim had run out`);
       }
+    }
+  }
+
+  /** Whether a request is a later run's, since nothing but claims of the bridge's that ran out lie between the two. */
+  function isHandedOn({ taskId, runId: from }: SimRequest, to: number): boolean {
+    const between = (queue().view(taskId ?? '')?.runs ?? []).slice(from, to);
+    return (
+      between.length > 0 &&
+      between.every((run) => run.reasonResolved === 'claim-expired' && run.workerId === WORKER.workerId)
+    );
+  }
+
+  /** A build whose run's claim ran out is the next run's. */
+  function checkCancel(id: number): void {
+    const request = master().requests.find((one) => one.id === id);
+    const last = queue()
+      .view(request?.taskId ?? '')
+      ?.runs.at(-1);
+    if (request === undefined || last === undefined || zombies.has(request)) {
+      return;
+    }
+    const isWanted = last.state === 'pending' || (last.state === 'running' && last.workerId === WORKER.workerId);
+    // One of two may be too many, whichever it is.
+    const isOnly = !master().requests.some(
+      (other) => other !== request && other.taskId === request.taskId && (isOpen(other) || zombies.has(other)),
+    );
+    if (isWanted && isOnly && isHandedOn(request, last.runId)) {
+      history.complain(`#${id} was cancelled, and ${shortName(request.taskId ?? '')}/${last.runId} waits for it`);
+    }
+  }
+
+  /** The bridge reruns what the queue does not retry any more, and nothing else: whatever else is over is over. */
+  function checkRerun(taskId: string): void {
+    const [before, last] = queue().view(taskId)?.runs.slice(-2) ?? [];
+    const isNew = last?.reasonCreated === 'rerun' && last.scheduled === scheduler.now();
+    if (isNew && before?.reasonResolved !== 'worker-shutdown') {
+      history.complain(`${shortName(taskId)} was rerun by the bridge after ${before?.reasonResolved ?? 'nothing'}`);
     }
   }
 
@@ -214,7 +260,13 @@ export function createRules(context: RulesContext): Rules {
     onEffect(host, call) {
       claims.onEffect(host, call);
       prompt.onEffect(call);
-      const { method, taskId, service, isChange } = call;
+      const { method, taskId, service, isChange, about } = call;
+      called.add(`${method} ${taskId}`);
+      if (method === 'cancel') {
+        checkCancel(Number(about.slice(1)));
+      } else if (method === 'rerunTask' && taskId !== undefined) {
+        checkRerun(taskId);
+      }
       const isAboutTask = isChange && taskId !== undefined && (service === 'queue' || method === 'insert');
       if (isAboutTask && queue().view(taskId)?.runs.length === 0) {
         history.complain(`${service}.${method} was called for ${shortName(taskId)}, which is unscheduled`);
@@ -298,6 +350,7 @@ export function createRules(context: RulesContext): Rules {
       deeds.onAnswered(host, call, answer);
     },
     untold: deeds.untold,
+    wasCalled: (method, taskId) => called.has(`${method} ${taskId}`),
   };
 }
 
