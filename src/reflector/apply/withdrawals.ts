@@ -32,7 +32,7 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
 
   async function withdraw(request: RequestView, mapping: Mapping): Promise<void> {
     let failure: unknown;
-    let last: Outcome | undefined;
+    let last: Withdrawal | undefined;
     for (let attempt = 1; attempt <= TRIES; attempt += 1) {
       const isLast = stopping.signal.aborted;
       [last, failure] = await attemptTo(request, mapping);
@@ -53,7 +53,7 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
     }
   }
 
-  async function attemptTo(request: RequestView, mapping: Mapping): Promise<[Outcome | undefined, unknown]> {
+  async function attemptTo(request: RequestView, mapping: Mapping): Promise<[Withdrawal | undefined, unknown]> {
     try {
       return [await tryOnce(request, mapping, context), undefined];
     } catch (error) {
@@ -81,13 +81,13 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
 }
 
 /** It is over, the mapping's, or cannot be cancelled; its build serves others, too; or its cancel was asked for. */
-type Outcome = 'settled' | 'shared' | 'asked';
+type Withdrawal = 'settled' | 'shared' | 'asked';
 
 async function tryOnce(
   request: RequestView,
   mapping: Mapping,
   { store, ci, log }: Pick<ApplyContext, 'store' | 'ci' | 'log'>,
-): Promise<Outcome> {
+): Promise<Withdrawal> {
   const { taskId, runId } = mapping;
   const { buildRequestId } = request;
   const now = await read(buildRequestId, ci);
