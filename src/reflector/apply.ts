@@ -14,8 +14,8 @@ export async function perform(action: Action, pass: Pass, context: ApplyContext)
   const before = pass.knowledge.mapping;
   const isOldNews = action.do === 'cancelRequest' && before !== null && isCancelOldNews(before);
   const next = await performOne(action, pass, context);
-  // What ends a pass has changed nothing: a look at a later time, or a held task whose turn has not come.
-  if (typeof next !== 'object') {
+  // What ends a pass has changed nothing either: a look at a later time, or a held task whose turn has not come.
+  if (typeof next !== 'object' && next !== 'undone') {
     context.onAction?.(action.do);
     const { mapping } = pass.knowledge;
     if (!isOldNews) {

@@ -162,7 +162,7 @@ export function createReconciler(options: ReconcileContext): Reconciler {
         return undefined;
       }
       const next = await perform(action, pass, context);
-      if (next === 'observe') {
+      if (next === 'observe' || next === 'undone') {
         return undefined;
       }
       if (next !== 'next') {

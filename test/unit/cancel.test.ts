@@ -175,8 +175,7 @@ describe('a cancel', () => {
       clock.advance(MINUTE);
     }
     expect(asked).toEqual([]);
-    const cancels = (await store.eventsOf(taskId)).filter(({ what }) => what === 'cancelRequest');
-    expect(cancels).toHaveLength(1);
+    expect((await store.eventsOf(taskId)).map(({ what }) => what)).not.toContain('cancelRequest');
     expect(await notes(taskId)).toHaveLength(1);
     expect(await store.openMapping(taskId)).toMatchObject({ state: 'cancelling', cancels: 0 });
   });

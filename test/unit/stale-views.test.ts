@@ -94,6 +94,7 @@ describe('a build request that a person cancelled', () => {
     const rerun = aTask([exception('canceled'), pending()]);
     expect(await pass([aTask([pending()]), rerun], cancelled)).toEqual([`submit ${TASK_ID}/1/1`]);
     expect(await store.openMapping(TASK_ID)).toMatchObject({ runId: 1, state: 'submitted' });
+    expect((await store.eventsOf(TASK_ID)).map(({ what }) => what)).not.toContain('cancelTask');
   });
 });
 

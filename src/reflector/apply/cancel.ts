@@ -31,16 +31,15 @@ export async function cancelRequest(because: string, pass: Pass, context: ApplyC
     await update(pass, context, { state: 'cancelling', hasSlot: false });
     answer = await askForCancel(request, because, context);
     if (answer.kind === 'shared') {
-      noteNoCancel(pass, context, `its build goes on, for build request ${answer.others.join(', ')}`);
+      noteNoCancel(pass, context, `${because}; its build goes on, for build request ${answer.others.join(', ')}`);
     }
   }
   const mapping = mappingOf(pass);
   const { cancels } = mapping;
   if (answer.kind === 'shared') {
     // Whoever is the last to want the build stops it. That it still goes on is no news.
-    const nextCheckAt = clock.now() + MAX_CANCEL_RETRY_MS;
-    await update(pass, context, { nextCheckAt });
-    return isRepeated ? { end: nextCheckAt } : 'observe';
+    await update(pass, context, { nextCheckAt: clock.now() + MAX_CANCEL_RETRY_MS });
+    return 'undone';
   }
   // What cannot be stopped while it is built can be when its build ends RETRY and it waits again.
   const asked = answer.kind === 'impossible' ? Math.max(cancels + 1, VAIN_CANCELS) : cancels + 1;

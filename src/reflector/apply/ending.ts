@@ -104,7 +104,7 @@ export async function cancelTask(runId: number, pass: Pass, context: ApplyContex
   const run = seen.kind === 'present' ? lastRun(seen.value) : undefined;
   // A claim that took effect late, too, makes a difference: what there is has to be uploaded first.
   if (run?.runId !== runId || run.state !== before?.state || (run.state !== 'pending' && run.state !== 'running')) {
-    return 'observe';
+    return 'undone';
   }
   return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
 }

@@ -48,8 +48,11 @@ export interface Pass {
   readonly freedKeys: Set<string>;
 }
 
-/** What comes after an action: the next one, a fresh look at what is known, or the end of the pass. */
-export type Next = 'next' | 'observe' | { readonly end: number };
+/**
+ * What comes after an action: the next one, a fresh look at what is known, such a look since the action turned out not
+ * to be one to carry out (`undone`), or the end of the pass.
+ */
+export type Next = 'next' | 'observe' | 'undone' | { readonly end: number };
 
 /** Another pass, here or elsewhere, has moved the mapping: whatever this pass knows is old. */
 export class MappingMoved extends Error {

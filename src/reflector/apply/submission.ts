@@ -148,7 +148,7 @@ export async function submit(mapping: Mapping, pass: Pass, context: ApplyContext
   const { ci, clock, timing, withdrawals } = context;
   const { admission } = pass.knowledge;
   if (admission?.kind !== 'admitted') {
-    return 'observe';
+    return 'undone';
   }
   // Under a fresh lease: whoever takes this mapping over after a crash looks for the request first.
   await renew(pass, context);
