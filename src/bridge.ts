@@ -11,6 +11,7 @@ import type { Timing } from './reflector/apply/pass.ts';
 import type { Timer } from './reflector/cron.ts';
 import type { Policy } from './reflector/decide.ts';
 import { createForeignTasks } from './reflector/foreign-tasks.ts';
+import { keepClaims } from './reflector/keep-claims.ts';
 import type { Spool } from './reflector/log-spool.ts';
 import { createReconciler, type PassResult, type Reconciler } from './reflector/reconcile.ts';
 import { createReflector, type Reflector } from './reflector/reflector.ts';
@@ -126,6 +127,16 @@ export function createBridge(options: BridgeOptions): Bridge {
           recheckMs: policy.recheckMs,
           batchSize: options.batchSize,
           concurrency: options.concurrency,
+        },
+        signal,
+      ),
+    keepClaims: (signal) =>
+      keepClaims(
+        {
+          ...{ queue, clock, log: log.child({ service: 'reflector' }) },
+          reclaimThresholdMs: policy.reclaimThresholdMs,
+          concurrency: options.concurrency,
+          onAction: metrics.onAction,
         },
         signal,
       ),

@@ -4,6 +4,7 @@
  */
 import type { Logger } from 'pino';
 import { lastRun } from '../domain/task.ts';
+import { StoreError } from '../errors.ts';
 import type { Clock, MappingStore, TaskQueue } from '../ports.ts';
 import { createCronTimer, type Timer } from './cron.ts';
 import type { SweepReport } from './sweep.ts';
@@ -22,6 +23,8 @@ export interface ReflectorOptions {
   readonly retentionMs: number;
   readonly random: () => number;
   readonly sweep: (signal: AbortSignal) => Promise<SweepReport>;
+  /** In place of the sweep where the mapping database is away. */
+  readonly keepClaims: (signal: AbortSignal) => Promise<void>;
   /** Asks for a look at a task that has no mapping. */
   readonly hint: (taskId: string) => void;
   /** Whether a pending task was found to be none of ours a moment ago. */
@@ -82,9 +85,18 @@ export function createReflector(options: ReflectorOptions): Reflector {
     let report: SweepReport | undefined;
     await part('heartbeat', options.heartbeat);
     if (!isObserving) {
+      let isStoreAway = false;
       await part('sweep', async () => {
-        report = await options.sweep(stopping.signal);
+        try {
+          report = await options.sweep(stopping.signal);
+        } catch (error) {
+          isStoreAway = error instanceof StoreError;
+          throw error;
+        }
       });
+      if (isStoreAway) {
+        await part('keepClaims', () => options.keepClaims(stopping.signal));
+      }
     }
     await part('pending', () => findUnmapped(queue.listPending(), async (taskIds) => taskIds));
     await part('claimed', () => findUnmapped(queue.listClaimed(), stillClaimed));

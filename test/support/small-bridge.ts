@@ -20,6 +20,8 @@ import { aLegacyCi } from './stubs.ts';
 export interface Cast {
   readonly wrap?: (store: MappingStore) => MappingStore;
   readonly services?: readonly Service[];
+  /** How long claims last; as in production unless given. */
+  readonly claimTimeoutMs?: number;
   /** In-process unless given. */
   readonly pulse?: Broker & { publish(message: QueueMessage): void };
 }
@@ -33,6 +35,7 @@ export async function startSmallBridge(undo: (() => unknown)[], ci: Partial<Lega
   const queue = createQueueEmulator({
     ...{ clock: systemClock, clients: [ROOT_CLIENT], faults: createFaults(), deadlineDelayMs: 0 },
     publish: pulse.publish,
+    ...(cast.claimTimeoutMs === undefined ? {} : { claimTimeoutMs: cast.claimTimeoutMs }),
   });
   await queue.start();
   undo.push(() => queue.stop());
