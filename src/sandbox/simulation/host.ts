@@ -52,7 +52,7 @@ export interface HostOptions {
   readonly onCall: (host: Host, call: Call) => void;
   readonly onEffect: (host: Host, call: Call) => void;
   /** It will be so long until a call is over that is slow or fails, and its late effect. */
-  readonly onFault: (ms: number, isForbidden: boolean) => void;
+  readonly onFault: (ms: number, isForbidden: boolean, service: Service) => void;
   /** The caller hears of a failure, whatever became of its call. */
   readonly onFailedCall: (host: Host, call: Call, error: unknown) => void;
   /** The caller hears that its call had its effect. */
@@ -93,7 +93,7 @@ export function createHost(options: HostOptions): Host {
     const fate = weather.fateOf(what);
     const { service, method, about } = what;
     if (fate.isFault) {
-      options.onFault(fate.ms + fate.lateMs, fate.isForbidden);
+      options.onFault(fate.ms + fate.lateMs, fate.isForbidden, service);
     }
     return new Promise<T>((resolve, reject) => {
       const happen = () => {

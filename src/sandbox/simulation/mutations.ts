@@ -2,8 +2,10 @@
  * Bridges that are broken on purpose, to see that the simulation sees it. Each puts something else in place of a part;
  * nothing of production code knows of them.
  */
+
 import type { Mapping } from '../../domain/mapping.ts';
 import type { TaskStatus } from '../../domain/task.ts';
+import { QueueError } from '../../errors.ts';
 import type { Leased, Seen } from '../../ports.ts';
 import { BACKING_LOG, PROPERTIES, STATUS } from '../../reflector/upload.ts';
 import {
@@ -135,6 +137,30 @@ export const MUTATIONS: readonly Mutation[] = [
         return { takenUntil: (seen.kind === 'present' ? (seen.value.runs.at(-1)?.takenUntil ?? 0) : 0) + 1_200_000 };
       },
     })),
+  ),
+  mutation(
+    'no-claims-without-database',
+    'keeps no claim alive while the mapping database is away',
+    /the claim of .* ran out, and only the mapping database was away/,
+    ({ queue, store }) => {
+      let isAway = false;
+      return {
+        store: {
+          ...store,
+          async leaseDue(options) {
+            isAway = true;
+            const due = await store.leaseDue(options);
+            isAway = false;
+            return due;
+          },
+        },
+        queue: {
+          ...queue,
+          reclaim: (taskId, runId) =>
+            isAway ? Promise.reject(new QueueError('queue-conflict', 'not now')) : queue.reclaim(taskId, runId),
+        },
+      };
+    },
   ),
   mutation(
     'gives-up-claims',

@@ -6,6 +6,7 @@ import { PRIORITIES } from '../../domain/task.ts';
 import { ALL, machineOf, type Plan, type TaskPlan } from './plan.ts';
 import type { Random } from './random.ts';
 import { RESTRICTED_BUILDER } from './settings.ts';
+import type { Climate } from './weather.ts';
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -29,6 +30,7 @@ const EXTRAS: readonly Extra[] = [
   lostCancels,
   sleepers,
   lostClaims,
+  onlyTheDatabase,
 ];
 
 /** The one moment that leases do not cover: between the renewal of one and the submission that follows. */
@@ -179,6 +181,33 @@ function lostCancels(plan: Plan, random: Random, start: number): Plan {
   const climate = { ...plan.climate, lostCancel: 0.9 };
   return { ...plan, climate, longestBuildMs: 90 * MINUTE, incidents: [...plan.incidents, ...cancelled] };
 }
+
+/** Nothing goes wrong but that the database is away, for longer than a claim lasts, while long builds go on. */
+function onlyTheDatabase(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.04)) {
+    return plan;
+  }
+  const from = start + random.int(10 * MINUTE, 30 * MINUTE);
+  const outage = { service: 'store' as const, from, to: from + random.int(25, 60) * MINUTE };
+  return {
+    ...plan,
+    climate: { ...FAIR, outages: [outage] },
+    incidents: [],
+    ambush: 0,
+    sleepy: 0,
+    chaosMs: 100 * MINUTE,
+    longestBuildMs: plan.tasks.length > 7 ? plan.longestBuildMs : 90 * MINUTE,
+    tasks: plan.tasks.map((task) => ({
+      ...task,
+      at: start + Math.floor((task.at - start) * ((from - start) / plan.chaosMs)),
+    })),
+  };
+}
+
+const FAIR: Omit<Climate, 'outages'> = {
+  ...{ failBefore: 0, failAfter: 0, late: 0, slow: 0, forbidden: 0, drop: 0, repeat: 0, delay: 0 },
+  ...{ unknownSubmission: 0, authAway: 0, lostCancel: 0 },
+};
 
 /** Long builds that go on while the queue or the database is away for longer than a claim lasts: the next run takes them over. */
 function lostClaims(plan: Plan, random: Random, start: number): Plan {

@@ -1,20 +1,22 @@
 /** What has to be done in time where nothing hinders it, also between faults. */
 import type { Hindrances } from './hindrances.ts';
-import type { Call } from './host.ts';
+import type { Call, Host } from './host.ts';
 import type { Master } from './master.ts';
 import { isOpen } from './master-state.ts';
 import { shortName } from './names.ts';
+import type { Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
-import { ROUND_MS } from './settings.ts';
+import { POLICY, ROUND_MS } from './settings.ts';
 import type { StoreState } from './store-state.ts';
 
 export interface PromptRules {
   onEnding(ending: Ending): void;
   /** A call of a process has its effect. */
-  onEffect(call: Call): void;
+  onEffect(host: Host, call: Call): void;
 }
 
 export interface PromptRulesContext {
+  readonly plan: Pick<Plan, 'climate'>;
   readonly complain: (what: string) => void;
   readonly now: () => number;
   readonly hindrances: Hindrances;
@@ -29,7 +31,7 @@ const MAX_CANCEL_WAIT_MS = 600_000;
 const SLACK_MS = 3 * ROUND_MS;
 
 export function createPromptRules(context: PromptRulesContext): PromptRules {
-  const { complain, now, hindrances, master, queue, store } = context;
+  const { plan, complain, now, hindrances, master, queue, store } = context;
   /** By request: when a cancel reached Buildbot last, whatever came of it. */
   const asked = new Map<number, number>();
 
@@ -41,6 +43,13 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
     const free = hindrances.freeSince();
     if (isReclaimable && free !== undefined && free < takenUntil) {
       complain(`the claim of ${shortName(taskId)}/${runId} ran out, and nothing hindered the bridge at its end`);
+    }
+    const freeButForStore = hindrances.freeButForStoreSince();
+    const isGone = plan.climate.outages.some(
+      ({ service, from, to }) => service === 'store' && from <= takenUntil - POLICY.reclaimThresholdMs && now() < to,
+    );
+    if (isReclaimable && isGone && freeButForStore !== undefined && freeButForStore < takenUntil - SLACK_MS) {
+      complain(`the claim of ${shortName(taskId)}/${runId} ran out, and only the mapping database was away`);
     }
   }
 
@@ -70,11 +79,12 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
         checkExpiry(ending);
       }
     },
-    onEffect({ method, about }) {
+    onEffect(host, { method, about }) {
       if (method === 'cancel') {
         asked.set(Number(about.slice(1)), now());
       } else if (method === 'heartbeat') {
         // A sign of life of each process, once a minute.
+        hindrances.onBegun(host);
         checkCancels();
       }
     },

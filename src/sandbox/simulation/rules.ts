@@ -136,12 +136,17 @@ export function createRules(context: RulesContext): Rules {
     }
   }
 
-  /** Whether a request is a later run's, since nothing but claims of the bridge's that ran out lie between the two. */
+  /**
+   * Whether a request is a later run's, since nothing but claims of the bridge's that ran out lie between the two, and
+   * the queue's own retries.
+   */
   function isHandedOn({ taskId, runId: from }: SimRequest, to: number): boolean {
-    const between = (queue().view(taskId ?? '')?.runs ?? []).slice(from, to);
+    const runs = queue().view(taskId ?? '')?.runs ?? [];
+    const between = runs.slice(from, to);
     return (
       between.length > 0 &&
-      between.every((run) => run.reasonResolved === 'claim-expired' && run.workerId === WORKER.workerId)
+      between.every((run) => run.reasonResolved === 'claim-expired' && run.workerId === WORKER.workerId) &&
+      runs.slice(from + 1, to + 1).every((run) => run.reasonCreated !== 'rerun')
     );
   }
 
@@ -259,7 +264,7 @@ export function createRules(context: RulesContext): Rules {
     },
     onEffect(host, call) {
       claims.onEffect(host, call);
-      prompt.onEffect(call);
+      prompt.onEffect(host, call);
       const { method, taskId, service, isChange, about } = call;
       called.add(`${method} ${taskId}`);
       if (method === 'cancel') {

@@ -116,7 +116,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
           traffic.onCall(caller, call);
         },
         onEffect: rules.onEffect,
-        onFault: (ms, isForbidden) => hindrances.onFault(scheduler.now() + ms, isForbidden),
+        onFault: (ms, isForbidden, service) => hindrances.onFault(scheduler.now() + ms, isForbidden, service),
         onFailedCall: rules.onFailedCall,
         onAnswered: rules.onAnswered,
         ambush: (caller, call) => ambush(world, caller, call),
