@@ -17,7 +17,9 @@ export function reclaimTime(takenUntil: number, thresholdMs: number, now: number
 
 /**
  * When the claim that ends at `takenUntil` is to be renewed. Of one that the mapping does not know (the bridge died
- * before it was recorded, or another version made it) nobody knows how long it was: the threshold alone has to do, once.
+ * before it was recorded, it was renewed while the mapping database was away, or another version made it) nobody knows
+ * how long it was: the threshold alone has to do, once. By the end of the one that the mapping knows it is recorded at
+ * the latest, since operators are told how long claims last by what is recorded.
  */
 export function reclaimDue(
   mapping: Pick<Mapping, 'takenUntil' | 'reclaimAt'>,
@@ -25,5 +27,5 @@ export function reclaimDue(
   thresholdMs: number,
 ): number {
   const isKnown = mapping.reclaimAt !== null && mapping.takenUntil === takenUntil;
-  return isKnown ? mapping.reclaimAt : takenUntil - thresholdMs;
+  return isKnown ? mapping.reclaimAt : Math.min(takenUntil - thresholdMs, mapping.takenUntil ?? takenUntil);
 }

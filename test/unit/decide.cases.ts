@@ -540,6 +540,13 @@ export const CASES: readonly Case[] = [
     todo: [{ do: 'lookAgain', at: NOW + 0.5 * MINUTE }],
   },
   {
+    name: 'building, its claim renewed while the database was away',
+    mapping: { takenUntil: NOW - MINUTE },
+    task: aTask([ours(NOW + 15 * MINUTE)]),
+    request: requestBuilding(),
+    todo: ['reclaimRun'],
+  },
+  {
     name: 'building past the deadline',
     mapping: { takenUntil: NOW + MINUTE, deadline: NOW },
     task: aTask([ours(NOW + MINUTE)], { deadline: NOW }),

@@ -3,7 +3,7 @@ import type { Mutation } from './mutation-parts.ts';
 import { simulate } from './simulation.ts';
 
 /** Of so many seeds at least one has to show each broken bridge. */
-export const MOST_SEEDS = 600;
+export const MOST_SEEDS = 1500;
 
 /** Plain data: it travels between processes. */
 export interface Caught {
