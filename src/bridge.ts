@@ -8,6 +8,7 @@ import type { Broker, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { Mode } from './reflector/actions.ts';
 import type { BuilderRules } from './reflector/admission.ts';
 import type { Timing } from './reflector/apply/pass.ts';
+import { createWithdrawals } from './reflector/apply/withdrawals.ts';
 import type { Timer } from './reflector/cron.ts';
 import type { Policy } from './reflector/decide.ts';
 import { createForeignTasks } from './reflector/foreign-tasks.ts';
@@ -91,8 +92,9 @@ export function createBridge(options: BridgeOptions): Bridge {
   const poke = (taskId: string) => {
     workQueue.add(taskId).catch((error: unknown) => log.debug({ taskId, err: error }, 'look not had before the stop'));
   };
+  const withdrawals = createWithdrawals({ ci, store, clock, log });
   const reconciler = createReconciler({
-    ...{ queue, ci, store, clock, log, policy, timing, instance, random, poke },
+    ...{ queue, ci, store, clock, log, policy, timing, instance, random, poke, withdrawals },
     mode: options.mode,
     rules: options.rules,
     reclaimThresholdMs: policy.reclaimThresholdMs,
@@ -218,7 +220,8 @@ export function createBridge(options: BridgeOptions): Bridge {
         workQueue.stop(),
         ...running.map((listener) => listener.stop()),
       ]);
-      await reconciler.stop();
+      // By now no pass begins another one.
+      await withdrawals.stop();
     },
   };
 }

@@ -9,13 +9,12 @@ import { type Action, applyMode, type Mode } from './actions.ts';
 import type { BuilderRules } from './admission.ts';
 import { type ApplyContext, MappingMoved, type Pass, renewIfOver } from './apply/pass.ts';
 import { SubmissionUnknown } from './apply/submission.ts';
-import { createWithdrawals } from './apply/withdrawals.ts';
 import { perform } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readError } from './observe.ts';
 import { createUnkeptFailures } from './unkept-failures.ts';
 
-export interface ReconcileContext extends Omit<ApplyContext, 'withdrawals'> {
+export interface ReconcileContext extends ApplyContext {
   readonly rules: BuilderRules;
   readonly policy: Policy;
   readonly mode: Mode;
@@ -60,10 +59,6 @@ export interface Reconciler {
    * again; undefined when more has to be read to know.
    */
   preview(mapping: Mapping, seed: Seed): readonly Action[] | undefined;
-  /** Resolves when no pass has left a build request too many behind that is yet to be withdrawn. */
-  settled(): Promise<void>;
-  /** The same, but each of those is tried once more only. Passes are not begun any more by then. */
-  stop(): Promise<void>;
 }
 
 /** More steps than any task needs in one pass: a task that gets there goes round in circles. */
@@ -73,9 +68,7 @@ const MAX_RETRY_MS = 60_000;
 /** Rights are not mended in seconds. */
 const FORBIDDEN_RETRY_MS = 300_000;
 
-export function createReconciler(options: ReconcileContext): Reconciler {
-  const withdrawals = createWithdrawals(options);
-  const context = { ...options, withdrawals };
+export function createReconciler(context: ReconcileContext): Reconciler {
   const { store, clock, timing, log, instance, policy, mode } = context;
   const unkeptFailures = createUnkeptFailures();
   let passes = 0;
@@ -343,8 +336,6 @@ export function createReconciler(options: ReconcileContext): Reconciler {
         isClaimed(mapping),
       ).todo;
     },
-    settled: withdrawals.settled,
-    stop: withdrawals.stop,
   };
 }
 

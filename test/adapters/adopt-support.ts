@@ -4,13 +4,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Knex } from 'knex';
-import { pino } from 'pino';
 import { stringify } from 'yaml';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
-import { createReconciler, type Reconciler } from '../../src/reflector/reconcile.ts';
+import type { Reconciler } from '../../src/reflector/reconcile.ts';
 import { POLICY } from '../support/builders.ts';
 import { newTaskId, type QueueFixture, ROOT_CLIENT, taskAt } from '../support/queue-emulator.ts';
+import { aReconciler } from '../support/reconciler.ts';
 
 const CLI = path.resolve(import.meta.dirname, '../../dist/src/cli.js');
 
@@ -125,16 +125,7 @@ export function reconcilerOn(
   ci: LegacyCi,
   clock: QueueFixture['clock'],
 ): Reconciler {
-  const log = pino({ level: 'silent' });
-  return createReconciler({
-    ...{ store, queue, ci, clock, log, policy: POLICY, mode: 'normal', instance: 'test' },
-    rules: { isIgnored: () => false, isRestricted: () => false },
-    timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
-    reclaimThresholdMs: POLICY.reclaimThresholdMs,
-    upload: { queue, ci, log, tempDir: tmpdir(), maxLogSize: 1e6 },
-    poke: () => undefined,
-    random: () => 0.5,
-  });
+  return aReconciler({ store, queue, ci, clock, logs: { tempDir: tmpdir(), maxLogSize: 1e6 } });
 }
 
 export interface Ran {

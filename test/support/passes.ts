@@ -2,15 +2,15 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import pino from 'pino';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { LegacyCi, MappingStore } from '../../src/ports.ts';
-import { createReconciler, type Reconciler } from '../../src/reflector/reconcile.ts';
-import { aRequest, MINUTE, POLICY } from './builders.ts';
+import type { Reconciler } from '../../src/reflector/reconcile.ts';
+import { aRequest, MINUTE } from './builders.ts';
 import { clientOf } from './queue-client.ts';
 import { newTaskId, type QueueFixture, startQueue, taskAt } from './queue-emulator.ts';
+import { aReconciler } from './reconciler.ts';
 import { aLegacyCi } from './stubs.ts';
 
 export interface Passes {
@@ -36,7 +36,6 @@ export async function startPasses(
   await migrate(db);
   const store = createMappingStore(db);
   const tempDir = mkdtempSync(path.join(tmpdir(), 'bbb-passes-'));
-  const log = pino({ level: 'silent' });
   const { clock } = queue;
   const client = clientOf(queue.emulator.rootUrl, { clock, retries: 0 });
   const legacyCi = aLegacyCi({
@@ -54,15 +53,7 @@ export async function startPasses(
   const passes: Passes = {
     queue,
     store,
-    reconciler: createReconciler({
-      ...{ queue: client, ci: legacyCi, store, clock, log, policy: POLICY, mode: 'normal', instance: 'test' },
-      rules: { isIgnored: () => false, isRestricted: () => false },
-      timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
-      reclaimThresholdMs: POLICY.reclaimThresholdMs,
-      upload: { queue: client, ci: legacyCi, log, tempDir, maxLogSize: 1_000_000 },
-      poke: () => undefined,
-      random: () => 0.5,
-    }),
+    reconciler: aReconciler({ queue: client, ci: legacyCi, store, clock, logs: { tempDir, maxLogSize: 1_000_000 } }),
     request: aRequest(),
     submitted: 0,
     async create(changes = {}) {

@@ -1,6 +1,7 @@
 /** A reconciler with the settings of the tests around ports of theirs. */
 import pino, { type Logger } from 'pino';
 import type { Clock, InputCounter, LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
+import { createWithdrawals, type Withdrawals } from '../../src/reflector/apply/withdrawals.ts';
 import { createReconciler, type Reconciler } from '../../src/reflector/reconcile.ts';
 import { POLICY } from './builders.ts';
 
@@ -12,17 +13,23 @@ export interface ReconcilerParts {
   readonly inputs?: InputCounter;
   /** Silent unless given. */
   readonly log?: Logger;
+  /** Of its own unless given. */
+  readonly withdrawals?: Withdrawals;
+  /** Nothing is spooled unless given. */
+  readonly logs?: { readonly tempDir: string; readonly maxLogSize: number };
 }
 
 export function aReconciler(parts: ReconcilerParts): Reconciler {
-  const { queue, ci, log = pino({ level: 'silent' }) } = parts;
+  const { queue, ci, store, clock, inputs, log = pino({ level: 'silent' }) } = parts;
+  const { withdrawals = createWithdrawals({ ci, store, clock, log }) } = parts;
+  const { logs = { tempDir: '/nowhere', maxLogSize: 1 } } = parts;
   return createReconciler({
-    ...parts,
+    ...{ queue, ci, store, clock, inputs, withdrawals },
     ...{ log, policy: POLICY, mode: 'normal', instance: 'test' },
     rules: { isIgnored: () => false, isRestricted: () => false },
     timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
     reclaimThresholdMs: POLICY.reclaimThresholdMs,
-    upload: { queue, ci, log, tempDir: '/nowhere', maxLogSize: 1 },
+    upload: { queue, ci, log, ...logs },
     poke: () => undefined,
     random: () => 0.5,
   });

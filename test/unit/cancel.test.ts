@@ -1,14 +1,13 @@
 /** Cancels of build requests, on the real mapping store: asked for, shared, impossible, and in vain. */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import pino from 'pino';
 import slugid from 'slugid';
 import type { RequestView } from '../../src/domain/build.ts';
 import { LegacyCiError } from '../../src/errors.ts';
 import type { Artifact, CancelAnswer, MappingStore } from '../../src/ports.ts';
-import { createReconciler } from '../../src/reflector/reconcile.ts';
-import { aBuild, aTask, exception, MINUTE, NOW, POLICY } from '../support/builders.ts';
+import { aBuild, aTask, exception, MINUTE, NOW } from '../support/builders.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock, type ManualClock } from '../support/queue-emulator.ts';
+import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
 let store: MappingStore;
@@ -65,16 +64,7 @@ function bridge(answer: CancelAnswer | Error, sharedWith: readonly number[] = []
       return answer;
     },
   });
-  const log = pino({ level: 'silent' });
-  const reconciler = createReconciler({
-    ...{ queue, ci, store, clock, log, policy: POLICY, mode: 'normal', instance: 'test' },
-    rules: { isIgnored: () => false, isRestricted: () => false },
-    timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
-    reclaimThresholdMs: POLICY.reclaimThresholdMs,
-    upload: { queue, ci, log, tempDir: '/nowhere', maxLogSize: 1 },
-    poke: () => undefined,
-    random: () => 0.5,
-  });
+  const reconciler = aReconciler({ queue, ci, store, clock });
   return { asked, artifacts, reconcile: reconciler.reconcile };
 }
 

@@ -4,11 +4,11 @@ import pino from 'pino';
 import slugid from 'slugid';
 import type { Priority, TaskStatus } from '../../src/domain/task.ts';
 import type { MappingStore } from '../../src/ports.ts';
-import { createReconciler } from '../../src/reflector/reconcile.ts';
 import { sweep } from '../../src/reflector/sweep.ts';
-import { aRequest, aTask, MINUTE, NOW, POLICY, pending } from '../support/builders.ts';
+import { aRequest, aTask, MINUTE, NOW, pending } from '../support/builders.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock, type ManualClock } from '../support/queue-emulator.ts';
+import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
 const KEY = 'b revision';
@@ -73,15 +73,7 @@ function bridge() {
       new Map(ids.map((buildRequestId) => [buildRequestId, { kind: 'present', value: aRequest({ buildRequestId }) }])),
   });
   const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
-  const reconciler = createReconciler({
-    ...{ queue, ci, store, clock, log, policy: POLICY, mode: 'normal', instance: 'test' },
-    rules: { isIgnored: () => false, isRestricted: () => false },
-    timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
-    reclaimThresholdMs: POLICY.reclaimThresholdMs,
-    upload: { queue, ci, log, tempDir: '/nowhere', maxLogSize: 1 },
-    poke: () => undefined,
-    random: () => 0.5,
-  });
+  const reconciler = aReconciler({ queue, ci, store, clock, log });
   const limits = { leaseMs: 90_000, recheckMs: MINUTE, batchSize: 100, concurrency: 1 };
   return {
     reconcile: reconciler.reconcile,

@@ -4,6 +4,7 @@ import pino from 'pino';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { Mapping } from '../../src/domain/mapping.ts';
 import type { Clock, MappingStore, Seen } from '../../src/ports.ts';
+import { createWithdrawals } from '../../src/reflector/apply/withdrawals.ts';
 import { aRequest, aTask, MINUTE, NOW, pending, requestComplete, TASK_ID } from '../support/builders.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
@@ -74,9 +75,10 @@ async function pass(story: Story) {
   const { sleep = async () => undefined } = story;
   const said: string[] = [];
   const log = pino({ level: 'warn' }, { write: (line: string) => void said.push(line) });
-  const reconciler = aReconciler({ queue, ci, store, clock: { ...createManualClock(NOW), sleep }, log });
-  const result = await reconciler.reconcile(TASK_ID);
-  await (story.sleep ? reconciler.stop() : reconciler.settled());
+  const clock = { ...createManualClock(NOW), sleep };
+  const withdrawals = createWithdrawals({ ci, store, clock, log });
+  const result = await aReconciler({ queue, ci, store, clock, log, withdrawals }).reconcile(TASK_ID);
+  await (story.sleep ? withdrawals.stop() : withdrawals.settled());
   return { cancelled, submitted, result, isToBeCancelledByHand: said.some((line) => line.includes('by hand')) };
 }
 
