@@ -75,6 +75,14 @@ export function priorityRank(priority: Priority): number {
   return PRIORITIES.length - 1 - PRIORITIES.indexOf(priority);
 }
 
+/** Whether this worker has the run: it is running, and was claimed by it. */
+export function isRunningOn(
+  run: TaskRun,
+  worker: { readonly workerGroup: string; readonly workerId: string },
+): boolean {
+  return run.state === 'running' && run.workerGroup === worker.workerGroup && run.workerId === worker.workerId;
+}
+
 /** The last run, which gives the task its state; undefined while the task is unscheduled. */
 export function lastRun(status: TaskStatus): TaskRun | undefined {
   return status.runs.at(-1);

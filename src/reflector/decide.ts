@@ -51,7 +51,7 @@ import type { RequestView } from '../domain/build.ts';
 import { isCollapsed, retryCount } from '../domain/build.ts';
 import type { Mapping } from '../domain/mapping.ts';
 import type { TaskRun, TaskStatus } from '../domain/task.ts';
-import { lastRun, priorityRank } from '../domain/task.ts';
+import { isRunningOn, lastRun, priorityRank } from '../domain/task.ts';
 import type { Resolution, Seen } from '../ports.ts';
 import type { Action } from './actions.ts';
 import type { Admission } from './admission.ts';
@@ -140,7 +140,7 @@ function claimEnd(mapping: Mapping, task: Seen<TaskStatus>, policy: Policy): num
     return mapping.takenUntil;
   }
   const run = lastRun(task.value);
-  return run?.runId === mapping.runId && isOurs(run, policy) ? (run.takenUntil ?? mapping.takenUntil) : null;
+  return run?.runId === mapping.runId && isRunningOn(run, policy) ? (run.takenUntil ?? mapping.takenUntil) : null;
 }
 
 function decideUnmapped({ task, admission }: Observation, policy: Policy, now: number): readonly Action[] {
@@ -149,7 +149,7 @@ function decideUnmapped({ task, admission }: Observation, policy: Policy, now: n
   }
   const run = lastRun(task.value);
   const isWanted = run?.state === 'pending' && now < task.value.deadline;
-  if (!run || !admission || admission.kind === 'ignored' || !(isWanted || isOurs(run, policy))) {
+  if (!run || !admission || admission.kind === 'ignored' || !(isWanted || isRunningOn(run, policy))) {
     return [];
   }
   const because =
@@ -226,7 +226,7 @@ function decideMapped(facts: Facts, task: TaskStatus, admission: Admission | nul
     ];
   }
   const priority = priorityRank(task.priority);
-  const isWanted = run.state === 'pending' || isOurs(run, policy);
+  const isWanted = run.state === 'pending' || isRunningOn(run, policy);
   if (mapping.state === 'held' && mapping.priority !== priority && isWanted) {
     return [{ do: 'notePriority', priority, because: `its priority is ${task.priority} now` }];
   }
@@ -234,7 +234,7 @@ function decideMapped(facts: Facts, task: TaskStatus, admission: Admission | nul
     case 'pending':
       return run.runId > mapping.runId ? decideNextRun(facts, task, run) : decidePending(facts, task, run, admission);
     case 'running':
-      if (!isOurs(run, policy)) {
+      if (!isRunningOn(run, policy)) {
         return abandon(
           facts,
           `run ${run.runId} was claimed by another worker, ${run.workerGroup}/${run.workerId}`,
@@ -533,10 +533,6 @@ function nextLook({ mapping, policy, now, takenUntil }: Facts): number {
   return takenUntil === null || now >= mapping.deadline
     ? usual
     : Math.min(usual, Math.max(now, reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs)));
-}
-
-function isOurs(run: TaskRun, policy: Policy): boolean {
-  return run.state === 'running' && run.workerGroup === policy.workerGroup && run.workerId === policy.workerId;
 }
 
 /** Whether a `worker-shutdown` that was reported was one of the request's RETRY builds, and not its final result. */

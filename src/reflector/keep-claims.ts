@@ -4,10 +4,11 @@
  */
 import pLimit from 'p-limit';
 import type { Logger } from 'pino';
-import { lastRun } from '../domain/task.ts';
+import { isRunningOn, lastRun } from '../domain/task.ts';
 import { QueueError } from '../errors.ts';
 import type { Clock, TaskQueue } from '../ports.ts';
 import type { ActionKind } from './actions.ts';
+import { reclaimDue } from './claims.ts';
 
 export interface KeepClaimsContext {
   readonly queue: TaskQueue;
@@ -64,6 +65,9 @@ export async function keepClaims(context: KeepClaimsContext, signal: AbortSignal
   }
 }
 
+/** What the mapping knows of a claim cannot be read. */
+const UNKNOWN = { takenUntil: null, reclaimAt: null };
+
 interface Claim {
   readonly taskId: string;
   readonly runId: number;
@@ -81,8 +85,9 @@ async function nearTheirEnd(
       return [];
     }
     const run = lastRun(status.value);
-    const isOurs = run?.state === 'running' && run.workerGroup === queue.workerGroup && run.workerId === queue.workerId;
-    const isDue = isOurs && run.takenUntil !== undefined && now >= run.takenUntil - reclaimThresholdMs;
-    return isDue ? [{ taskId, runId: run.runId }] : [];
+    if (run?.takenUntil === undefined || !isRunningOn(run, queue)) {
+      return [];
+    }
+    return now >= reclaimDue(UNKNOWN, run.takenUntil, reclaimThresholdMs) ? [{ taskId, runId: run.runId }] : [];
   });
 }

@@ -68,15 +68,20 @@ export function createReflector(options: ReflectorOptions): Reflector {
   let idleSince = clock.uptime();
   let lastReport: RoundReport | undefined;
 
-  /** One part that fails does not keep the others from being done. */
-  async function part(name: string, work: () => Promise<unknown>): Promise<void> {
+  /**
+   * One part that fails does not keep the others from being done.
+   * @returns what it failed with, if it did
+   */
+  async function part(name: string, work: () => Promise<unknown>): Promise<unknown> {
     if (stopping.signal.aborted) {
-      return;
+      return undefined;
     }
     try {
       await work();
+      return undefined;
     } catch (error) {
       log.warn({ part: name, err: error }, 'part of a round failed; the next round tries again');
+      return error;
     }
   }
 
@@ -85,16 +90,10 @@ export function createReflector(options: ReflectorOptions): Reflector {
     let report: SweepReport | undefined;
     await part('heartbeat', options.heartbeat);
     if (!isObserving) {
-      let isStoreAway = false;
-      await part('sweep', async () => {
-        try {
-          report = await options.sweep(stopping.signal);
-        } catch (error) {
-          isStoreAway = error instanceof StoreError;
-          throw error;
-        }
+      const failure = await part('sweep', async () => {
+        report = await options.sweep(stopping.signal);
       });
-      if (isStoreAway) {
+      if (failure instanceof StoreError) {
         await part('keepClaims', () => options.keepClaims(stopping.signal));
       }
     }
