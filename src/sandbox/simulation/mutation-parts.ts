@@ -59,6 +59,20 @@ export function withStatuses(
   };
 }
 
+/** All runs but the last that ended in one way are told of as if they had ended in the other. */
+export function withEarlierRuns(queue: TaskQueue, was: string, told: string): Partial<TaskQueue> {
+  return withStatuses(queue, (seen) => {
+    if (seen.kind !== 'present') {
+      return seen;
+    }
+    const last = seen.value.runs.length - 1;
+    const runs = seen.value.runs.map((run) =>
+      run.runId < last && run.reasonResolved === was ? { ...run, reasonResolved: told } : run,
+    );
+    return { kind: 'present', value: { ...seen.value, runs } };
+  });
+}
+
 export const absentIfUnreadable = <T>(seen: Seen<T>): Seen<T> =>
   seen.kind === 'unreadable' ? { kind: 'absent' } : seen;
 

@@ -2,7 +2,6 @@
  * Bridges that are broken on purpose, to see that the simulation sees it. Each puts something else in place of a part;
  * nothing of production code knows of them.
  */
-
 import type { Mapping } from '../../domain/mapping.ts';
 import type { TaskStatus } from '../../domain/task.ts';
 import { QueueError } from '../../errors.ts';
@@ -19,6 +18,7 @@ import {
   onStore,
   settled,
   withContents,
+  withEarlierRuns,
   withMappings,
   withStatuses,
 } from './mutation-parts.ts';
@@ -234,35 +234,13 @@ export const MUTATIONS: readonly Mutation[] = [
     'follow-after-cancel',
     'gives the run after a cancel the request that was given up',
     /no build request serves the run/,
-    onQueue((queue) =>
-      withStatuses(queue, (seen) => {
-        if (seen.kind !== 'present') {
-          return seen;
-        }
-        const last = seen.value.runs.length - 1;
-        const runs = seen.value.runs.map((run) =>
-          run.runId < last && run.reasonResolved === 'canceled' ? { ...run, reasonResolved: 'claim-expired' } : run,
-        );
-        return { kind: 'present', value: { ...seen.value, runs } };
-      }),
-    ),
+    onQueue((queue) => withEarlierRuns(queue, 'canceled', 'claim-expired')),
   ),
   mutation(
     'gives-up-builds',
     'gives up the build of a run whose claim ran out',
     /was cancelled, and .* waits for it|and nobody was told what #\d+ came to/,
-    onQueue((queue) =>
-      withStatuses(queue, (seen) => {
-        if (seen.kind !== 'present') {
-          return seen;
-        }
-        const last = seen.value.runs.length - 1;
-        const runs = seen.value.runs.map((run) =>
-          run.runId < last && run.reasonResolved === 'claim-expired' ? { ...run, reasonResolved: 'canceled' } : run,
-        );
-        return { kind: 'present', value: { ...seen.value, runs } };
-      }),
-    ),
+    onQueue((queue) => withEarlierRuns(queue, 'claim-expired', 'canceled')),
   ),
   mutation(
     'reruns-failures',

@@ -182,6 +182,25 @@ function lostCancels(plan: Plan, random: Random, start: number): Plan {
   return { ...plan, climate, longestBuildMs: 90 * MINUTE, incidents: [...plan.incidents, ...cancelled] };
 }
 
+/**
+ * Long builds that go on while the queue or the database is away for longer than a claim lasts: where that cannot be
+ * renewed, the next run takes them over.
+ */
+function lostClaims(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.06)) {
+    return plan;
+  }
+  const from = start + random.int(10 * MINUTE, 40 * MINUTE);
+  const outage = { service: random.pick(['queue', 'store'] as const), from, to: from + random.int(21, 60) * MINUTE };
+  const long = withLongBuilds(plan, start, from);
+  return {
+    ...long,
+    climate: { ...plan.climate, outages: [...plan.climate.outages, outage] },
+    chaosMs: Math.max(plan.chaosMs, 110 * MINUTE),
+    tasks: long.tasks.map((task) => ({ ...task, retries: Math.max(task.retries, 1) })),
+  };
+}
+
 /** Nothing goes wrong but that the database is away, for longer than a claim lasts, while long builds go on. */
 function onlyTheDatabase(plan: Plan, random: Random, start: number): Plan {
   if (!random.chance(0.04)) {
@@ -190,17 +209,12 @@ function onlyTheDatabase(plan: Plan, random: Random, start: number): Plan {
   const from = start + random.int(10 * MINUTE, 30 * MINUTE);
   const outage = { service: 'store' as const, from, to: from + random.int(25, 60) * MINUTE };
   return {
-    ...plan,
+    ...withLongBuilds(plan, start, from),
     climate: { ...FAIR, outages: [outage] },
+    chaosMs: 100 * MINUTE,
     incidents: [],
     ambush: 0,
     sleepy: 0,
-    chaosMs: 100 * MINUTE,
-    longestBuildMs: plan.tasks.length > 7 ? plan.longestBuildMs : 90 * MINUTE,
-    tasks: plan.tasks.map((task) => ({
-      ...task,
-      at: start + Math.floor((task.at - start) * ((from - start) / plan.chaosMs)),
-    })),
   };
 }
 
@@ -209,25 +223,13 @@ const FAIR: Omit<Climate, 'outages'> = {
   ...{ unknownSubmission: 0, authAway: 0, lostCancel: 0 },
 };
 
-/** Long builds that go on while the queue or the database is away for longer than a claim lasts: the next run takes them over. */
-function lostClaims(plan: Plan, random: Random, start: number): Plan {
-  if (!random.chance(0.06)) {
-    return plan;
-  }
-  const from = start + random.int(10 * MINUTE, 40 * MINUTE);
-  const outage = { service: random.pick(['queue', 'store'] as const), from, to: from + random.int(21, 60) * MINUTE };
-  // All before that, and in the same order.
-  const sooner = Math.min(1, (from - start) / plan.chaosMs);
+/** All tasks come before then, in the same order. */
+function withLongBuilds(plan: Plan, start: number, before: number): Plan {
+  const sooner = Math.min(1, (before - start) / plan.chaosMs);
   return {
     ...plan,
-    climate: { ...plan.climate, outages: [...plan.climate.outages, outage] },
-    chaosMs: Math.max(plan.chaosMs, 110 * MINUTE),
     // Those of a crowd would take days.
     longestBuildMs: plan.tasks.length > 7 ? plan.longestBuildMs : 90 * MINUTE,
-    tasks: plan.tasks.map((task) => ({
-      ...task,
-      at: start + Math.floor((task.at - start) * sooner),
-      retries: Math.max(task.retries, 1),
-    })),
+    tasks: plan.tasks.map((task) => ({ ...task, at: start + Math.floor((task.at - start) * sooner) })),
   };
 }
