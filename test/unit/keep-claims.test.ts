@@ -1,9 +1,9 @@
 /** Claims while the mapping database is away, on an emulated queue. */
 import { afterEach, beforeEach, expect, it } from '@jest/globals';
 import pino from 'pino';
-import { StoreError } from '../../src/errors.ts';
 import type { MappingStore, TaskQueue } from '../../src/ports.ts';
 import { keepClaims } from '../../src/reflector/keep-claims.ts';
+import { unlessAway } from '../support/away-store.ts';
 import { MINUTE, requestBuilding } from '../support/builders.ts';
 import { eventually } from '../support/eventually.ts';
 import { clientOf, WORKER } from '../support/queue-client.ts';
@@ -99,18 +99,7 @@ it('are renewed though one of them cannot be', async () => {
 
 it('are renewed by a bridge whose database has gone', async () => {
   let isAway = false;
-  const wrap = (store: MappingStore): MappingStore =>
-    new Proxy(store, {
-      get(target, name: keyof MappingStore) {
-        const method = target[name];
-        return (...args: never[]) => {
-          if (isAway) {
-            throw new StoreError('store-unavailable', 'the database is away', { isTransient: true });
-          }
-          return (method as (...given: never[]) => unknown).apply(target, args);
-        };
-      },
-    });
+  const wrap = (store: MappingStore) => unlessAway(store, () => isAway);
   const ci = {
     submit: async () => 17,
     readMany: async (ids: readonly number[]) =>

@@ -1,7 +1,8 @@
 /** Tasks whose messages always fail, among others: on the in-process broker, the emulated queue and the real store. */
 import { afterEach, describe, expect, it } from '@jest/globals';
 import slugid from 'slugid';
-import { LegacyCiError, StoreError } from '../../src/errors.ts';
+import { LegacyCiError } from '../../src/errors.ts';
+import { unlessAway } from '../support/away-store.ts';
 import { aRequest } from '../support/builders.ts';
 import { eventually } from '../support/eventually.ts';
 import { taskAt } from '../support/queue-emulator.ts';
@@ -115,22 +116,11 @@ describe('while the database is away', () => {
       undo,
       { submit: async () => calls },
       {
-        wrap: (real) => {
-          return new Proxy(real, {
-            get(target, key, receiver) {
-              const method: unknown = Reflect.get(target, key, receiver);
-              return typeof method !== 'function'
-                ? method
-                : async (...parameters: unknown[]) => {
-                    calls += 1;
-                    if (isAway) {
-                      throw new StoreError('store-unavailable', 'away', { isTransient: true });
-                    }
-                    return method.apply(target, parameters);
-                  };
-            },
-          });
-        },
+        wrap: (real) =>
+          unlessAway(real, () => {
+            calls += 1;
+            return isAway;
+          }),
       },
     );
     isAway = true;
