@@ -7,6 +7,7 @@ import type { Metrics } from './metrics.ts';
 import type { Broker, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import type { Mode } from './reflector/actions.ts';
 import type { BuilderRules } from './reflector/admission.ts';
+import { MAX_CANCEL_RETRY_MS } from './reflector/apply/cancel.ts';
 import type { Timing } from './reflector/apply/pass.ts';
 import { createWithdrawals } from './reflector/apply/withdrawals.ts';
 import type { Timer } from './reflector/cron.ts';
@@ -81,8 +82,8 @@ export interface Bridge {
 
 /** Messages under way at once in a TC listener: enough for a large graph, and few enough to be redelivered soon. */
 const PREFETCH = 50;
-/** Longer than any wait for a submission or a cancel. */
-const LONGEST_WAIT_MS = 15 * 60_000;
+/** More than the clocks of two instances differ by that were set by the database server's. */
+const CLOCKS_MS = 10_000;
 
 export function createBridge(options: BridgeOptions): Bridge {
   const { queue, ci, store, clock, log, metrics, policy, timing, instance, random } = options;
@@ -163,17 +164,28 @@ export function createBridge(options: BridgeOptions): Bridge {
     }
   }
 
-  const timekeeper = createTimekeeper({ clock, store, log, onSetBack: () => void followSetBack() });
+  const timekeeper = createTimekeeper({ clock, store, log, onSet: mendTimes });
 
-  async function followSetBack(): Promise<void> {
+  /**
+   * Also without a set back that this instance has heard of: another may write by the old time for a while yet. When
+   * this one's clock is right, so that it does not take its own leases for over.
+   * @throws StoreError
+   */
+  async function mendTimes(wasSetBack: boolean): Promise<void> {
     if (options.mode === 'observe') {
       return;
     }
-    try {
-      await store.setBack(clock.now(), { leaseMs: timing.leaseMs, waitMs: LONGEST_WAIT_MS });
+    const longestWaitMs = Math.max(MAX_CANCEL_RETRY_MS, timing.submitGraceMs, policy.recheckMs);
+    const count = await store.mendTimes({
+      leaseMs: timing.leaseMs + CLOCKS_MS,
+      waitMs: longestWaitMs + CLOCKS_MS,
+    });
+    if (count > 0) {
+      log.warn({ count }, 'mappings were leased, or left alone, for longer than can be: the clock was ahead; mended');
+    }
+    if (wasSetBack) {
+      await store.makeAllDue(clock.now());
       onGap();
-    } catch (error) {
-      log.warn({ err: error }, 'mappings not made due after the clock was set back');
     }
   }
 

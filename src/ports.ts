@@ -228,10 +228,12 @@ export interface MappingStore {
   /** Makes open mappings due now, but for those that wait out a submission or a cancel: hints may have been missed. */
   makeAllDue(now: number): Promise<number>;
   /**
-   * After the shared clock was set back: makes open mappings due, and lets nothing last longer than it can by the new
-   * time, be it a lease or the wait for a submission or a cancel.
+   * Lets nothing last longer than it can, be it a lease or the wait for a submission or a cancel: who wrote it went by
+   * a time that the database's clock showed before it was set back. Goes by that clock.
+   * @param most what there can be, in milliseconds from now
+   * @returns how many open mappings were mended
    */
-  setBack(now: number, most: { readonly leaseMs: number; readonly waitMs: number }): Promise<void>;
+  mendTimes(most: { readonly leaseMs: number; readonly waitMs: number }): Promise<number>;
   /** Whether another mapping of this collapse key has (or may have) a request that nothing has claimed yet. */
   hasUnclaimed(collapseKey: string, exceptId: number | null): Promise<boolean>;
   /** The held mapping that goes next: highest priority, then oldest. */

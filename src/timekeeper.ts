@@ -8,8 +8,11 @@ export interface TimekeeperOptions {
   readonly clock: SettableClock;
   readonly store: Pick<MappingStore, 'now'>;
   readonly log: Logger;
-  /** The time was set back: what was to be looked at by the old one would have to wait for as long. */
-  readonly onSetBack: () => void;
+  /**
+   * Called whenever the clock was set, once a minute, and again soon where it fails.
+   * @param wasSetBack since it succeeded last: what was to be looked at by the old time would have to wait for as long
+   */
+  readonly onSet: (wasSetBack: boolean) => Promise<void>;
 }
 
 export interface Timekeeper {
@@ -38,10 +41,11 @@ interface Reading {
   readonly roundTripMs: number;
 }
 
-export function createTimekeeper({ clock, store, log, onSetBack }: TimekeeperOptions): Timekeeper {
+export function createTimekeeper({ clock, store, log, onSet }: TimekeeperOptions): Timekeeper {
   const stopping = new AbortController();
   let loop: Promise<void> | undefined;
   let isSet = false;
+  let wasSetBack = false;
 
   async function ask(): Promise<Reading> {
     const asked = clock.uptime();
@@ -79,9 +83,7 @@ export function createTimekeeper({ clock, store, log, onSetBack }: TimekeeperOpt
       );
     }
     // What was written before the first time was written by others, whose clocks were right.
-    if (isSet && forwardMs < -TOLERABLE_MS) {
-      onSetBack();
-    }
+    wasSetBack ||= isSet && forwardMs < -TOLERABLE_MS;
     isSet = true;
   }
 
@@ -91,6 +93,8 @@ export function createTimekeeper({ clock, store, log, onSetBack }: TimekeeperOpt
       const reading = await read();
       if (reading !== undefined) {
         set(reading);
+        await onSet(wasSetBack);
+        wasSetBack = false;
       }
       return true;
     } catch (error) {

@@ -5,6 +5,7 @@ import {
   type ListWish,
   type Mapping,
   type MappingChanges,
+  type MappingState,
   type NewMapping,
 } from '../domain/mapping.ts';
 import { StoreError } from '../errors.ts';
@@ -47,6 +48,8 @@ function nowOf(db: Knex): string {
 
 /** More than one statement takes comfortably on every engine. */
 const ID_BATCH = 500;
+/** For these two the time is a grace that something under way still has: no hint was missed meanwhile. */
+const GRACED: readonly MappingState[] = ['intended', 'cancelling'];
 const UNREADABLE = 'this row is not one that this version of the bridge can read: correct it, or delete it';
 
 /** The caller opens (and migrates) the database; `close` ends its connections. */
@@ -304,21 +307,30 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
 
     makeAllDue: (now) =>
       tasks()
-        // For these two the time is a grace that something under way still has: no hint was missed meanwhile.
-        .whereNotIn('state', ['intended', 'cancelling', 'closed'])
+        .whereNotIn('state', [...GRACED, 'closed'])
         .andWhere('next_check_at', '>', now)
         .update({ next_check_at: now }),
 
-    async setBack(now, { leaseMs, waitMs }) {
-      await store.makeAllDue(now);
-      await tasks()
+    async mendTimes({ leaseMs, waitMs }) {
+      // As the statement is carried out: one that was on its way for long would cut short what was written meanwhile.
+      const now = nowOf(db);
+      const leaseEnd = db.raw(`${now} + ?`, [leaseMs]);
+      const waitEnd = db.raw(`${now} + ?`, [waitMs]);
+      // Looked for first: an update locks all that it looks at, and there is hardly ever one.
+      const ids: number[] = await tasks()
         .whereNotNull('open_task_id')
-        .andWhere('next_check_at', '>', now + waitMs)
-        .update({ next_check_at: now + waitMs });
-      await tasks()
-        .whereNotNull('open_task_id')
-        .andWhere('lease_until', '>', now + leaseMs)
-        .update({ lease_until: now + leaseMs });
+        .andWhere((late) => late.where('lease_until', '>', leaseEnd).orWhere('next_check_at', '>', waitEnd))
+        .pluck('id');
+      await inBatches(ids, async (batch) => {
+        await tasks().whereIn('id', batch).andWhere('lease_until', '>', leaseEnd).update({ lease_until: leaseEnd });
+        const soonest = db.raw(`CASE WHEN state IN (?, ?) THEN ${now} + ? ELSE ${now} END`, [...GRACED, waitMs]);
+        await tasks()
+          .whereIn('id', batch)
+          .whereNotNull('open_task_id')
+          .andWhere('next_check_at', '>', waitEnd)
+          .update({ next_check_at: soonest });
+      });
+      return ids.length;
     },
 
     async hasUnclaimed(collapseKey, exceptId) {

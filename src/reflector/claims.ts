@@ -19,13 +19,23 @@ export function reclaimTime(takenUntil: number, thresholdMs: number, now: number
  * When the claim that ends at `takenUntil` is to be renewed. Of one that the mapping does not know (the bridge died
  * before it was recorded, it was renewed while the mapping database was away, or another version made it) nobody knows
  * how long it was: the threshold alone has to do, once. By the end of the one that the mapping knows it is recorded at
- * the latest, since operators are told how long claims last by what is recorded.
+ * the latest, since operators are told how long claims last by what is recorded. Nor does anybody know of one that was
+ * recorded by a clock that was ahead.
  */
 export function reclaimDue(
   mapping: Pick<Mapping, 'takenUntil' | 'reclaimAt'>,
   takenUntil: number,
   thresholdMs: number,
+  now: number,
 ): number {
-  const isKnown = mapping.reclaimAt !== null && mapping.takenUntil === takenUntil;
+  const isKnown =
+    mapping.reclaimAt !== null &&
+    mapping.takenUntil === takenUntil &&
+    recordedAt(mapping.reclaimAt, takenUntil) <= now + LEAST_WAIT_MS;
   return isKnown ? mapping.reclaimAt : Math.min(takenUntil - thresholdMs, mapping.takenUntil ?? takenUntil);
+}
+
+/** When a claim was made or renewed, at the latest, that is to be renewed then: `reclaimTime` the other way round. */
+function recordedAt(reclaimAt: number, takenUntil: number): number {
+  return Math.min(reclaimAt - LEAST_WAIT_MS, (4 * reclaimAt - takenUntil) / 3);
 }

@@ -184,7 +184,8 @@ function decideAbsence(facts: Facts, task: Seen<TaskStatus>): readonly Action[] 
     },
   ];
   // Noted at once, also while the other one is waited for: what was there meanwhile begins its grace anew.
-  const changed = both.find(({ isMissing, since }) => isMissing === (since === null));
+  // What is noted of a time to come was noted by a clock that was ahead.
+  const changed = both.find(({ isMissing, since }) => (isMissing ? since === null || since > now : since !== null));
   if (changed !== undefined) {
     const { of, name, isMissing } = changed;
     return [
@@ -521,7 +522,7 @@ function reclaimIfNear({ mapping, policy, now, takenUntil }: Facts): readonly Ac
   if (takenUntil === null || now >= mapping.deadline) {
     return [];
   }
-  if (now < reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs)) {
+  if (now < reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs, now)) {
     return [];
   }
   return [{ do: 'reclaimRun', runId: mapping.runId, because: 'its claim is near its end' }];
@@ -532,7 +533,7 @@ function nextLook({ mapping, policy, now, takenUntil }: Facts): number {
   const usual = now + policy.recheckMs;
   return takenUntil === null || now >= mapping.deadline
     ? usual
-    : Math.min(usual, Math.max(now, reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs)));
+    : Math.min(usual, Math.max(now, reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs, now)));
 }
 
 /** Whether a `worker-shutdown` that was reported was one of the request's RETRY builds, and not its final result. */

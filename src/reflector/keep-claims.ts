@@ -88,6 +88,6 @@ async function nearTheirEnd(
     if (run?.takenUntil === undefined || !isRunningOn(run, queue)) {
       return [];
     }
-    return now >= reclaimDue(UNKNOWN, run.takenUntil, reclaimThresholdMs) ? [{ taskId, runId: run.runId }] : [];
+    return now >= reclaimDue(UNKNOWN, run.takenUntil, reclaimThresholdMs, now) ? [{ taskId, runId: run.runId }] : [];
   });
 }

@@ -167,22 +167,39 @@ export function describeLeases(engine: Engine): void {
     });
   });
 
-  describe('setBack', () => {
-    it('lets nothing wait or be leased for longer than it can by the new time', async () => {
-      const far = { nextCheckAt: LATER + 60 * MINUTE };
+  describe('mendTimes', () => {
+    const MOST = { leaseMs: 90_000, waitMs: 10 * MINUTE };
+
+    it('lets nothing wait or be leased for longer than it can by the database’s time', async () => {
+      const now = await opened.store.now();
+      const far = { nextCheckAt: now + 60 * MINUTE };
       const waiting = await addReleased(opened.store, {}, { ...far, state: 'submitted', buildRequestId: 17 });
       const intended = await addReleased(opened.store, {}, { ...far, state: 'intended', buildRequestId: null });
+      const leased = await addReleased(opened.store, {}, { nextCheckAt: now });
+      await opened.store.lease(leased.taskId, { owner: 'o', leaseUntil: now + 60 * MINUTE, now });
+      expect(await opened.store.mendTimes(MOST)).toBe(3);
+      const after = await opened.store.now();
+      const isNear = (time: number | undefined, ms: number) =>
+        expect([(time ?? 0) >= now + ms, (time ?? 0) <= after + ms]).toEqual([true, true]);
+      isNear((await opened.store.openMapping(waiting.taskId))?.nextCheckAt, 0);
+      isNear((await opened.store.openMapping(intended.taskId))?.nextCheckAt, MOST.waitMs);
+      const mended = await opened.store.openMapping(leased.taskId);
+      isNear(mended?.leaseUntil, MOST.leaseMs);
+      expect(mended).toMatchObject({ leaseOwner: 'o', nextCheckAt: now });
+    });
+
+    it('leaves alone what can be, and what is closed', async () => {
+      const now = await opened.store.now();
+      const waiting = await addReleased(opened.store, {}, { state: 'submitted', nextCheckAt: now + MOST.waitMs });
       const closed = await addReleased(opened.store, {}, { state: 'closed', resolved: NOW, resolution: 'completed' });
-      const leased = await addReleased(opened.store);
-      await opened.store.lease(leased.taskId, { owner: 'o', leaseUntil: LATER + 60 * MINUTE, now: LATER });
-      await opened.store.setBack(NOW, { leaseMs: 90_000, waitMs: 10 * MINUTE });
-      expect(await opened.store.openMapping(waiting.taskId)).toMatchObject({ nextCheckAt: NOW });
-      expect(await opened.store.openMapping(intended.taskId)).toMatchObject({ nextCheckAt: NOW + 10 * MINUTE });
-      expect(await opened.store.openMapping(leased.taskId)).toMatchObject({
-        leaseUntil: NOW + 90_000,
-        leaseOwner: 'o',
-      });
-      expect(await opened.store.mappingsOf(closed.taskId)).toEqual([closed]);
+      const leased = await addReleased(opened.store, {}, { nextCheckAt: now });
+      await opened.store.lease(leased.taskId, { owner: 'o', leaseUntil: now + MOST.leaseMs, now });
+      const before = await opened.db('tasks').orderBy('id');
+      expect(before).toHaveLength(3);
+      expect(await countStatements(opened.db, async () => void (await opened.store.mendTimes(MOST)))).toBe(1);
+      expect(await opened.db('tasks').orderBy('id')).toEqual(before);
+      expect((await opened.store.mappingsOf(closed.taskId))[0]).toEqual(closed);
+      expect((await opened.store.openMapping(waiting.taskId))?.nextCheckAt).toBe(now + MOST.waitMs);
     });
   });
 

@@ -224,6 +224,20 @@ export const CASES: readonly Case[] = [
     todo: [{ do: 'noteAbsence', of: 'task', since: NOW }],
   },
   {
+    name: 'the task is missing, and was found so by a clock that was ahead',
+    mapping: { absentSince: NOW + 60 * MINUTE },
+    task: 'absent',
+    request: requestBuilding(),
+    todo: [{ do: 'noteAbsence', of: 'task', since: NOW }],
+  },
+  {
+    name: 'the task expired, and its request was found missing by a clock that was ahead',
+    mapping: { absentSince: NOW - 3 * MINUTE, requestAbsentSince: NOW + 60 * MINUTE },
+    task: 'absent',
+    request: 'absent',
+    todo: [{ do: 'noteAbsence', of: 'request', since: NOW }],
+  },
+  {
     name: 'the task expired, request open',
     mapping: { absentSince: NOW - 3 * MINUTE },
     task: 'absent',
@@ -520,10 +534,10 @@ export const CASES: readonly Case[] = [
   },
   {
     name: 'building, a short claim that was just made',
-    mapping: { takenUntil: NOW + 20_000, reclaimAt: NOW + 10_000 },
+    mapping: { takenUntil: NOW + 20_000, reclaimAt: NOW + 5000 },
     task: aTask([ours(NOW + 20_000)]),
     request: requestBuilding(),
-    todo: [{ do: 'lookAgain', at: NOW + 10_000 }],
+    todo: [{ do: 'lookAgain', at: NOW + 5000 }],
   },
   {
     name: 'building, a short claim half of which is over',

@@ -7,7 +7,7 @@ import type { TaskRun, TaskStatus } from '../../src/domain/task.ts';
 import { QueueError } from '../../src/errors.ts';
 import type { Seen } from '../../src/ports.ts';
 import type { Action } from '../../src/reflector/actions.ts';
-import { reclaimTime } from '../../src/reflector/claims.ts';
+import { reclaimDue, reclaimTime } from '../../src/reflector/claims.ts';
 import { decide, type Observation } from '../../src/reflector/decide.ts';
 import { aBuild, aMapping, aRequest, aTask, MINUTE, NOW, ours, POLICY } from '../support/builders.ts';
 import { settle } from '../support/model.ts';
@@ -239,6 +239,23 @@ describe('decide, for anything that can be seen', () => {
         expect(action?.do === 'lookAgain' && action.at > reclaimAt).toBe(false);
       }),
       { numRuns: 2000 },
+    );
+  });
+
+  it('reclaims in time what was claimed by a clock that is or was ahead, and by such a clock not without end', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 24 * 60 * MINUTE }), fc.boolean(), (ahead, isNear) => {
+        const aheadMs = isNear ? ahead % (25 * MINUTE) : ahead;
+        const takenUntil = NOW + 20 * MINUTE;
+        const reclaimAt = reclaimTime(takenUntil, POLICY.reclaimThresholdMs, NOW + aheadMs);
+        const isDue = (now: number) =>
+          reclaimDue({ takenUntil, reclaimAt }, takenUntil, POLICY.reclaimThresholdMs, now) <= now;
+        expect(isDue(NOW + aheadMs)).toBe(false);
+        // By a clock that is right, or has been set back.
+        expect(isDue(NOW + 10 * MINUTE) || isDue(NOW + 13 * MINUTE)).toBe(true);
+        expect(isDue(NOW + 9 * MINUTE)).toBe(false);
+      }),
+      { numRuns: 5000 },
     );
   });
 

@@ -20,7 +20,7 @@ afterEach(() => keeper?.stop());
 function aMachine(off: number) {
   const time = createManualClock(NOW);
   const lines: Record<string, unknown>[] = [];
-  const is = { off, databaseOff: 0, answerMs: 0, isAway: false, setBack: 0 };
+  const is = { off, databaseOff: 0, answerMs: 0, isAway: false, set: 0, setBack: 0, isRefusing: false };
   const clock: SettableClock = createSettableClock({
     now: () => time.now() + is.off,
     uptime: () => time.now() - NOW + 12_345.6,
@@ -40,8 +40,12 @@ function aMachine(off: number) {
       },
     },
     log: pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) }),
-    onSetBack: () => {
-      is.setBack += 1;
+    async onSet(wasSetBack) {
+      is.set += 1;
+      is.setBack += wasSetBack ? 1 : 0;
+      if (is.isRefusing) {
+        throw AWAY;
+      }
     },
   });
   /** How far the bridge's clock is off the database's. */
@@ -105,6 +109,22 @@ describe('the clock', () => {
     time.advance(MINUTE);
     await eventually(() => error() === 0);
     expect(is.setBack).toBe(1);
+  });
+
+  it('says so again until it has been heard', async () => {
+    const { keeper: one, is, error, time } = aMachine(0);
+    await one.start();
+    await eventually(() => time.sleepers() === 1);
+    is.databaseOff = -HOUR;
+    is.isRefusing = true;
+    time.advance(MINUTE);
+    await eventually(() => is.setBack === 1 && time.sleepers() === 1);
+    is.isRefusing = false;
+    time.advance(5 * SECOND);
+    await eventually(() => is.setBack === 2 && time.sleepers() === 1);
+    time.advance(MINUTE);
+    await eventually(() => is.set === 4);
+    expect([error(), is.setBack]).toEqual([0, 2]);
   });
 
   it('waits at the start for a database that is away', async () => {

@@ -8,7 +8,7 @@ import { announceNoStop } from '../upload.ts';
 import { type ApplyContext, mappingOf, type Next, type Pass, requestOf, update } from './pass.ts';
 
 /** Each repetition of a cancel waits twice as long, up to this. */
-const MAX_CANCEL_RETRY_MS = 600_000;
+export const MAX_CANCEL_RETRY_MS = 600_000;
 
 /**
  * After so many cancels in vain, three quarters of an hour, a person is told, once. They go on, since what carries them

@@ -119,9 +119,9 @@ function untilNextBeat(pass: Pass, context: ApplyContext, hasFailed: boolean): n
 }
 
 /** When the claim is to be renewed; never, where there is none. */
-function claimDue(pass: Pass, { reclaimThresholdMs }: ApplyContext): number {
+function claimDue(pass: Pass, { reclaimThresholdMs, clock }: ApplyContext): number {
   const mapping = mappingOf(pass);
   return mapping.takenUntil === null
     ? Number.POSITIVE_INFINITY
-    : reclaimDue(mapping, mapping.takenUntil, reclaimThresholdMs);
+    : reclaimDue(mapping, mapping.takenUntil, reclaimThresholdMs, clock.now());
 }

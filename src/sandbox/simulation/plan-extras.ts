@@ -3,7 +3,7 @@
  * that it would be if there were none.
  */
 import { PRIORITIES } from '../../domain/task.ts';
-import { ALL, machineOf, type Plan, type TaskPlan } from './plan.ts';
+import { ALL, databaseOffsetOf, machineOf, type Plan, type TaskPlan } from './plan.ts';
 import type { Random } from './random.ts';
 import { RESTRICTED_BUILDER } from './settings.ts';
 import type { Climate } from './weather.ts';
@@ -31,6 +31,7 @@ const EXTRAS: readonly Extra[] = [
   sleepers,
   lostClaims,
   onlyTheDatabase,
+  databaseClock,
 ];
 
 /** The one moment that leases do not cover: between the renewal of one and the submission that follows. */
@@ -232,4 +233,22 @@ function withLongBuilds(plan: Plan, start: number, before: number): Plan {
     longestBuildMs: plan.tasks.length > 7 ? plan.longestBuildMs : 90 * MINUTE,
     tasks: plan.tasks.map((task) => ({ ...task, at: start + Math.floor((task.at - start) * sooner) })),
   };
+}
+
+/**
+ * The database server's clock is set by less than a lease lasts, several times. Or it is far ahead from the beginning,
+ * and set back: for one instance alone, since several do not hear of it at the same moment.
+ */
+function databaseClock(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.1)) {
+    return plan;
+  }
+  const [one] = plan.instances;
+  const times = Array.from({ length: random.int(1, 6) }, () => random.int(0, plan.chaosMs)).sort((a, b) => a - b);
+  const offsets = times.map((ms) => ({ from: start + ms, offset: databaseOffsetOf(random) }));
+  if (one === undefined || random.chance(0.5)) {
+    return { ...plan, databaseOffsets: [...plan.databaseOffsets, ...offsets] };
+  }
+  const ahead = { from: start, offset: random.int(MINUTE, random.pick([10 * MINUTE, 3 * HOUR])) };
+  return { ...plan, instances: [one], databaseOffsets: [ahead, ...offsets] };
 }

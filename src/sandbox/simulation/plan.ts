@@ -74,6 +74,12 @@ export const RARE_INCIDENTS = ['pulseLost'] as const;
 export const INCIDENTS = [...MACHINE_INCIDENTS, ...TASK_INCIDENTS, ...RARE_INCIDENTS] as const;
 export type IncidentKind = MachineIncident | TaskIncident;
 
+/** The database server's clock, in milliseconds against the queue's and Buildbot's, from then on. */
+export interface DatabaseOffset {
+  readonly from: number;
+  readonly offset: number;
+}
+
 export interface Plan {
   readonly kind: Kind;
   readonly isCollapsing: boolean;
@@ -85,8 +91,8 @@ export interface Plan {
   readonly policy: ResultPolicy;
   readonly climate: Climate;
   readonly chaosMs: number;
-  /** How far the database server's clock is off, in milliseconds. */
-  readonly databaseOffset: number;
+  /** In the order of time. */
+  readonly databaseOffsets: readonly DatabaseOffset[];
   /** Mappings a batch of a sweep, and passes at once. */
   readonly batchSize: number;
   readonly concurrency: number;
@@ -130,7 +136,7 @@ export function createPlan(seed: number, start: number): Plan {
     policy: random.chance(0.7) ? POLICY.results : policyOf(random),
     climate: climateOf(random, severity, start, chaosMs, isLong),
     chaosMs,
-    databaseOffset: random.pick([0, random.int(-MAX_DATABASE_SKEW_MS, MAX_DATABASE_SKEW_MS)]),
+    databaseOffsets: [{ from: start, offset: random.pick([0, databaseOffsetOf(random)]) }],
     batchSize: 3,
     concurrency: 4,
     retentionMs: 30 * 24 * HOUR,
@@ -177,6 +183,10 @@ function climateOf(random: Random, severity: number, start: number, chaosMs: num
     authAway: 0,
     outages,
   };
+}
+
+export function databaseOffsetOf(random: Random): number {
+  return random.int(-MAX_DATABASE_SKEW_MS, MAX_DATABASE_SKEW_MS);
 }
 
 /** How far a machine's clock may be off: a little, a time zone, or as one without a battery is. */

@@ -14,14 +14,14 @@ import { isBuildable, MAX_DATABASE_SKEW_MS, type Plan } from './plan.ts';
 import { createPromptRules } from './prompt-rules.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import type { Scheduler } from './scheduler.ts';
-import { LEASE_MS, WORKER } from './settings.ts';
+import { LEASE_MS, TIMING, WORKER } from './settings.ts';
 import type { StoreState } from './store-state.ts';
 import { createTruth, type Truth } from './truth.ts';
 
 export interface Rules {
   readonly truth: Truth;
   readonly endings: Ending[];
-  /** Requests made by a process that had slept or dallied since it renewed its lease, and who made them. */
+  /** Requests made by a process that had slept or dallied since it renewed its lease, or by a time that was cut short, and who made them. */
   readonly zombies: ReadonlyMap<SimRequest, Host>;
   /** Processes that are to change nothing. */
   readonly observers: Set<Host>;
@@ -61,6 +61,8 @@ export interface RulesContext {
 const MAX_WAIT_MS = 11 * 60_000;
 /** By so much the clocks of two instances may differ that were set by the database server's. */
 const READING_MS = 5000;
+/** Until all instances have heard that the database server's clock was set. */
+const FOLLOW_MS = 70_000;
 
 interface Look {
   readonly runs: number;
@@ -100,6 +102,27 @@ export function createRules(context: RulesContext): Rules {
   const claims = createClaimRules(judging);
   const prompt = createPromptRules(judging);
   const deeds = createDeeds(store, scheduler);
+
+  /** Whoever has not heard yet that the clock was set back goes by what it was. */
+  function latestOffset(): number {
+    return Math.max(MAX_DATABASE_SKEW_MS, ...offsetsUntil(scheduler.now()));
+  }
+
+  function isOneMore(request: SimRequest): boolean {
+    return master().requests.some((other) => other !== request && other.taskId === request.taskId && isOpen(other));
+  }
+
+  /** Whether the grace of a submission may have been over early. */
+  function wasPutForward(): boolean {
+    const now = scheduler.now();
+    const before = offsetsUntil(now - FOLLOW_MS - TIMING.submitGraceMs);
+    const steps = [before.at(-1) ?? 0, ...offsetsUntil(now).slice(before.length)];
+    return steps.some((offset, index) => offset - (steps[index - 1] ?? offset) > READING_MS);
+  }
+
+  function offsetsUntil(time: number): readonly number[] {
+    return plan.databaseOffsets.filter(({ from }) => from <= time).map(({ offset }) => offset);
+  }
 
   /** Only what contradicts: a mapping may be closed by what was seen a moment before. */
   function checkResolution({ taskId, runId, resolution }: Mapping): void {
@@ -230,7 +253,7 @@ export function createRules(context: RulesContext): Rules {
       if (row.state === 'closed') {
         checkResolution(row);
       }
-      const now = scheduler.now() + MAX_DATABASE_SKEW_MS + READING_MS;
+      const now = scheduler.now() + latestOffset() + READING_MS;
       if (row.state !== 'closed' && row.nextCheckAt > now + MAX_WAIT_MS) {
         history.complain(`${shortName(row.taskId)} is to be looked at in ${row.nextCheckAt - scheduler.now()} ms only`);
       }
@@ -292,8 +315,8 @@ export function createRules(context: RulesContext): Rules {
       if (request.taskId !== null && queue().view(request.taskId)?.runs.length === 0) {
         history.complain(`#${request.id} was made for ${shortName(request.taskId)}, which is unscheduled`);
       }
-      if (!wasSentInTime) {
-        history.note(host.name, `made #${request.id} although its lease was over`);
+      if (!wasSentInTime || (wasPutForward() && isOneMore(request))) {
+        history.note(host.name, `made #${request.id} although its lease may have been over`);
         history.fault('submission by a zombie');
         zombies.set(request, host);
         return;

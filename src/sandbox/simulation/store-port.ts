@@ -97,7 +97,7 @@ export function createStorePort(host: Host, state: StoreState, now: () => number
         ? Promise.resolve(new Set<string>())
         : read('openAmong', '', () => new Set(taskIds.filter((taskId) => state.open(taskId) !== undefined)));
     },
-    setBack: (now, most) => change('setBack', '', () => state.setBack(now, most)),
+    mendTimes: (most) => change('mendTimes', '', () => state.mendTimes(now(), most)),
     makeAllDue: (now) => change('makeAllDue', '', () => state.makeAllDue(now)),
     hasUnclaimed: (key, exceptId) => read('hasUnclaimed', key, () => state.hasUnclaimed(key, exceptId)),
     nextHeld: (key) => read('nextHeld', key, () => state.nextHeld(key)),

@@ -32,7 +32,7 @@ export interface StoreState {
     now: number,
   ): Stored;
   releaseMany(mappings: readonly Mapping[], rest: Rest, now: number): void;
-  setBack(now: number, most: { readonly leaseMs: number; readonly waitMs: number }): void;
+  mendTimes(now: number, most: { readonly leaseMs: number; readonly waitMs: number }): number;
   makeAllDue(now: number): number;
   hasUnclaimed(collapseKey: string, exceptId: number | null): boolean;
   nextHeld(collapseKey: string): string | undefined;
@@ -59,6 +59,10 @@ export function createStoreState({ onWrite, onOverwritten, onPruned }: StoreWatc
     rows.set(row.id, row);
     onWrite(row);
     return row;
+  }
+
+  function isGraced({ state }: Mapping): boolean {
+    return state === 'intended' || state === 'cancelling';
   }
 
   function isSlotTaken(collapseKey: string | null, exceptId: number): boolean {
@@ -141,20 +145,20 @@ export function createStoreState({ onWrite, onOverwritten, onPruned }: StoreWatc
       }
     },
     makeAllDue(now) {
-      const waiting = allOpen().filter(
-        ({ state, nextCheckAt }) => state !== 'intended' && state !== 'cancelling' && nextCheckAt > now,
-      );
+      const waiting = allOpen().filter((row) => !isGraced(row) && row.nextCheckAt > now);
       for (const row of waiting) {
         write({ ...row, nextCheckAt: now });
       }
       return waiting.length;
     },
-    setBack(now, { leaseMs, waitMs }) {
-      state.makeAllDue(now);
-      for (const row of allOpen()) {
-        const nextCheckAt = Math.min(row.nextCheckAt, now + waitMs);
+    mendTimes(now, { leaseMs, waitMs }) {
+      const late = allOpen().filter((row) => row.leaseUntil > now + leaseMs || row.nextCheckAt > now + waitMs);
+      for (const row of late) {
+        const soonest = isGraced(row) ? now + waitMs : now;
+        const nextCheckAt = row.nextCheckAt > now + waitMs ? soonest : row.nextCheckAt;
         write({ ...row, nextCheckAt, leaseUntil: Math.min(row.leaseUntil, now + leaseMs) });
       }
+      return late.length;
     },
     hasUnclaimed: (collapseKey, exceptId) =>
       allOpen().some(

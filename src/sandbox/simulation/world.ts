@@ -15,7 +15,7 @@ import { type Call, createHost, type Host } from './host.ts';
 import { createMaster, type Master } from './master.ts';
 import { createMasterPort, type Watcher } from './master-port.ts';
 import type { SimRequest } from './master-state.ts';
-import type { Plan } from './plan.ts';
+import { MAX_DATABASE_SKEW_MS, type Plan } from './plan.ts';
 import { createQueuePort } from './queue-port.ts';
 import { createQueueServer, type QueueServer } from './queue-server.ts';
 import { createRandom, type Random } from './random.ts';
@@ -87,12 +87,22 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
     queue: () => queue,
     store: () => store,
   });
+  for (const [index, { from, offset }] of plan.databaseOffsets.entries()) {
+    scheduler.after(from - start, () => {
+      history.note('database', `its clock is ${offset} ms off`);
+      if (Math.abs(offset) > MAX_DATABASE_SKEW_MS) {
+        hindrances.onFault(plan.databaseOffsets[index + 1]?.from ?? from, false);
+      }
+    });
+  }
   const traffic = createTraffic(scheduler, history);
   const store = createStoreState(rules);
   const broker = createBroker({ scheduler, random, weather, history, onDelivered: rules.onDelivered });
   const queue = createQueueServer({ scheduler, publish: broker.publish, onEnding: rules.onEnding });
   const master = createMaster({ ...plan, scheduler, random, history, onEvent });
   const builders = new Set(Object.keys(plan.workers));
+  const databaseNow = () =>
+    scheduler.now() + (plan.databaseOffsets.findLast(({ from }) => from <= scheduler.now())?.offset ?? 0);
 
   /** Nothing is queued for who does not listen: what is lost is lost. */
   function onEvent(request: SimRequest): void {
@@ -136,7 +146,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
           onSubmitted: rules.onSubmitted,
           isInTime: rules.isInTime,
         }),
-        store: createStorePort(host, store, () => scheduler.now() + plan.databaseOffset),
+        store: createStorePort(host, store, databaseNow),
         broker: broker.portFor(host),
         clock: createSettableClock(host.machine),
         timing: TIMING,
