@@ -179,6 +179,7 @@ export function createBridge(options: BridgeOptions): Bridge {
     const count = await store.mendTimes({
       leaseMs: timing.leaseMs + CLOCKS_MS,
       waitMs: longestWaitMs + CLOCKS_MS,
+      graceMs: timing.submitGraceMs,
     });
     if (count > 0) {
       log.warn({ count }, 'mappings were leased, or left alone, for longer than can be: the clock was ahead; mended');

@@ -192,6 +192,15 @@ export interface Overview {
 }
 
 /** The mapping database. Every method throws `StoreError`. */
+/** From now on, in milliseconds. */
+export interface LongestTimes {
+  readonly leaseMs: number;
+  /** Until the next look, whatever it is that is waited for. */
+  readonly waitMs: number;
+  /** That a submission without an answer has to take effect; what waits for longer than `waitMs` is given this time anew. */
+  readonly graceMs: number;
+}
+
 export interface MappingStore {
   /** The time by the database server's clock, UTC milliseconds: the one that all instances share. */
   now(): Promise<number>;
@@ -230,10 +239,9 @@ export interface MappingStore {
   /**
    * Lets nothing last longer than it can, be it a lease or the wait for a submission or a cancel: who wrote it went by
    * a time that the database's clock showed before it was set back. Goes by that clock.
-   * @param most what there can be, in milliseconds from now
    * @returns how many open mappings were mended
    */
-  mendTimes(most: { readonly leaseMs: number; readonly waitMs: number }): Promise<number>;
+  mendTimes(most: LongestTimes): Promise<number>;
   /** Whether another mapping of this collapse key has (or may have) a request that nothing has claimed yet. */
   hasUnclaimed(collapseKey: string, exceptId: number | null): Promise<boolean>;
   /** The held mapping that goes next: highest priority, then oldest. */

@@ -5,7 +5,6 @@ import {
   type ListWish,
   type Mapping,
   type MappingChanges,
-  type MappingState,
   type NewMapping,
 } from '../domain/mapping.ts';
 import { StoreError } from '../errors.ts';
@@ -48,8 +47,6 @@ function nowOf(db: Knex): string {
 
 /** More than one statement takes comfortably on every engine. */
 const ID_BATCH = 500;
-/** For these two the time is a grace that something under way still has: no hint was missed meanwhile. */
-const GRACED: readonly MappingState[] = ['intended', 'cancelling'];
 const UNREADABLE = 'this row is not one that this version of the bridge can read: correct it, or delete it';
 
 /** The caller opens (and migrates) the database; `close` ends its connections. */
@@ -307,11 +304,12 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
 
     makeAllDue: (now) =>
       tasks()
-        .whereNotIn('state', [...GRACED, 'closed'])
+        // For the first two the time is a grace that something under way still has: no hint was missed meanwhile.
+        .whereNotIn('state', ['intended', 'cancelling', 'closed'])
         .andWhere('next_check_at', '>', now)
         .update({ next_check_at: now }),
 
-    async mendTimes({ leaseMs, waitMs }) {
+    async mendTimes({ leaseMs, waitMs, graceMs }) {
       // As the statement is carried out: one that was on its way for long would cut short what was written meanwhile.
       const now = nowOf(db);
       const leaseEnd = db.raw(`${now} + ?`, [leaseMs]);
@@ -323,7 +321,7 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
         .pluck('id');
       await inBatches(ids, async (batch) => {
         await tasks().whereIn('id', batch).andWhere('lease_until', '>', leaseEnd).update({ lease_until: leaseEnd });
-        const soonest = db.raw(`CASE WHEN state IN (?, ?) THEN ${now} + ? ELSE ${now} END`, [...GRACED, waitMs]);
+        const soonest = db.raw(`CASE WHEN state = 'intended' THEN ${now} + ? ELSE ${now} END`, [graceMs]);
         await tasks()
           .whereIn('id', batch)
           .whereNotNull('open_task_id')

@@ -168,21 +168,23 @@ export function describeLeases(engine: Engine): void {
   });
 
   describe('mendTimes', () => {
-    const MOST = { leaseMs: 90_000, waitMs: 10 * MINUTE };
+    const MOST = { leaseMs: 90_000, waitMs: 10 * MINUTE, graceMs: 30_000 };
 
     it('lets nothing wait or be leased for longer than it can by the database’s time', async () => {
       const now = await opened.store.now();
       const far = { nextCheckAt: now + 60 * MINUTE };
       const waiting = await addReleased(opened.store, {}, { ...far, state: 'submitted', buildRequestId: 17 });
       const intended = await addReleased(opened.store, {}, { ...far, state: 'intended', buildRequestId: null });
+      const cancelling = await addReleased(opened.store, {}, { ...far, state: 'cancelling', buildRequestId: 18 });
       const leased = await addReleased(opened.store, {}, { nextCheckAt: now });
       await opened.store.lease(leased.taskId, { owner: 'o', leaseUntil: now + 60 * MINUTE, now });
-      expect(await opened.store.mendTimes(MOST)).toBe(3);
+      expect(await opened.store.mendTimes(MOST)).toBe(4);
       const after = await opened.store.now();
       const isNear = (time: number | undefined, ms: number) =>
         expect([(time ?? 0) >= now + ms, (time ?? 0) <= after + ms]).toEqual([true, true]);
       isNear((await opened.store.openMapping(waiting.taskId))?.nextCheckAt, 0);
-      isNear((await opened.store.openMapping(intended.taskId))?.nextCheckAt, MOST.waitMs);
+      isNear((await opened.store.openMapping(intended.taskId))?.nextCheckAt, MOST.graceMs);
+      isNear((await opened.store.openMapping(cancelling.taskId))?.nextCheckAt, 0);
       const mended = await opened.store.openMapping(leased.taskId);
       isNear(mended?.leaseUntil, MOST.leaseMs);
       expect(mended).toMatchObject({ leaseOwner: 'o', nextCheckAt: now });

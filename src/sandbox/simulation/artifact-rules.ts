@@ -65,7 +65,7 @@ export function createArtifactRules({ complain, queue, store, truth, isDoubled }
     const content = (name: string) => {
       const isError = queue().artifacts.get(taskId, runId, name)?.details.storageType === 'error';
       const key = `${taskId}/${runId}/${name}`;
-      const text = isError || givenUp.has(key) ? undefined : queue().contents.get(key);
+      const text = isError || givenUp.has(key) ? undefined : queue().contents.get(key)?.content;
       return text === undefined ? undefined : toRecord(JSON.parse(text));
     };
     const run = `${shortName(taskId)}/${runId} was resolved ${reason}`;

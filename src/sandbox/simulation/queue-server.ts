@@ -29,7 +29,9 @@ export interface QueueServer {
   readonly state: QueueState;
   readonly artifacts: ReturnType<typeof createArtifactStore>;
   /** What was put, by `<taskId>/<runId>/<name>`. */
-  readonly contents: Map<string, string>;
+  readonly contents: Map<string, { readonly put: number; readonly content: string }>;
+  /** The number of the last content that was sent, whatever became of it. */
+  lastPut: number;
   view(taskId: string): TaskStatus | undefined;
   definition(taskId: string): CoreDefinition | undefined;
   create(taskId: string, definition: TaskDefinition): void;
@@ -116,6 +118,7 @@ export function createQueueServer({ scheduler, publish, onEnding }: QueueServerO
     state,
     artifacts: createArtifactStore(),
     contents: new Map(),
+    lastPut: 0,
     view(taskId) {
       const task = state.tasks.get(taskId);
       return task && viewOf(task);

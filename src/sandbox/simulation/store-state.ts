@@ -7,7 +7,7 @@ import {
   type NewMapping,
   type TraceEvent,
 } from '../../domain/mapping.ts';
-import type { Rest, Stored } from '../../ports.ts';
+import type { LongestTimes, Rest, Stored } from '../../ports.ts';
 
 export interface LeaseWish {
   readonly owner: string;
@@ -32,7 +32,7 @@ export interface StoreState {
     now: number,
   ): Stored;
   releaseMany(mappings: readonly Mapping[], rest: Rest, now: number): void;
-  mendTimes(now: number, most: { readonly leaseMs: number; readonly waitMs: number }): number;
+  mendTimes(now: number, most: LongestTimes): number;
   makeAllDue(now: number): number;
   hasUnclaimed(collapseKey: string, exceptId: number | null): boolean;
   nextHeld(collapseKey: string): string | undefined;
@@ -59,10 +59,6 @@ export function createStoreState({ onWrite, onOverwritten, onPruned }: StoreWatc
     rows.set(row.id, row);
     onWrite(row);
     return row;
-  }
-
-  function isGraced({ state }: Mapping): boolean {
-    return state === 'intended' || state === 'cancelling';
   }
 
   function isSlotTaken(collapseKey: string | null, exceptId: number): boolean {
@@ -145,16 +141,18 @@ export function createStoreState({ onWrite, onOverwritten, onPruned }: StoreWatc
       }
     },
     makeAllDue(now) {
-      const waiting = allOpen().filter((row) => !isGraced(row) && row.nextCheckAt > now);
+      const waiting = allOpen().filter(
+        ({ state, nextCheckAt }) => state !== 'intended' && state !== 'cancelling' && nextCheckAt > now,
+      );
       for (const row of waiting) {
         write({ ...row, nextCheckAt: now });
       }
       return waiting.length;
     },
-    mendTimes(now, { leaseMs, waitMs }) {
+    mendTimes(now, { leaseMs, waitMs, graceMs }) {
       const late = allOpen().filter((row) => row.leaseUntil > now + leaseMs || row.nextCheckAt > now + waitMs);
       for (const row of late) {
-        const soonest = isGraced(row) ? now + waitMs : now;
+        const soonest = row.state === 'intended' ? now + graceMs : now;
         const nextCheckAt = row.nextCheckAt > now + waitMs ? soonest : row.nextCheckAt;
         write({ ...row, nextCheckAt, leaseUntil: Math.min(row.leaseUntil, now + leaseMs) });
       }
