@@ -3,18 +3,12 @@ import { randomBytes } from 'node:crypto';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import got from 'got';
 import slugid from 'slugid';
-import taskcluster from 'taskcluster-client';
-import { systemClock } from '../../src/clock.ts';
-import { createBuildbotEmulator } from '../../src/sandbox/buildbot/emulator.ts';
-import { createFaults } from '../../src/sandbox/faults.ts';
-import { createQueueEmulator } from '../../src/sandbox/queue/emulator.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { eventually } from '../support/eventually.ts';
 import { startMozillaSide } from '../support/legacy/classic.ts';
-import { startPulsePublisher } from '../support/pulse-publisher.ts';
 import { type DatabaseServer, mariadb, postgres, rabbitmq } from '../support/services/index.ts';
+import { startSurroundings } from '../support/surroundings.ts';
 import { startTcpGate } from '../support/tcp-gate.ts';
-import { BRIDGE, EXCHANGES, ROOT, taskDefinition } from '../support/world.ts';
 
 const PENDING = 'exchange/taskcluster-queue/v1/task-pending';
 /** As many messages as a listener holds at most, and more than that. */
@@ -29,58 +23,20 @@ afterEach(async () => {
 });
 
 async function startStage(server: DatabaseServer) {
-  const rabbit = await rabbitmq().createVhost();
-  undo.push(() => rabbit.drop());
-  const pulse = await startPulsePublisher(rabbit.adminUrl, EXCHANGES);
-  undo.push(() => pulse.close());
-  const vhost = new URL(rabbit.url).pathname.slice(1);
+  const { configFor, ...surroundings } = await startSurroundings(undo);
+  const { rabbit, pulse } = surroundings;
   const database = await server.createDatabase();
   undo.push(() => database.drop());
   const target = new URL(database.url);
   const gate = await startTcpGate(target.hostname, Number(target.port));
   undo.push(() => gate.stop());
   target.port = String(gate.port);
-  const queue = createQueueEmulator({
-    ...{ clock: systemClock, clients: [ROOT, BRIDGE], faults: createFaults(), publish: pulse.publish },
-  });
-  await queue.start();
-  undo.push(() => queue.stop());
-  const buildbot = createBuildbotEmulator({
-    ...{ clock: systemClock, version: '3.7', faults: createFaults() },
-    builders: [{ name: 'success', workers: ['w'], attempts: [{ results: 0, durationMs: 200 }] }],
-    forceSchedulers: [
-      { name: 'bridge', builderNames: ['success'], parameters: [{ name: 'taskId' }, { name: 'product' }] },
-    ],
-  });
-  await buildbot.start();
-  undo.push(() => buildbot.stop());
-  const config = {
-    taskcluster: {
-      rootUrl: queue.rootUrl,
-      credentials: { clientId: BRIDGE.clientId, accessToken: BRIDGE.accessToken },
-    },
-    pulse: { url: rabbit.url, namespace: 'bridge' },
-    database: { url: target.href },
-    legacyCi: { kind: 'data-api', dataApi: { url: buildbot.url, forceScheduler: 'bridge' } },
-    reflector: { schedule: '* * * * * *', recheck: '1s' },
-    bridge: { lease: '6s' },
-    http: { port: 0 },
-    log: { level: 'info' },
-  };
   const publish = (payload: unknown) =>
     pulse.publish({ exchange: PENDING, routingKey: 'primary._._._._.buildbot.bridge._._._', payload });
-  const client = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT });
 
   return {
-    ...{ rabbit, vhost, pulse, gate, buildbot, config },
-    async createTask(): Promise<string> {
-      const taskId = slugid.nice();
-      await client.createTask(taskId, taskDefinition({}));
-      return taskId;
-    },
-    isBuilt: (taskId: string) =>
-      eventually(() => queue.tasks.get(taskId)?.status.state === 'completed', { timeoutMs: 60_000, what: 'a build' }),
-    publish,
+    ...surroundings,
+    ...{ gate, publish, config: configFor(target.href), vhost: new URL(rabbit.url).pathname.slice(1) },
     /** Messages of tasks that nobody knows. */
     flood() {
       for (let count = 0; count < FLOOD; count += 1) {

@@ -1,29 +1,10 @@
 /** What the image's Dockerfile promises, without building it. */
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import { expect, it } from '@jest/globals';
+import { DOCKERFILE, type Instruction, instructionsOf } from '../support/dockerfile.ts';
 
-interface Instruction {
-  readonly name: string;
-  readonly rest: string;
-}
-
-const DOCKERFILE = readFileSync(path.resolve(import.meta.dirname, '../../Dockerfile'), 'utf8');
 /** What changes nothing in the image's file system. */
 const HARMLESS = new Set(['EXPOSE', 'ENTRYPOINT', 'CMD', 'LABEL', 'STOPSIGNAL', 'HEALTHCHECK']);
 const SECRET = /pass|secret|token|key|credential|auth|url|[a-z]:\/\//i;
-
-function instructionsOf(dockerfile: string): readonly Instruction[] {
-  return dockerfile
-    .replace(/^\s*#.*\n/gm, '')
-    .replace(/\\\n/g, ' ')
-    .split('\n')
-    .filter((line) => line.trim() !== '')
-    .map((line) => {
-      const [name = '', ...rest] = line.trim().split(/\s+/);
-      return { name: name.toUpperCase(), rest: rest.join(' ') };
-    });
-}
 
 /** What is wrong with a Dockerfile, in a word each. */
 function problemsOf(dockerfile: string): readonly string[] {

@@ -1,0 +1,254 @@
+/**
+ * The Dockerfile's image, built and run without a container engine: its instructions are carried out in a root of this
+ * machine's own programs, which stands in for the base image, in a mount namespace. Needs root, as an engine does.
+ */
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import process from 'node:process';
+import { promisify } from 'node:util';
+import { DOCKERFILE, type Instruction, instructionsOf } from './dockerfile.ts';
+import { eventually } from './eventually.ts';
+
+export interface Ended {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface Image {
+  /** What `docker run` starts where no command is given: the entry point and its usual arguments. */
+  readonly command: readonly string[];
+  /** The first part of it. */
+  readonly entryPoint: readonly string[];
+  /**
+   * As `docker run --read-only --cap-drop ALL --security-opt no-new-privileges`, with a writable `/tmp` unless
+   * `hasTmp` is false.
+   */
+  start(command: readonly string[], options?: RunOptions): Running;
+  /** The same, to its end. */
+  run(command: readonly string[], options?: RunOptions): Promise<Ended>;
+  remove(): Promise<void>;
+}
+
+export interface Running {
+  readonly ended: Promise<Ended>;
+  /** SIGTERM */
+  stop(): void;
+}
+
+export interface RunOptions {
+  readonly hasTmp?: boolean;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+const CONTEXT = path.resolve(import.meta.dirname, '../..');
+/** What a base image has of a system. */
+const SYSTEM = ['bin', 'sbin', 'lib', 'lib32', 'lib64', 'usr', 'etc'];
+/** In the official images of Node. */
+const UIDS: Readonly<Record<string, number>> = { root: 0, node: 1000 };
+
+interface Stage {
+  readonly name: string;
+  readonly root: string;
+  workdir: string;
+  user: string;
+  readonly env: Record<string, string>;
+  entryPoint: readonly string[];
+  cmd: readonly string[];
+}
+
+/** @throws {Error} for an instruction that it does not know, and for one that fails, with what that said */
+export async function buildImage(): Promise<Image> {
+  if (process.getuid?.() !== 0) {
+    throw new Error('to build and run the image takes root');
+  }
+  const folder = mkdtempSync(path.join(tmpdir(), 'bbb-image-'));
+  const namespace = await enterNamespace(folder);
+  const stages: Stage[] = [];
+  for (const instruction of instructionsOf(DOCKERFILE)) {
+    await perform(instruction, stages, folder, namespace);
+  }
+  const image = stages.at(-1);
+  if (image === undefined) {
+    throw new Error('the Dockerfile has no FROM');
+  }
+  const { root, workdir, env: own } = image;
+  const uid = String(UIDS[image.user]);
+  await namespace.sh('mount -o remount,ro,bind "$1"', root);
+
+  function start(command: readonly string[], { hasTmp = true, env = {} }: RunOptions = {}): Running {
+    const mount = hasTmp ? `mount -t tmpfs -o size=1g,mode=1777 tmpfs "${root}/tmp";` : '';
+    // Each has mounts of its own, and none is left.
+    const script = `${mount} exec chroot "${root}" "$@"`;
+    const rights = ['--clear-groups', '--bounding-set=-all', '--inh-caps=-all', '--no-new-privs'];
+    return namespace.start([
+      ...['unshare', '--mount', '--propagation', 'private', 'sh', '-ec', script, 'sh'],
+      ...['setpriv', '--reuid', uid, '--regid', uid, ...rights],
+      ...['env', '-i', '-C', workdir, ...assignments({ ...own, ...env }), ...command],
+    ]);
+  }
+
+  return {
+    command: [...image.entryPoint, ...image.cmd],
+    entryPoint: image.entryPoint,
+    start,
+    run: (command, options) => start(command, options).ended,
+    async remove() {
+      await namespace.end();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+async function perform(
+  { name, rest }: Instruction,
+  stages: Stage[],
+  folder: string,
+  namespace: Namespace,
+): Promise<void> {
+  if (name === 'FROM') {
+    const root = path.join(folder, String(stages.length));
+    await makeRoot(root, namespace);
+    const env = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root' };
+    const alias = /^\S+ as (\S+)$/i.exec(rest)?.[1] ?? '';
+    stages.push({ name: alias, root, workdir: '/', user: 'root', env, entryPoint: [], cmd: [] });
+    return;
+  }
+  const stage = stages.at(-1);
+  if (stage === undefined) {
+    throw new Error(`${name} before FROM`);
+  }
+  switch (name) {
+    case 'ENV': {
+      const [key = '', ...value] = rest.split('=');
+      stage.env[key] = value.join('=');
+      break;
+    }
+    case 'WORKDIR':
+      stage.workdir = rest;
+      await namespace.sh('mkdir -p "$1"', path.join(stage.root, rest));
+      break;
+    case 'USER':
+      if (UIDS[rest] === undefined) {
+        throw new Error(`the base image has no user ${rest}`);
+      }
+      stage.user = rest;
+      break;
+    case 'COPY':
+      await copy(rest, stage, stages, namespace);
+      break;
+    case 'RUN':
+      await namespace.sh(
+        'root=$1; shift; exec chroot "$root" "$@"',
+        ...[stage.root, 'env', '-i', '-C', stage.workdir, ...assignments(stage.env), 'sh', '-ec', rest],
+      );
+      break;
+    case 'ENTRYPOINT':
+      stage.entryPoint = JSON.parse(rest);
+      break;
+    case 'CMD':
+      stage.cmd = JSON.parse(rest);
+      break;
+    case 'EXPOSE':
+      break;
+    default:
+      throw new Error(`${name} is not known here: teach it to ${import.meta.filename}`);
+  }
+}
+
+/** The system's programs, which nobody can change, and folders of its own. */
+async function makeRoot(root: string, namespace: Namespace): Promise<void> {
+  const script = `
+    root=$1; cache=$2; shift 2
+    mkdir "$root"; mount --bind "$root" "$root"
+    for name in "$@"; do
+      if [ -L "/$name" ]; then cp -P "/$name" "$root/$name"
+      elif [ -d "/$name" ]; then
+        mkdir "$root/$name"; mount --bind "/$name" "$root/$name"; mount -o remount,ro,bind "$root/$name"
+      fi
+    done
+    mkdir -m 1777 "$root/tmp"; mkdir "$root/proc" "$root/dev" "$root/root" "$root/root/.npm" "$cache" 2>/dev/null || true
+    mount -t proc proc "$root/proc"; mount --rbind /dev "$root/dev"; mount --bind "$cache" "$root/root/.npm"`;
+  const { stdout } = await promisify(execFile)('npm', ['config', 'get', 'cache']);
+  await namespace.sh(script, root, stdout.trim(), ...SYSTEM);
+}
+
+/** `COPY [--from=stage] source... destination` */
+async function copy(rest: string, stage: Stage, stages: readonly Stage[], namespace: Namespace): Promise<void> {
+  const words = rest.split(' ');
+  const from = words[0]?.startsWith('--from=') ? words.shift()?.slice('--from='.length) : undefined;
+  const source = from === undefined ? CONTEXT : stages.find(({ name }) => name === from)?.root;
+  const destination = words.pop();
+  if (source === undefined || destination === undefined || words.some((word) => word.startsWith('--'))) {
+    throw new Error(`COPY ${rest} is not understood`);
+  }
+  const to = path.join(stage.root, path.resolve(stage.workdir, destination)) + (destination.endsWith('/') ? '/' : '');
+  for (const word of words) {
+    // Of a folder, what is in it.
+    await namespace.sh(
+      'if [ -d "$1" ]; then mkdir -p "$2"; cp -a "$1/." "$2"; else cp -a "$1" "$2"; fi',
+      path.join(source, word),
+      to,
+    );
+  }
+}
+
+function assignments(env: Readonly<Record<string, string>>): readonly string[] {
+  return Object.entries(env).map(([key, value]) => `${key}=${value}`);
+}
+
+interface Namespace {
+  start(command: readonly string[]): Running;
+  /** @throws {Error} with what it said, where it fails */
+  sh(script: string, ...args: readonly string[]): Promise<void>;
+  end(): Promise<void>;
+}
+
+/** Mounts of which nobody else sees anything, with memory for files at `folder`; they go with the process that has them. */
+async function enterNamespace(folder: string): Promise<Namespace> {
+  const mount = 'mount -t tmpfs -o mode=755 tmpfs "$1"; echo ready; exec sleep infinity';
+  const holder = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-ec', mount, 'sh', folder], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const [out, err] = [collect(holder), collect(holder, 'stderr')];
+  const ended = once(holder, 'exit');
+  await eventually(() => out() !== '' || holder.exitCode !== null);
+  if (holder.exitCode !== null) {
+    throw new Error(`no mount namespace: ${err()}`);
+  }
+
+  function start(command: readonly string[]): Running {
+    const child = spawn('nsenter', [`--mount=/proc/${holder.pid}/ns/mnt`, ...command], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const [stdout, stderr] = [collect(child), collect(child, 'stderr')];
+    const closed = once(child, 'close');
+    return {
+      ended: closed.then(([code]) => ({ code: code ?? -1, stdout: stdout(), stderr: stderr() })),
+      stop: () => child.kill('SIGTERM'),
+    };
+  }
+
+  return {
+    start,
+    async sh(script, ...args) {
+      const end = await start(['sh', '-ec', script, 'sh', ...args]).ended;
+      if (end.code !== 0) {
+        throw new Error(`${args.at(-1)} ended with ${end.code}: ${end.stderr}\n${end.stdout}`);
+      }
+    },
+    async end() {
+      holder.kill('SIGKILL');
+      await ended;
+    },
+  };
+}
+
+function collect(child: ChildProcess, from: 'stdout' | 'stderr' = 'stdout'): () => string {
+  const chunks: string[] = [];
+  child[from]?.setEncoding('utf8').on('data', (text: string) => chunks.push(text));
+  return () => chunks.join('');
+}
