@@ -38,7 +38,8 @@ export function checkProgress(world: World, since: number): void {
     const taskId = taskIdOf(name);
     const run = world.queue.view(taskId)?.runs.at(-1);
     const isOurs = flavour !== 'native' && flavour !== 'ignored';
-    if (isOurs && run?.state === 'pending' && store.open(taskId) === undefined && age(run.scheduled) > PROMPT_MS) {
+    const isWaiting = isOurs && run?.state === 'pending' && store.open(taskId) === undefined;
+    if (isWaiting && age(Math.max(run.scheduled, lastWrite(world, taskId))) > PROMPT_MS) {
       history.complain(`${name} has been pending for long, and has no mapping`);
     }
   }
@@ -47,6 +48,12 @@ export function checkProgress(world: World, since: number): void {
       history.complain(`${shortName(row.taskId)} has been due for ${Math.round(age(row.nextCheckAt) / 1000)} s`);
     }
   }
+}
+
+/** Of a mapping of the task: a run before may have had to be followed to its end. */
+function lastWrite({ store }: World, taskId: string): number {
+  const own = [...store.rows.values()].filter((row) => row.taskId === taskId);
+  return Math.max(0, ...own.map(({ updated }) => updated));
 }
 
 /** Whether somebody wants it, or did so until not long ago. */
