@@ -23,6 +23,9 @@ export interface ClaimRulesContext {
   readonly store: () => StoreState;
 }
 
+/** Two passes of one process may look at one request, where it slept and one of them has lost its lease. */
+const TWO_PASSES_MS = 1000;
+
 /** What a claim was decided from: a build can be lost, and its request wait again, while the claim is on its way. */
 interface Grounds {
   readonly row: Mapping | undefined;
@@ -31,17 +34,17 @@ interface Grounds {
 }
 
 export function createClaimRules({ complain, now, master, queue, store }: ClaimRulesContext): ClaimRules {
-  /** By process: requests that were being built when it read them last. */
-  const building = new WeakMap<Host, Set<number>>();
+  /** By process: when it read last that a request was being built, by request, until it has long read otherwise. */
+  const building = new WeakMap<Host, Map<number, number>>();
   const grounds = new WeakMap<Call, Grounds>();
 
   function onRead(host: Host, requests: readonly SimRequest[]): void {
-    const seen = building.get(host) ?? new Set();
+    const seen = building.get(host) ?? new Map<number, number>();
     building.set(host, seen);
     for (const request of requests) {
       if (isOpen(request) && runningBuild(request)) {
-        seen.add(request.id);
-      } else {
+        seen.set(request.id, now());
+      } else if (now() - (seen.get(request.id) ?? 0) > TWO_PASSES_MS) {
         seen.delete(request.id);
       }
     }
