@@ -67,6 +67,20 @@ export async function buildImage(): Promise<Image> {
   }
   const folder = mkdtempSync(path.join(tmpdir(), 'bbb-image-'));
   const namespace = await enterNamespace(folder);
+  const remove = async () => {
+    await namespace.end();
+    rmSync(folder, { recursive: true, force: true });
+  };
+  try {
+    return imageOf(await build(folder, namespace), namespace, remove);
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+}
+
+/** @returns the last stage, of which nothing can be changed any more */
+async function build(folder: string, namespace: Namespace): Promise<Stage> {
   const stages: Stage[] = [];
   for (const instruction of instructionsOf(DOCKERFILE)) {
     await perform(instruction, stages, folder, namespace);
@@ -75,9 +89,16 @@ export async function buildImage(): Promise<Image> {
   if (image === undefined) {
     throw new Error('the Dockerfile has no FROM');
   }
-  const { root, workdir, env: own } = image;
-  const uid = String(UIDS[image.user]);
-  await namespace.sh('mount -o remount,ro,bind "$1"', root);
+  await namespace.sh('mount -o remount,ro,bind "$1"', image.root);
+  return image;
+}
+
+function imageOf(
+  { root, workdir, user, env: own, entryPoint, cmd }: Stage,
+  namespace: Namespace,
+  remove: () => Promise<void>,
+): Image {
+  const uid = String(UIDS[user]);
 
   function start(command: readonly string[], { hasTmp = true, env = {} }: RunOptions = {}): Running {
     const mount = hasTmp ? `mount -t tmpfs -o size=1g,mode=1777 tmpfs "${root}/tmp";` : '';
@@ -92,14 +113,11 @@ export async function buildImage(): Promise<Image> {
   }
 
   return {
-    command: [...image.entryPoint, ...image.cmd],
-    entryPoint: image.entryPoint,
+    command: [...entryPoint, ...cmd],
+    entryPoint,
     start,
     run: (command, options) => start(command, options).ended,
-    async remove() {
-      await namespace.end();
-      rmSync(folder, { recursive: true, force: true });
-    },
+    remove,
   };
 }
 
