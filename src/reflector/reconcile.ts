@@ -116,12 +116,10 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   async function steps(pass: Pass): Promise<PassResult> {
     let conflicts = 0;
     for (let step = 0; step < MAX_STEPS; step += 1) {
+      // What is not there now may come before the grace of a submission is over: who sleeps meanwhile decides by this time.
+      const now = clock.now();
       const observation = await observe(pass.taskId, pass.knowledge, context);
-      const { todo, left } = applyMode(
-        decide(observation, policy, clock.now()),
-        mode,
-        isClaimed(pass.knowledge.mapping),
-      );
+      const { todo, left } = applyMode(decide(observation, policy, now), mode, isClaimed(pass.knowledge.mapping));
       if (pass.isBrief && todo.some(isLong)) {
         return await handOver(pass);
       }
