@@ -1,0 +1,36 @@
+/** A submission without an answer has its grace by the time at which it was looked for. */
+import { afterEach, expect, it } from '@jest/globals';
+import { LegacyCiError } from '../../src/errors.ts';
+import { type Passes, startPasses } from '../support/passes.ts';
+
+let passes: Passes;
+afterEach(() => passes.stop());
+
+it('who sleeps between the look for a submission and the decision does not submit again', async () => {
+  let sleepMs = 0;
+  let submitted = 0;
+  passes = await startPasses(
+    {},
+    {
+      async submit() {
+        submitted += 1;
+        throw new LegacyCiError('legacy-ci-unavailable', 'no answer', { isTransient: true });
+      },
+      async findByExternalId() {
+        // Longer than the grace, and shorter than the lease.
+        passes.queue.clock.advance(sleepMs);
+        return { kind: 'absent' };
+      },
+    },
+  );
+  const taskId = await passes.create();
+  expect(await passes.reconciler.reconcile(taskId)).toMatchObject({ kind: 'failed' });
+  passes.queue.clock.advance(5000);
+  sleepMs = 80_000;
+  expect(await passes.reconciler.reconcile(taskId)).toMatchObject({ kind: 'done' });
+  expect(submitted).toBe(1);
+  // The next look is after the grace, and finds nothing either.
+  sleepMs = 0;
+  expect(await passes.reconciler.reconcile(taskId)).toMatchObject({ kind: 'failed' });
+  expect(submitted).toBe(2);
+});
