@@ -6,7 +6,7 @@ import { LegacyCiError } from '../../errors.ts';
 import type { BuildSpec, LegacyCi, Outcome, Problem, Seen } from '../../ports.ts';
 import type { Host } from './host.ts';
 import type { Master, Wish } from './master.ts';
-import { type Kind, runningBuild, type SimRequest, viewOf } from './master-state.ts';
+import { type Head, headOf, type Kind, runningBuild, type SimRequest, viewOf } from './master-state.ts';
 import { shortName } from './names.ts';
 import type { Weather } from './weather.ts';
 
@@ -42,8 +42,9 @@ export function createMasterPort(options: MasterPortOptions): LegacyCi {
   const isVisible = (request: SimRequest) => !request.isPurged && request.hiddenUntil <= now();
   const find = (id: number) => master.requests.find((request) => request.id === id && isVisible(request));
 
-  function seen(request: SimRequest | undefined): Seen<RequestView> {
-    return request ? { kind: 'present', value: viewOf(request, now()) } : { kind: 'absent' };
+  /** The requests are read when the call is made, their builds when it is answered: they may have ended between. */
+  function seen(request: SimRequest | undefined, head: Head | undefined): Seen<RequestView> {
+    return request && head ? { kind: 'present', value: viewOf(request, head, kind, now()) } : { kind: 'absent' };
   }
 
   function cancel({ buildRequestId: id, sharedWith = [] }: RequestView): ReturnType<LegacyCi['cancel']> {
@@ -102,14 +103,14 @@ export function createMasterPort(options: MasterPortOptions): LegacyCi {
       );
     },
     async findByExternalId({ taskId, externalId }) {
+      const found = master.requests.filter((request) => !request.isPurged && request.externalId === externalId);
+      const first = found.find(({ endedBy }) => endedBy !== 'collapse') ?? found[0];
+      const head = first && headOf(first);
       try {
         return await call(
           'findByExternalId',
           `${shortName(taskId)} ${externalId.slice(taskId.length)}`,
-          () => {
-            const found = master.requests.filter((request) => !request.isPurged && request.externalId === externalId);
-            return seen(found.find(({ endedBy }) => endedBy !== 'collapse') ?? found[0]);
-          },
+          () => seen(first, head),
           taskId,
         );
       } catch (thrown) {
@@ -117,8 +118,13 @@ export function createMasterPort(options: MasterPortOptions): LegacyCi {
       }
     },
     async readMany(ids) {
+      const heads = new Map(ids.flatMap((id) => find(id) ?? []).map((request) => [request.id, headOf(request)]));
       try {
-        return await call('readMany', ids.join(' '), () => new Map(ids.map((id) => [id, seen(find(id))])));
+        return await call(
+          'readMany',
+          ids.join(' '),
+          () => new Map(ids.map((id) => [id, seen(find(id), heads.get(id))])),
+        );
       } catch (thrown) {
         const error = toError(thrown);
         return new Map(ids.map((id) => [id, { kind: 'unreadable', error }]));

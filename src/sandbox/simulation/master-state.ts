@@ -54,24 +54,68 @@ export function runningBuild(request: SimRequest): SimBuild | undefined {
   return last !== undefined && last.completedAt === undefined ? last : undefined;
 }
 
-/** As an adapter would read it. */
-export function viewOf(request: SimRequest, now: number): RequestView {
-  const running = runningBuild(request);
-  const state = request.completedAt !== undefined ? 'complete' : running ? 'building' : 'pending';
-  const others = running?.group.filter((other) => other !== request).map(({ id }) => id) ?? [];
-  const { results } = request;
+/** What a request itself says, at the moment in which it is read. Its builds are read after it, and may be newer. */
+export interface Head extends Pick<SimRequest, 'id' | 'completedAt' | 'results' | 'endedBy'> {
+  /** Whether a master has it, to build it. */
+  readonly isClaimed: boolean;
+}
+
+export function headOf(request: SimRequest): Head {
+  const { id, completedAt, results, endedBy } = request;
   return {
-    buildRequestId: request.id,
-    builder: request.builder,
-    state,
-    builds: request.builds.map(buildView),
-    ...(state === 'complete' && results !== undefined ? { results } : {}),
-    ...(state === 'complete' && results === 'CANCELLED'
-      ? { cancelledBy: request.endedBy === 'shutdown' ? 'master-shutdown' : 'person' }
-      : {}),
-    ...(state === 'complete' && request.settledAt > now ? { isSettling: true } : {}),
-    ...(others.length > 0 ? { sharedWith: others } : {}),
+    id,
+    isClaimed: runningBuild(request) !== undefined,
+    ...(completedAt === undefined ? {} : { completedAt }),
+    ...(results === undefined ? {} : { results }),
+    ...(endedBy === undefined ? {} : { endedBy }),
   };
+}
+
+/**
+ * As an adapter would read it.
+ * @param head of the same request, read a little earlier
+ */
+export function viewOf(request: SimRequest, head: Head, kind: Kind, now: number): RequestView {
+  const base = { buildRequestId: request.id, builder: request.builder };
+  const builds = request.builds.map(buildView);
+  const running = runningBuild(request);
+  const { results } = head;
+  if (head.completedAt !== undefined) {
+    return {
+      ...base,
+      state: 'complete',
+      builds,
+      ...(results === undefined ? {} : { results }),
+      ...(results === 'CANCELLED' ? { cancelledBy: head.endedBy === 'shutdown' ? 'master-shutdown' : 'person' } : {}),
+      ...(request.settledAt > now ? { isSettling: true } : {}),
+    };
+  }
+  if (kind === 'scheduler-db') {
+    return { ...base, ...openInRows(request, head, builds) };
+  }
+  return { ...base, state: running ? 'building' : 'pending', builds, ...sharedWith(request) };
+}
+
+/** Rows do not say how a build ended: a claim says whether the last one goes on, and the ones before it were retried. */
+function openInRows(
+  request: SimRequest,
+  { isClaimed }: Head,
+  builds: readonly Build[],
+): Pick<RequestView, 'state' | 'builds' | 'sharedWith'> {
+  const last = builds.at(-1);
+  if (isClaimed && last !== undefined) {
+    const { completedAt: _ended, results: _results, ...running } = last;
+    const open = { ...running, isComplete: false, stateText: 'building' };
+    return { state: 'building', builds: [...builds.slice(0, -1), open], ...sharedWith(request) };
+  }
+  const over = builds.filter(({ isComplete }) => isComplete);
+  return { state: 'pending', builds: over.map((build): Build => ({ ...build, results: 'RETRY' })) };
+}
+
+/** Of whom the running build is, too. */
+function sharedWith(request: SimRequest): Pick<RequestView, 'sharedWith'> {
+  const others = (runningBuild(request)?.group ?? []).filter((other) => other !== request).map(({ id }) => id);
+  return others.length > 0 ? { sharedWith: others } : {};
 }
 
 function buildView(build: SimBuild): Build {
