@@ -40,6 +40,9 @@ describe('the simulation', () => {
       ({ climate, chaosMs }) => chaosMs >= 6_600_000 && climate.outages.some(isLongerThanClaim),
     );
     expect(expiring.length).toBeGreaterThan(10);
+    const away = plans.flatMap(({ brokerOutages }) => brokerOutages);
+    expect(away.filter(({ from, to }) => to - from > 60 * 60_000).length).toBeGreaterThan(3);
+    expect(new Set(away.map(({ isHeldBack }) => isHeldBack)).size).toBe(2);
     expect(new Set(tasks.map(({ requires }) => requires))).toContain('all-resolved');
     expect(flavours).toEqual(expect.arrayContaining(['scoped', 'assuming', 'unscoped', 'misassuming', 'native']));
   });

@@ -13,6 +13,9 @@ export interface SimBroker {
   portFor(host: Host): Broker;
   /** The connection of the process of this name breaks, or of some process; it is made again a little later. */
   disconnect(name: string | undefined): void;
+  /** For so long nobody reaches it. What it has it keeps; what is published meanwhile comes when it is back, or never. */
+  leave(ms: number, isHeldBack: boolean): void;
+  isAway(): boolean;
   /** Messages that nobody has acknowledged yet. */
   size(): number;
 }
@@ -59,6 +62,7 @@ export function createBroker({ scheduler, random, weather, history, onDelivered 
   // The queue was there before any of these processes.
   const bound = new Set(['task-pending', 'task-exception'].map((name) => `exchange/taskcluster-queue/v1/${name}`));
   let travelling = 0;
+  let absence: { readonly until: number; readonly isHeldBack: boolean } | undefined;
 
   function arrive(queued: Queued, ms: number): void {
     travelling += 1;
@@ -135,11 +139,16 @@ export function createBroker({ scheduler, random, weather, history, onDelivered 
     const { host, options } = consumer;
     scheduler.after(ms, () =>
       host.deliver(() => {
-        if (consumers.has(consumer) && !consumer.isConnected) {
-          consumer.isConnected = true;
-          options.onGap();
-          serve();
+        if (!consumers.has(consumer) || consumer.isConnected) {
+          return;
         }
+        if (absence) {
+          connectIn(random.int(1000, RECONNECTION_MS), consumer);
+          return;
+        }
+        consumer.isConnected = true;
+        options.onGap();
+        serve();
       }),
     );
   }
@@ -197,8 +206,12 @@ export function createBroker({ scheduler, random, weather, history, onDelivered 
         return;
       }
       const body = Buffer.from(JSON.stringify(payload));
-      for (const ms of weather.copies()) {
-        arrive({ message: { exchange, routingKey, body, isRedelivered: false } }, ms);
+      if (absence) {
+        history.fault('message published while the broker was away');
+      }
+      const held = absence ? absence.until - scheduler.now() : 0;
+      for (const ms of absence && !absence.isHeldBack ? [] : weather.copies()) {
+        arrive({ message: { exchange, routingKey, body, isRedelivered: false } }, held + ms);
       }
     },
     portFor: (host) => ({ subscribe: (options) => consume(host, options), close: () => Promise.resolve() }),
@@ -212,6 +225,19 @@ export function createBroker({ scheduler, random, weather, history, onDelivered 
         connectIn(random.int(100, RECONNECTION_MS), consumer);
       }
     },
+    leave(ms, isHeldBack) {
+      absence = { until: scheduler.now() + ms, isHeldBack };
+      history.note('broker', `is away for ${Math.round(ms / 1000)} s`);
+      for (const consumer of [...consumers].filter(({ isConnected }) => isConnected)) {
+        breakConnection(consumer);
+        connectIn(random.int(100, RECONNECTION_MS), consumer);
+      }
+      scheduler.after(ms, () => {
+        absence = undefined;
+        history.note('broker', 'is back');
+      });
+    },
+    isAway: () => absence !== undefined,
     size: () => waiting.length + travelling + [...consumers].reduce((sum, { underWay }) => sum + underWay.size, 0),
   };
 }

@@ -441,6 +441,20 @@ export const MUTATIONS: readonly Mutation[] = [
     })),
   ),
   mutation(
+    'trace-of-another-result',
+    'tells of another result than a run has',
+    /the trace says that .* is failed, and it is completed/,
+    onStore((store) => ({
+      addEvents: (events) =>
+        store.addEvents(
+          events.map((event) => ({
+            ...event,
+            detail: event.detail.replace('resolved: completed', 'resolved: failed'),
+          })),
+        ),
+    })),
+  ),
+  mutation(
     'all-is-completed',
     'keeps `completed` as the resolution, whatever it was',
     /the mapping of .* says completed, and the queue/,

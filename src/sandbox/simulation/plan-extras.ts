@@ -32,6 +32,7 @@ const EXTRAS: readonly Extra[] = [
   lostClaims,
   onlyTheDatabase,
   databaseClock,
+  brokerAway,
 ];
 
 /** The one moment that leases do not cover: between the renewal of one and the submission that follows. */
@@ -251,4 +252,24 @@ function databaseClock(plan: Plan, random: Random, start: number): Plan {
   }
   const ahead = { from: start, offset: random.int(MINUTE, random.pick([10 * MINUTE, 3 * HOUR])) };
   return { ...plan, instances: [one], databaseOffsets: [ahead, ...offsets] };
+}
+
+/**
+ * The broker is away for hours, while tasks are made and builds end. Half the time nothing else is wrong: what nobody hears of
+ * is found all the same.
+ */
+function brokerAway(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.05)) {
+    return plan;
+  }
+  const from = start + random.int(0, plan.chaosMs / 2);
+  const to = from + random.int(20 * MINUTE, 3 * HOUR);
+  const away = {
+    ...plan,
+    brokerOutages: [{ from, to, isHeldBack: random.chance(0.5) }],
+    chaosMs: Math.max(plan.chaosMs, to - start + 5 * MINUTE),
+  };
+  return random.chance(0.5)
+    ? away
+    : { ...away, climate: { ...FAIR, outages: [] }, incidents: [], ambush: 0, sleepy: 0 };
 }

@@ -80,6 +80,13 @@ export interface DatabaseOffset {
   readonly offset: number;
 }
 
+export interface BrokerOutage {
+  readonly from: number;
+  readonly to: number;
+  /** Whether what is published meanwhile comes later, or is lost. */
+  readonly isHeldBack: boolean;
+}
+
 export interface Plan {
   readonly kind: Kind;
   readonly isCollapsing: boolean;
@@ -93,6 +100,8 @@ export interface Plan {
   readonly chaosMs: number;
   /** In the order of time. */
   readonly databaseOffsets: readonly DatabaseOffset[];
+  /** One after the other, and over before the calm. */
+  readonly brokerOutages: readonly BrokerOutage[];
   /** Mappings a batch of a sweep, and passes at once. */
   readonly batchSize: number;
   readonly concurrency: number;
@@ -137,6 +146,7 @@ export function createPlan(seed: number, start: number): Plan {
     climate: climateOf(random, severity, start, chaosMs, isLong),
     chaosMs,
     databaseOffsets: [{ from: start, offset: random.pick([0, databaseOffsetOf(random)]) }],
+    brokerOutages: [],
     batchSize: 3,
     concurrency: 4,
     retentionMs: 30 * 24 * HOUR,

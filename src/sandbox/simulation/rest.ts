@@ -3,7 +3,6 @@
 import { stateOf } from '../queue/state.ts';
 import { isOpen, runningBuild, type SimRequest } from './master-state.ts';
 import { shortName, taskIdOf } from './names.ts';
-import { isBuildable } from './plan.ts';
 import type { World } from './world.ts';
 
 const MINUTE = 60_000;
@@ -120,34 +119,6 @@ export function checkRest(world: World): void {
     const deadline = Date.parse(queue.state.tasks.get(taskId)?.definition.deadline ?? '');
     if (reason === 'deadline-exceeded' && deadline > scheduler.now()) {
       history.complain(`${shortName(taskId)}/${runId} is ${reason} before its deadline`);
-    }
-  }
-  checkTrace(world);
-}
-
-/** What the bridge says it did is what happened. */
-function checkTrace({ store, queue, rules, master, history, plan }: World): void {
-  const buildable = new Set(plan.tasks.filter(({ flavour }) => isBuildable(flavour)).map(({ name }) => name));
-  for (const { taskId, runId, what } of store.events) {
-    const run = queue.state.tasks.get(taskId)?.runs[runId ?? -1];
-    if (run === undefined) {
-      continue;
-    }
-    const name = `${shortName(taskId)}/${runId}`;
-    if (what === 'claimRun' && run.workerId !== 'buildbot-bridge') {
-      history.complain(`the trace says that ${name} was claimed, and it was not`);
-    }
-    const isOwn = rules.endings.some((end) => end.taskId === taskId && end.runId === runId && end.by === 'bridge');
-    if (what === 'resolveRun' && !isOwn) {
-      history.complain(`the trace says that ${name} was resolved, and the bridge did not do it`);
-    }
-    if ((what === 'cancelTask' || what === 'rerunTask') && !rules.wasCalled(what, taskId)) {
-      history.complain(`the trace says ${what} of ${name}, and nobody asked the queue for it`);
-    }
-    const isSubmitted = master.requests.some((request) => request.taskId === taskId && request.runId <= (runId ?? -1));
-    // A submission that was refused is in the trace as well.
-    if (what === 'submit' && !isSubmitted && buildable.has(shortName(taskId))) {
-      history.complain(`the trace says that a request was made for ${name}, and there was none`);
     }
   }
   for (const untold of rules.untold()) {

@@ -1,5 +1,5 @@
 /** What must hold at every step, whatever goes wrong. Each rule hears of what happened and complains. */
-import type { Mapping } from '../../domain/mapping.ts';
+import type { Mapping, TraceEvent } from '../../domain/mapping.ts';
 import type { Message } from '../../ports.ts';
 import { createArtifactRules } from './artifact-rules.ts';
 import { createClaimRules } from './claim-rules.ts';
@@ -16,6 +16,7 @@ import type { Ending, QueueServer } from './queue-server.ts';
 import type { Scheduler } from './scheduler.ts';
 import { LEASE_MS, TIMING, WORKER } from './settings.ts';
 import type { StoreState } from './store-state.ts';
+import { createTraceRules } from './trace-rules.ts';
 import { createTruth, type Truth } from './truth.ts';
 
 export interface Rules {
@@ -29,6 +30,7 @@ export interface Rules {
   onWrite(row: Mapping): void;
   onOverwritten(row: Mapping, by: Mapping): void;
   onPruned(rows: readonly Mapping[]): void;
+  onTrace(event: TraceEvent): void;
   onSubmitted(host: Host, request: SimRequest, wasSentInTime: boolean): void;
   isInTime(host: Host, taskId: string): boolean;
   /** Answers what to do when the message is acknowledged. */
@@ -43,8 +45,6 @@ export interface Rules {
   onAnswered(host: Host, call: Call, answer: unknown): void;
   /** At rest: what the bridge did and no trace tells of. */
   untold(): readonly string[];
-  /** Whether this call about the task ever had its effect. */
-  wasCalled(method: string, taskId: string): boolean;
 }
 
 export interface RulesContext {
@@ -102,6 +102,8 @@ export function createRules(context: RulesContext): Rules {
   const claims = createClaimRules(judging);
   const prompt = createPromptRules(judging);
   const deeds = createDeeds(store, scheduler);
+  const wasCalled = (method: string, taskId: string) => called.has(`${method} ${taskId}`);
+  const onTrace = createTraceRules({ ...judging, endings, wasCalled });
 
   /** Whoever has not heard yet that the clock was set back goes by what it was. */
   function latestOffset(): number {
@@ -281,6 +283,7 @@ export function createRules(context: RulesContext): Rules {
         }
       }
     },
+    onTrace,
     isInTime(host, taskId) {
       const renewed = renewals.get(`${host.name} ${taskId}`);
       return renewed === undefined || !(host.hasSleptSince(renewed) || scheduler.now() - renewed > LEASE_MS);
@@ -378,7 +381,6 @@ export function createRules(context: RulesContext): Rules {
       deeds.onAnswered(host, call, answer);
     },
     untold: deeds.untold,
-    wasCalled: (method, taskId) => called.has(`${method} ${taskId}`),
   };
 }
 

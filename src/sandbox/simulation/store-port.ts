@@ -109,12 +109,7 @@ export function createStorePort(host: Host, state: StoreState, now: () => number
     list: () => Promise.reject(new Error('not simulated')),
     overview: () => Promise.reject(new Error('not simulated')),
     addEvents: (events) =>
-      change(
-        'addEvents',
-        events.map(({ what }) => what).join(' '),
-        () => void state.events.push(...events),
-        events[0]?.taskId,
-      ),
+      change('addEvents', events.map(({ what }) => what).join(' '), () => state.addEvents(events), events[0]?.taskId),
     eventsOf: (taskId, limit = Number.POSITIVE_INFINITY) =>
       read('eventsOf', shortName(taskId), () => state.events.filter((event) => event.taskId === taskId).slice(-limit)),
     heartbeat: () => change('heartbeat', '', () => undefined),

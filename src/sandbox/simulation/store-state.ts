@@ -36,18 +36,20 @@ export interface StoreState {
   makeAllDue(now: number): number;
   hasUnclaimed(collapseKey: string, exceptId: number | null): boolean;
   nextHeld(collapseKey: string): string | undefined;
+  addEvents(added: readonly TraceEvent[]): void;
   prune(before: number, limit: number): number;
 }
 
-/** Hears of every row that was written, and of those that are gone. */
+/** Hears of every row and event that was written, and of rows that are gone. */
 export interface StoreWatcher {
   onWrite(row: Mapping): void;
   /** Somebody writes who does not have the lease of what is there. */
   onOverwritten(row: Mapping, by: Mapping): void;
   onPruned(rows: readonly Mapping[]): void;
+  onTrace(event: TraceEvent): void;
 }
 
-export function createStoreState({ onWrite, onOverwritten, onPruned }: StoreWatcher): StoreState {
+export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: StoreWatcher): StoreState {
   const rows = new Map<number, Mapping>();
   const events: TraceEvent[] = [];
   let lastId = 0;
@@ -169,6 +171,12 @@ export function createStoreState({ onWrite, onOverwritten, onPruned }: StoreWatc
       return allOpen()
         .filter((row) => row.collapseKey === collapseKey && row.state === 'held')
         .sort((a, b) => b.priority - a.priority || a.created - b.created || a.id - b.id)[0]?.taskId;
+    },
+    addEvents(added) {
+      events.push(...added);
+      for (const event of added) {
+        onTrace(event);
+      }
     },
     prune(before, limit) {
       const old = [...rows.values()]

@@ -98,16 +98,20 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
   const traffic = createTraffic(scheduler, history);
   const store = createStoreState(rules);
   const broker = createBroker({ scheduler, random, weather, history, onDelivered: rules.onDelivered });
+  for (const { from, to, isHeldBack } of plan.brokerOutages) {
+    scheduler.after(from - start, () => broker.leave(to - from, isHeldBack));
+  }
   const queue = createQueueServer({ scheduler, publish: broker.publish, onEnding: rules.onEnding });
   const master = createMaster({ ...plan, scheduler, random, history, onEvent });
   const builders = new Set(Object.keys(plan.workers));
   const databaseNow = () =>
     scheduler.now() + (plan.databaseOffsets.findLast(({ from }) => from <= scheduler.now())?.offset ?? 0);
 
-  /** Nothing is queued for who does not listen: what is lost is lost. */
+  /** Nothing is queued for who does not listen: what is lost is lost. A classic Buildbot's events go through the broker. */
   function onEvent(request: SimRequest): void {
+    const isUnheard = weather.isAway('ci') || (plan.kind === 'scheduler-db' && broker.isAway());
     for (const watcher of watchers) {
-      for (const ms of weather.isAway('ci') ? [] : weather.copies()) {
+      for (const ms of isUnheard ? [] : weather.copies()) {
         scheduler.after(ms, () => watcher.host.deliver(() => watcher.onHint(request.id)));
       }
     }
