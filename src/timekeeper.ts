@@ -9,7 +9,7 @@ export interface TimekeeperOptions {
   readonly store: Pick<MappingStore, 'now'>;
   readonly log: Logger;
   /**
-   * Called whenever the clock was set, once a minute, and again soon where it fails.
+   * Called whenever the clock was set, once a minute, and again soon where it fails; the start does not wait for it to succeed.
    * @param wasSetBack since it succeeded last: what was to be looked at by the old time would have to wait for as long
    */
   readonly onSet: (wasSetBack: boolean) => Promise<void>;
@@ -87,14 +87,12 @@ export function createTimekeeper({ clock, store, log, onSet }: TimekeeperOptions
     isSet = true;
   }
 
-  /** @returns whether it could be set */
+  /** @returns whether it could be set; @throws StoreError for what waiting does not mend */
   async function setOnce(): Promise<boolean> {
     try {
       const reading = await read();
       if (reading !== undefined) {
         set(reading);
-        await onSet(wasSetBack);
-        wasSetBack = false;
       }
       return true;
     } catch (error) {
@@ -108,17 +106,31 @@ export function createTimekeeper({ clock, store, log, onSet }: TimekeeperOptions
     }
   }
 
-  async function keep(): Promise<void> {
-    for (let wait = EVERY_MS; ; ) {
+  /** @returns whether it went well */
+  async function tell(): Promise<boolean> {
+    try {
+      await onSet(wasSetBack);
+      wasSetBack = false;
+      return true;
+    } catch (error) {
+      log.warn({ err: error, wasSetBack }, 'the clock was set, and what depends on it was not mended; trying again');
+      return false;
+    }
+  }
+
+  async function keep(wasWell: boolean): Promise<void> {
+    for (let wait = wasWell ? EVERY_MS : AGAIN_MS; ; ) {
       await clock.sleep(wait, stopping.signal);
       if (stopping.signal.aborted) {
         return;
       }
       const wasSet = await setOnce().catch((error: unknown) => {
         log.warn({ err: error }, 'the clock was not set');
-        return true;
+        return undefined;
       });
-      wait = wasSet ? EVERY_MS : AGAIN_MS;
+      // What waiting does not mend is not asked for more often.
+      const isWell = wasSet === undefined || stopping.signal.aborted || (wasSet && (await tell()));
+      wait = isWell ? EVERY_MS : AGAIN_MS;
     }
   }
 
@@ -127,7 +139,7 @@ export function createTimekeeper({ clock, store, log, onSet }: TimekeeperOptions
       while (!stopping.signal.aborted && !(await setOnce())) {
         await clock.sleep(AGAIN_MS, stopping.signal);
       }
-      loop = keep();
+      loop = keep(stopping.signal.aborted || (await tell()));
     },
     async stop() {
       stopping.abort();

@@ -12,6 +12,7 @@ import type { MappingStore, Stored } from '../ports.ts';
 import { isUniqueViolation } from '../sql.ts';
 import { withStoreErrors } from './errors.ts';
 import {
+  NEVER,
   readMapping,
   toAdoptedRow,
   toChangedColumns,
@@ -312,16 +313,19 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     async mendTimes({ leaseMs, waitMs, graceMs }) {
       // As the statement is carried out: one that was on its way for long would cut short what was written meanwhile.
       const now = nowOf(db);
-      const leaseEnd = db.raw(`${now} + ?`, [leaseMs]);
-      const waitEnd = db.raw(`${now} + ?`, [waitMs]);
+      const after = (ms: number) => db.raw(`${now} + ?`, [Math.round(ms)]);
+      const leaseEnd = after(leaseMs);
+      const waitEnd = after(waitMs);
       // Looked for first: an update locks all that it looks at, and there is hardly ever one.
       const ids: number[] = await tasks()
         .whereNotNull('open_task_id')
+        // The same in words that an index knows.
+        .andWhere('next_check_at', '<', NEVER)
         .andWhere((late) => late.where('lease_until', '>', leaseEnd).orWhere('next_check_at', '>', waitEnd))
         .pluck('id');
       await inBatches(ids, async (batch) => {
         await tasks().whereIn('id', batch).andWhere('lease_until', '>', leaseEnd).update({ lease_until: leaseEnd });
-        const soonest = db.raw(`CASE WHEN state = 'intended' THEN ${now} + ? ELSE ${now} END`, [graceMs]);
+        const soonest = db.raw(`CASE WHEN state = 'intended' THEN ${now} + ? ELSE ${now} END`, [Math.round(graceMs)]);
         await tasks()
           .whereIn('id', batch)
           .whereNotNull('open_task_id')

@@ -13,7 +13,7 @@ import {
 import type { Overview } from '../ports.ts';
 
 /** A time that never comes: closed mappings are never due. */
-const NEVER = 9_000_000_000_000_000;
+export const NEVER = 9_000_000_000_000_000;
 const MAX_ERROR = 2000;
 const MAX_DETAIL = 4000;
 const MAX_KEY = 64;

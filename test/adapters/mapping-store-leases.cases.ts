@@ -170,6 +170,14 @@ export function describeLeases(engine: Engine): void {
   describe('mendTimes', () => {
     const MOST = { leaseMs: 90_000, waitMs: 10 * MINUTE, graceMs: 30_000 };
 
+    it('takes fractions of milliseconds, as a third of a lease has them', async () => {
+      const now = await opened.store.now();
+      const { taskId } = await addReleased(opened.store, {}, { state: 'intended', nextCheckAt: now + 60 * MINUTE });
+      const third = 100_000 / 3;
+      expect(await opened.store.mendTimes({ leaseMs: third, waitMs: third, graceMs: third })).toBe(1);
+      expect(await opened.store.openMapping(taskId)).toMatchObject({ nextCheckAt: expect.any(Number) });
+    });
+
     it('lets nothing wait or be leased for longer than it can by the database’s time', async () => {
       const now = await opened.store.now();
       const far = { nextCheckAt: now + 60 * MINUTE };

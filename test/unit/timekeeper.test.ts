@@ -127,6 +127,22 @@ describe('the clock', () => {
     expect([error(), is.setBack]).toEqual([0, 2]);
   });
 
+  it('starts although what depends on it cannot be mended, says so, and tries again', async () => {
+    const { keeper: one, is, error, time, lines } = aMachine(HOUR);
+    is.isRefusing = true;
+    await one.start();
+    expect([error(), is.set]).toEqual([0, 1]);
+    expect(lines.filter(({ msg, level }) => Number(level) === 40 && String(msg).includes('not mended'))).toHaveLength(
+      1,
+    );
+    await eventually(() => time.sleepers() === 1);
+    is.isRefusing = false;
+    time.advance(5 * SECOND);
+    await eventually(() => is.set === 2 && time.sleepers() === 1);
+    time.advance(5 * SECOND);
+    expect(is.set).toBe(2);
+  });
+
   it('waits at the start for a database that is away', async () => {
     const { keeper: one, is, error, time } = aMachine(HOUR);
     is.isAway = true;
