@@ -107,7 +107,9 @@ export function createRules(context: RulesContext): Rules {
 
   /** Whoever has not heard yet that the clock was set back goes by what it was. */
   function latestOffset(): number {
-    return Math.max(MAX_DATABASE_SKEW_MS, ...offsetsUntil(scheduler.now()));
+    const heard = offsetsUntil(scheduler.now() - FOLLOW_MS);
+    const steps = [...heard.slice(-1), ...offsetsUntil(scheduler.now()).slice(heard.length)];
+    return Math.max(MAX_DATABASE_SKEW_MS, ...steps);
   }
 
   function isOneMore(request: SimRequest): boolean {
