@@ -47,8 +47,8 @@ export type Action = {
   | { readonly do: 'rerunTask' }
   /** Cancels the pending request or stops its build. `isLoud`: a person should know. */
   | { readonly do: 'cancelRequest'; readonly isLoud: boolean }
-  /** Something seen before is missing since then, or is back (`null`). */
-  | { readonly do: 'noteAbsence'; readonly of: 'task' | 'request'; readonly since: number | null }
+  /** Something seen before is missing from now on, or is back. */
+  | { readonly do: 'noteAbsence'; readonly of: 'task' | 'request'; readonly isMissing: boolean }
   | { readonly do: 'closeMapping' }
   /** Nothing to do until then, unless something happens. */
   | { readonly do: 'lookAgain'; readonly at: number }

@@ -91,13 +91,12 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
       return rerunTask(mapping, pass, context);
     case 'cancelRequest':
       return cancelRequest(action.because, pass, context);
-    case 'noteAbsence':
-      await update(
-        pass,
-        context,
-        action.of === 'task' ? { absentSince: action.since } : { requestAbsentSince: action.since },
-      );
+    case 'noteAbsence': {
+      // By a time after the look, so that the grace is not cut short by how long that took.
+      const since = action.isMissing ? context.clock.now() : null;
+      await update(pass, context, action.of === 'task' ? { absentSince: since } : { requestAbsentSince: since });
       return 'observe';
+    }
     case 'closeMapping':
       return closeMapping(mapping, pass, context);
     case 'lookAgain':

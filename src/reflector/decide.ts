@@ -188,11 +188,7 @@ function decideAbsence(facts: Facts, task: Seen<TaskStatus>): readonly Action[] 
   const changed = both.find(({ isMissing, since }) => (isMissing ? since === null || since > now : since !== null));
   if (changed !== undefined) {
     const { of, name, isMissing } = changed;
-    return [
-      isMissing
-        ? { do: 'noteAbsence', of, since: now, because: `${name} is missing` }
-        : { do: 'noteAbsence', of, since: null, because: `${name} is there again` },
-    ];
+    return [{ do: 'noteAbsence', of, isMissing, because: `${name} is ${isMissing ? 'missing' : 'there again'}` }];
   }
   for (const { name, since } of both) {
     const believed = (since ?? now) + policy.absentGraceMs;

@@ -52,8 +52,8 @@ export type Seed = Pick<Knowledge, 'task' | 'request'>;
 export interface Reconciler {
   /** Looks at a task of which something was heard. Does not throw. */
   reconcile(taskId: string): Promise<PassResult>;
-  /** The same for a mapping that was leased (to `owner`) and read in a batch; long work is left to a pass of its own. */
-  reconcileLeased(mapping: Mapping, owner: string, seed: Seed): Promise<PassResult>;
+  /** The same for a mapping that was leased and read in a batch; long work is left to a pass of its own. */
+  reconcileLeased(mapping: Mapping, lease: Pick<Pass, 'owner' | 'leaseEnd'>, seed: Seed): Promise<PassResult>;
   /**
    * What would be done first about a leased mapping, for a sweep, which lets go in bulk of what is only to be seen
    * again; undefined when more has to be read to know.
@@ -73,9 +73,13 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   const unkeptFailures = createUnkeptFailures();
   let passes = 0;
 
-  function newPass(taskId: string, owner: string, knowledge: Knowledge, isBrief = false): Pass {
-    const leaseUntil = clock.now() + timing.leaseMs;
-    return { taskId, owner, knowledge, isBrief, leaseUntil, trace: [], freedKeys: new Set() };
+  function newPass(
+    taskId: string,
+    lease: Pick<Pass, 'owner' | 'leaseEnd'>,
+    knowledge: Knowledge,
+    isBrief = false,
+  ): Pass {
+    return { taskId, ...lease, knowledge, isBrief, trace: [], freedKeys: new Set() };
   }
 
   async function reconcile(taskId: string): Promise<PassResult> {
@@ -86,11 +90,14 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         return await watchOnly(taskId);
       }
       const now = clock.now();
+      const leaseEnd = clock.uptime() + timing.leaseMs;
       const leased = await store.lease(taskId, { owner, leaseUntil: now + timing.leaseMs, now });
       if (leased.kind === 'busy') {
         return { kind: 'busy' };
       }
-      return await run(newPass(taskId, owner, { mapping: leased.kind === 'leased' ? leased.mapping : null }));
+      return await run(
+        newPass(taskId, { owner, leaseEnd }, { mapping: leased.kind === 'leased' ? leased.mapping : null }),
+      );
     } catch (error) {
       const level = isTransient(error) ? 'warn' : 'error';
       log[level]({ taskId, err: error }, 'no look could be had; it will be tried again');
@@ -118,6 +125,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     for (let step = 0; step < MAX_STEPS; step += 1) {
       // What is not there now may come before the grace of a submission is over: who sleeps meanwhile decides by this time.
       const now = clock.now();
+      forgetMissing(pass.knowledge);
       const observation = await observe(pass.taskId, pass.knowledge, context);
       const { todo, left } = applyMode(decide(observation, policy, now), mode, isClaimed(pass.knowledge.mapping));
       if (pass.isBrief && todo.some(isLong)) {
@@ -321,7 +329,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
 
   return {
     reconcile: (taskId) => counted(reconcile(taskId)),
-    reconcileLeased: (mapping, owner, seed) => counted(run(newPass(mapping.taskId, owner, { mapping, ...seed }, true))),
+    reconcileLeased: (mapping, lease, seed) => counted(run(newPass(mapping.taskId, lease, { mapping, ...seed }, true))),
     preview(mapping, seed) {
       const { task, request } = seed;
       const isUnclear = mapping.state === 'intended' || mapping.state === 'refusing';
@@ -335,6 +343,12 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       ).todo;
     },
   };
+}
+
+/** Something was missing at the moment of its look: what a later time is held against has to be looked for then. */
+function forgetMissing(knowledge: Knowledge): void {
+  knowledge.task = knowledge.task?.kind === 'absent' ? undefined : knowledge.task;
+  knowledge.request = knowledge.request?.kind === 'absent' ? undefined : knowledge.request;
 }
 
 function failure(error: unknown, retryAt: number): PassResult {

@@ -8,6 +8,7 @@ import type { Mapping } from '../domain/mapping.ts';
 import { describeError } from '../errors.ts';
 import type { Clock, LegacyCi, MappingStore, Rest, TaskQueue } from '../ports.ts';
 import type { Action } from './actions.ts';
+import type { Pass } from './apply/pass.ts';
 import type { Observation } from './decide.ts';
 import { readError } from './observe.ts';
 import type { Reconciler, Seed } from './reconcile.ts';
@@ -44,19 +45,20 @@ export async function sweep(context: SweepContext, signal: AbortSignal): Promise
     const now = context.clock.now();
     const owner = `${context.instance}#sweep-${now}-${batch}`;
     const leaseUntil = now + context.leaseMs;
+    const leaseEnd = context.clock.uptime() + context.leaseMs;
     const mappings = await context.store.leaseDue({ owner, leaseUntil, now, limit: context.batchSize });
     if (mappings.length === 0) {
       break;
     }
     report.due += mappings.length;
-    await sweepBatch(mappings, owner, context, report);
+    await sweepBatch(mappings, { owner, leaseEnd }, context, report);
   }
   return report;
 }
 
 async function sweepBatch(
   mappings: readonly Mapping[],
-  owner: string,
+  lease: Pick<Pass, 'owner' | 'leaseEnd'>,
   context: SweepContext,
   report: { passes: number; failed: number },
 ): Promise<void> {
@@ -88,7 +90,7 @@ async function sweepBatch(
     busy.map((mapping) =>
       limit(async () => {
         report.passes += 1;
-        const result = await context.reconciler.reconcileLeased(mapping, owner, seeds.get(mapping) ?? {});
+        const result = await context.reconciler.reconcileLeased(mapping, lease, seeds.get(mapping) ?? {});
         report.failed += result.kind === 'failed' || result.kind === 'store-away' ? 1 : 0;
       }),
     ),

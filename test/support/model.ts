@@ -114,7 +114,7 @@ function carryOut(seen: Observation, action: Action, admission: Admission | null
           }
         : seen;
     case 'noteAbsence':
-      return mapped(action.of === 'task' ? { absentSince: action.since } : { requestAbsentSince: action.since });
+      return mapped({ [action.of === 'task' ? 'absentSince' : 'requestAbsentSince']: action.isMissing ? NOW : null });
     case 'closeMapping':
       return { ...seen, mapping: null, admission, request: { kind: 'none' } };
     case 'uploadOutcome':

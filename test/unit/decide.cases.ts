@@ -173,7 +173,7 @@ export const CASES: readonly Case[] = [
     mapping: running,
     task: aTask([ours()]),
     request: 'absent',
-    todo: [{ do: 'noteAbsence', of: 'request', since: NOW }],
+    todo: [{ do: 'noteAbsence', of: 'request', isMissing: true }],
   },
   {
     name: 'the request has been missing for a moment',
@@ -194,7 +194,7 @@ export const CASES: readonly Case[] = [
     mapping: { requestAbsentSince: NOW - MINUTE },
     task: aTask([pending()]),
     request: requestPending(),
-    todo: [{ do: 'noteAbsence', of: 'request', since: null }],
+    todo: [{ do: 'noteAbsence', of: 'request', isMissing: false }],
   },
   {
     name: 'the request is gone, run pending',
@@ -221,21 +221,21 @@ export const CASES: readonly Case[] = [
     name: 'the task is found missing',
     task: 'absent',
     request: requestBuilding(),
-    todo: [{ do: 'noteAbsence', of: 'task', since: NOW }],
+    todo: [{ do: 'noteAbsence', of: 'task', isMissing: true }],
   },
   {
     name: 'the task is missing, and was found so by a clock that was ahead',
     mapping: { absentSince: NOW + 60 * MINUTE },
     task: 'absent',
     request: requestBuilding(),
-    todo: [{ do: 'noteAbsence', of: 'task', since: NOW }],
+    todo: [{ do: 'noteAbsence', of: 'task', isMissing: true }],
   },
   {
     name: 'the task expired, and its request was found missing by a clock that was ahead',
     mapping: { absentSince: NOW - 3 * MINUTE, requestAbsentSince: NOW + 60 * MINUTE },
     task: 'absent',
     request: 'absent',
-    todo: [{ do: 'noteAbsence', of: 'request', since: NOW }],
+    todo: [{ do: 'noteAbsence', of: 'request', isMissing: true }],
   },
   {
     name: 'the task expired, request open',
@@ -256,7 +256,7 @@ export const CASES: readonly Case[] = [
     mapping: { absentSince: NOW - 3 * MINUTE },
     task: 'absent',
     request: 'absent',
-    todo: [{ do: 'noteAbsence', of: 'request', since: NOW }],
+    todo: [{ do: 'noteAbsence', of: 'request', isMissing: true }],
   },
   {
     name: 'the task expired, and its request has been missing for a moment',
@@ -270,14 +270,14 @@ export const CASES: readonly Case[] = [
     mapping: { absentSince: NOW - MINUTE, requestAbsentSince: NOW - 3 * MINUTE },
     task: 'absent',
     request: requestBuilding(),
-    todo: [{ do: 'noteAbsence', of: 'request', since: null }],
+    todo: [{ do: 'noteAbsence', of: 'request', isMissing: false }],
   },
   {
     name: 'the request was gone before the task was found missing',
     mapping: { requestAbsentSince: NOW - 3 * MINUTE },
     task: 'absent',
     request: 'absent',
-    todo: [{ do: 'noteAbsence', of: 'task', since: NOW }],
+    todo: [{ do: 'noteAbsence', of: 'task', isMissing: true }],
   },
   {
     name: 'the task expired, and its request is gone',

@@ -103,7 +103,7 @@ describe('a pass that slept until its lease was over', () => {
     await pass([aTask([pending()])]);
     const clock = createManualClock(NOW + 1);
     const task = aTask([ours()]);
-    const answers: Seen<RequestView>[] = [{ kind: 'absent' }, { kind: 'absent' }];
+    const answers: Seen<RequestView>[] = [{ kind: 'absent' }, { kind: 'absent' }, { kind: 'absent' }];
     const queue = aQueue({ status: async () => ({ kind: 'present', value: task }) });
     const ci = aLegacyCi({
       async readMany(ids) {
@@ -122,6 +122,36 @@ describe('a pass that slept until its lease was over', () => {
     });
     expect(await reconcile(TASK_ID)).toEqual({ kind: 'done' });
     expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', requestAbsentSince: null });
+  });
+
+  it('notices it although the database’s clock was set back meanwhile', async () => {
+    await pass([aTask([pending()])]);
+    const time = createManualClock(NOW + 1);
+    let offset = 60 * MINUTE;
+    const clock = { ...time, now: () => time.now() + offset };
+    let looks = 0;
+    const claimed: number[] = [];
+    const queue = aQueue({
+      async status() {
+        looks += 1;
+        if (looks === 1) {
+          offset = 0;
+          time.advance(2 * MINUTE);
+          const [now, leaseUntil] = [NOW + 120 * MINUTE, NOW + 122 * MINUTE];
+          expect(await store.lease(TASK_ID, { owner: 'other', leaseUntil, now })).toMatchObject({ kind: 'leased' });
+        }
+        return { kind: 'present', value: aTask([pending()]) };
+      },
+      async claim(_taskId, runId) {
+        claimed.push(runId);
+        return aTask([ours()]);
+      },
+    });
+    const ci = aLegacyCi({
+      readMany: async (ids) => new Map(ids.map((id) => [id, { kind: 'present', value: requestBuilding() }])),
+    });
+    expect(await aReconciler({ queue, ci, store, clock }).reconcile(TASK_ID)).toEqual({ kind: 'busy' });
+    expect(claimed).toEqual([]);
   });
 
   it('uploads nothing more, be it the last try: another pass may have uploaded what is newer', async () => {

@@ -34,3 +34,39 @@ it('who sleeps between the look for a submission and the decision does not submi
   expect(await passes.reconciler.reconcile(taskId)).toMatchObject({ kind: 'failed' });
   expect(submitted).toBe(2);
 });
+
+it('who sleeps between two steps looks for a submission again before it decides', async () => {
+  let submitted = 0;
+  passes = await startPasses(
+    {},
+    {
+      async submit() {
+        submitted += 1;
+        throw new LegacyCiError('legacy-ci-unavailable', 'no answer', { isTransient: true });
+      },
+      // The first one took effect late, and meanwhile.
+      findByExternalId: async () =>
+        passes.queue.clock.now() < slept ? { kind: 'absent' } : { kind: 'present', value: passes.request },
+    },
+  );
+  const { queue, store, reconciler } = passes;
+  let slept = Number.POSITIVE_INFINITY;
+  const taskId = await passes.create();
+  expect(await reconciler.reconcile(taskId)).toMatchObject({ kind: 'failed' });
+  // The intent follows the next run, which is a step of its own.
+  await queue.ok('cancelTask', taskId);
+  await queue.ok('rerunTask', taskId);
+  queue.clock.advance(5000);
+  const { update } = store;
+  store.update = async (mapping, changes, now) => {
+    const stored = await update(mapping, changes, now);
+    if ('runId' in changes) {
+      // Longer than the grace, and shorter than the lease.
+      queue.clock.advance(60_000);
+      slept = queue.clock.now();
+    }
+    return stored;
+  };
+  expect(await reconciler.reconcile(taskId)).toMatchObject({ kind: 'done' });
+  expect(submitted).toBe(1);
+});

@@ -11,6 +11,7 @@ import { keepingAlive } from './claim.ts';
 import {
   type ApplyContext,
   accept,
+  isLeaseOver,
   MappingMoved,
   mappingOf,
   type Next,
@@ -63,12 +64,13 @@ export async function explain(
  * Whoever slept past the end of its lease in the middle of an upload puts nothing more: another pass may have uploaded
  * since, what is newer.
  */
-function underLease(pass: Pass, { upload, clock }: ApplyContext): UploadContext {
+function underLease(pass: Pass, context: ApplyContext): UploadContext {
+  const { upload } = context;
   return {
     ...upload,
     queue: {
       async putArtifact(taskId, runId, artifact) {
-        if (clock.now() >= mappingOf(pass).leaseUntil) {
+        if (isLeaseOver(pass, context)) {
           throw new MappingMoved(taskId);
         }
         await upload.queue.putArtifact(taskId, runId, artifact);

@@ -42,7 +42,11 @@ export interface Pass {
   readonly knowledge: Knowledge;
   /** Whether uploads are left to another pass. */
   readonly isBrief: boolean;
-  leaseUntil: number;
+  /**
+   * When its lease is over, by `Clock.uptime()`. What is stored goes by the database's clock: where that is set back
+   * meanwhile, it may say so for hours, and another pass has long taken over.
+   */
+  leaseEnd: number;
   readonly trace: Omit<TraceEvent, 'instance'>[];
   /** Collapse keys whose one place became free. */
   readonly freedKeys: Set<string>;
@@ -73,7 +77,7 @@ export async function update(pass: Pass, { store, clock }: ApplyContext, changes
  */
 export async function renewIfOver(pass: Pass, context: ApplyContext): Promise<boolean> {
   const { knowledge } = pass;
-  if (knowledge.mapping === null || context.clock.now() < knowledge.mapping.leaseUntil) {
+  if (knowledge.mapping === null || !isLeaseOver(pass, context)) {
     return false;
   }
   await renew(pass, context);
@@ -83,10 +87,16 @@ export async function renewIfOver(pass: Pass, context: ApplyContext): Promise<bo
   return true;
 }
 
+/** By either clock: the database's may have been set forward, too, and others go by it. */
+export function isLeaseOver(pass: Pass, { clock }: Pick<ApplyContext, 'clock'>): boolean {
+  return clock.uptime() >= pass.leaseEnd || clock.now() >= mappingOf(pass).leaseUntil;
+}
+
 export async function renew(pass: Pass, { store, clock, timing }: ApplyContext): Promise<void> {
   const now = clock.now();
+  const leaseEnd = clock.uptime() + timing.leaseMs;
   accept(pass, await store.renewLease(mappingOf(pass), now + timing.leaseMs, now));
-  pass.leaseUntil = now + timing.leaseMs;
+  pass.leaseEnd = leaseEnd;
 }
 
 /** Takes over what was stored, and notes whether a place for an unclaimed request became free. */

@@ -22,7 +22,7 @@ export async function recordIntent(
   const collapseKey = admission?.kind === 'admitted' ? admission.collapseKey : null;
   const isBlocked = collapseKey !== null && (await hasToWait(collapseKey, null, store));
   const now = clock.now();
-  pass.leaseUntil = now + timing.leaseMs;
+  pass.leaseEnd = clock.uptime() + timing.leaseMs;
   const insert = (isHeld: boolean) =>
     store.insert(
       {
@@ -39,7 +39,7 @@ export async function recordIntent(
         deadline: task.deadline,
         takenUntil: run?.takenUntil ?? null,
       },
-      { owner: pass.owner, leaseUntil: pass.leaseUntil, now },
+      { owner: pass.owner, leaseUntil: now + timing.leaseMs, now },
     );
   let stored = await insert(isBlocked);
   if (stored.kind === 'slot-taken') {
