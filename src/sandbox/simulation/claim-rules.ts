@@ -37,12 +37,27 @@ export function createClaimRules({ complain, now, master, queue, store }: ClaimR
   /** By process: when it read last that a request was being built, by request, until it has long read otherwise. */
   const building = new WeakMap<Host, Map<number, number>>();
   const grounds = new WeakMap<Call, Grounds>();
+  /** By reading that is under way: what was being built when it began. Its answer may say so although it is over. */
+  const begun = new WeakMap<Call, ReadonlySet<SimRequest>>();
+  const isBuilding = (request: SimRequest) => isOpen(request) && runningBuild(request) !== undefined;
 
-  function onRead(host: Host, requests: readonly SimRequest[]): void {
+  function readBy({ method, about, taskId }: Call): readonly SimRequest[] {
+    switch (method) {
+      case 'readMany':
+        // They are numbered from 1 on.
+        return about.split(' ').flatMap((id) => master().requests[Number(id) - 1] ?? []);
+      case 'findByExternalId':
+        return master().requests.filter((request) => request.taskId === taskId);
+      default:
+        return [];
+    }
+  }
+
+  function onRead(host: Host, call: Call): void {
     const seen = building.get(host) ?? new Map<number, number>();
     building.set(host, seen);
-    for (const request of requests) {
-      if (isOpen(request) && runningBuild(request)) {
+    for (const request of readBy(call)) {
+      if (isBuilding(request) || begun.get(call)?.has(request)) {
         seen.set(request.id, now());
       } else if (now() - (seen.get(request.id) ?? 0) > TWO_PASSES_MS) {
         seen.delete(request.id);
@@ -82,26 +97,16 @@ export function createClaimRules({ complain, now, master, queue, store }: ClaimR
         const wasBuilding = building.get(host)?.has(row?.buildRequestId ?? 0) ?? false;
         grounds.set(call, { row, wasBuilding });
       }
+      const requests = readBy(call).filter(isBuilding);
+      if (requests.length > 0) {
+        begun.set(call, new Set(requests));
+      }
     },
     onEffect(host, call) {
-      switch (call.method) {
-        case 'readMany':
-          // They are numbered from 1 on.
-          onRead(
-            host,
-            call.about.split(' ').flatMap((id) => master().requests[Number(id) - 1] ?? []),
-          );
-          break;
-        case 'findByExternalId':
-          onRead(
-            host,
-            master().requests.filter(({ taskId }) => taskId === call.taskId),
-          );
-          break;
-        case 'claim':
-          onClaim(call);
-          break;
-        default:
+      if (call.method === 'claim') {
+        onClaim(call);
+      } else {
+        onRead(host, call);
       }
     },
   };
