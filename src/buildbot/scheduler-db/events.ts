@@ -1,5 +1,6 @@
 /** Hears of builds from Pulse, and keeps what only its messages tell, before they are acknowledged. */
 import type { Logger } from 'pino';
+import { redeliveryDelay } from '../../listeners/pulse-delays.ts';
 import { excerpt } from '../../log.ts';
 import type { Broker, Clock, InputCounter, KeptBuilds, Message } from '../../ports.ts';
 import { EVENTS, parseEvent } from './messages.ts';
@@ -27,11 +28,19 @@ export interface EventsOptions {
 const PREFETCH = 50;
 const PRUNE_EVERY_MS = 3_600_000;
 const PRUNE_LIMIT = 1000;
+/** After so many tries it is an event's own fault that it cannot be kept, if others were meanwhile. */
+const MAX_TRIES = 10;
+/** Brokers close channels on which a message is under way for half an hour. */
+const LONGEST_MS = 20 * 60_000;
+
+type ParsedEvent = Extract<ReturnType<typeof parseEvent>, { kind: 'event' }>;
 
 /** Listens until stopped. */
 export async function startEvents(options: EventsOptions): Promise<{ stop(): Promise<void> }> {
   const { kept, clock, log, inputs } = options;
+  const stopping = new AbortController();
   let pruned = clock.uptime();
+  let lastKept = Number.NEGATIVE_INFINITY;
 
   async function onMessage(message: Message): Promise<void> {
     inputs?.received('build-event');
@@ -48,17 +57,54 @@ export async function startEvents(options: EventsOptions): Promise<{ stop(): Pro
     if (parsed.kind === 'other') {
       return;
     }
+    for (const id of await heardOf(parsed, message)) {
+      options.onHint(id);
+    }
+  }
+
+  /**
+   * While the mapping database is away an event waits for it here, rather than be delivered again and again: brokers
+   * drop what comes back too often.
+   * @returns the bridge's build requests that it is about
+   */
+  async function heardOf(event: ParsedEvent, message: Message): Promise<readonly number[]> {
+    const since = clock.uptime();
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await keep(event);
+      } catch (error) {
+        if (tries >= MAX_TRIES && lastKept > since) {
+          giveUp(event, message, error);
+          return event.buildRequestIds;
+        }
+        log?.debug({ buildRequestIds: event.buildRequestIds, tries, err: error }, 'build event not kept; trying again');
+        await clock.sleep(redeliveryDelay(tries - 1), stopping.signal);
+        if (stopping.signal.aborted || clock.uptime() - since > LONGEST_MS) {
+          throw error;
+        }
+      }
+    }
+  }
+
+  function giveUp({ buildRequestIds }: ParsedEvent, { exchange, routingKey }: Message, error: unknown): void {
+    inputs?.rejected('build-event');
+    log?.error(
+      { exchange, routingKey: excerpt(routingKey), buildRequestIds: buildRequestIds.slice(0, 10), err: error },
+      'build event given up: it cannot be kept, and others can; what it tells of properties and log is lost',
+    );
+  }
+
+  async function keep(parsed: ParsedEvent): Promise<readonly number[]> {
     const { build } = parsed;
     // Most builds of a site are no bridge's.
     const buildRequestIds = await options.ownRequests(parsed.buildRequestIds, parsed.taskId);
     if (build !== undefined && buildRequestIds.length > 0) {
       const builds = buildRequestIds.map((buildRequestId) => ({ ...build, buildRequestId }));
       await kept.keep(builds, clock.now());
+      lastKept = clock.uptime();
       await prune();
     }
-    for (const id of buildRequestIds) {
-      options.onHint(id);
-    }
+    return buildRequestIds;
   }
 
   async function prune(): Promise<void> {
@@ -81,5 +127,10 @@ export async function startEvents(options: EventsOptions): Promise<{ stop(): Pro
     onGap: options.onGap,
   });
   await subscription.start();
-  return { stop: () => subscription.stop() };
+  return {
+    async stop() {
+      stopping.abort();
+      await subscription.stop();
+    },
+  };
 }

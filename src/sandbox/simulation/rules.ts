@@ -163,6 +163,18 @@ export function createRules(context: RulesContext): Rules {
     }
   }
 
+  /** Where looking and writing are one step, whoever slept before it finds what was made for the run meanwhile. */
+  function checkZombie(request: SimRequest): void {
+    const twin = master().requests.find(
+      (other) => other !== request && other.taskId === request.taskId && other.runId === request.runId && isOpen(other),
+    );
+    if (plan.kind === 'scheduler-db' && twin !== undefined && !zombies.has(twin)) {
+      history.complain(
+        `#${request.id} was made for ${shortName(request.taskId ?? '')}/${request.runId}, as #${twin.id} was`,
+      );
+    }
+  }
+
   /**
    * Whether a request is a later run's, since nothing but claims of the bridge's that ran out lie between the two, and
    * the queue's own retries.
@@ -324,6 +336,7 @@ export function createRules(context: RulesContext): Rules {
         history.note(host.name, `made #${request.id} although its lease may have been over`);
         history.fault('submission by a zombie');
         zombies.set(request, host);
+        checkZombie(request);
         return;
       }
       checkSecond(request);
