@@ -63,6 +63,8 @@ const MAX_WAIT_MS = 11 * 60_000;
 const READING_MS = 5000;
 /** Until all instances have heard that the database server's clock was set. */
 const FOLLOW_MS = 70_000;
+/** The same where one of them is frozen, for as long as that may be, and goes on in the middle of a statement. */
+const SLEEP_MS = 15 * 60_000;
 
 interface Look {
   readonly runs: number;
@@ -107,9 +109,18 @@ export function createRules(context: RulesContext): Rules {
 
   /** Whoever has not heard yet that the clock was set back goes by what it was. */
   function latestOffset(): number {
-    const heard = offsetsUntil(scheduler.now() - FOLLOW_MS);
+    const heard = offsetsUntil(heardUntil());
     const steps = [...heard.slice(-1), ...offsetsUntil(scheduler.now()).slice(heard.length)];
     return Math.max(MAX_DATABASE_SKEW_MS, ...steps);
+  }
+
+  /** Of a set of the database's clock before then, every instance has heard. */
+  function heardUntil(): number {
+    const outages = plan.climate.outages.filter(({ service }) => service === 'store').sort((a, b) => b.from - a.from);
+    return outages.reduce(
+      (until, { from, to }) => (from <= scheduler.now() && to > until ? Math.min(until, from - SLEEP_MS) : until),
+      scheduler.now() - SLEEP_MS,
+    );
   }
 
   function isOneMore(request: SimRequest): boolean {
