@@ -13,7 +13,8 @@ COPY --from=build /app/dist dist
 COPY package.json LICENSE ./
 COPY migrations migrations
 # Logs are spooled below /tmp: mount a writable one when the root is read-only.
-USER node
+# The user node, by its numbers: Kubernetes cannot tell from a name that it is not root (runAsNonRoot).
+USER 1000:1000
 EXPOSE 8080
 ENTRYPOINT ["node", "/app/dist/src/cli.js"]
 CMD ["run"]

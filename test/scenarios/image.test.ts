@@ -19,10 +19,10 @@ const bbb = (...args: readonly string[]) => [...image.entryPoint, ...args];
 
 it('gives its user no right, and nowhere to write but in /tmp', async () => {
   const look =
-    'id -u; grep -E "^(CapEff|CapPrm|CapBnd|NoNewPrivs)" /proc/self/status; for x in /app/x /app/dist/x /etc/x /root/x /x; do touch $x; done; touch /tmp/x';
+    'id -u; id -g; grep -E "^(CapEff|CapPrm|CapBnd|NoNewPrivs)" /proc/self/status; for x in /app/x /app/dist/x /etc/x /root/x /x; do touch $x; done; touch /tmp/x';
   const { code, stdout, stderr } = await image.run(['sh', '-c', look]);
   expect(stdout.replace(/\s+/g, ' ')).toBe(
-    `1000 CapPrm: ${'0'.repeat(16)} CapEff: ${'0'.repeat(16)} CapBnd: ${'0'.repeat(16)} NoNewPrivs: 1 `,
+    `1000 1000 CapPrm: ${'0'.repeat(16)} CapEff: ${'0'.repeat(16)} CapBnd: ${'0'.repeat(16)} NoNewPrivs: 1 `,
   );
   expect(stderr.match(/Read-only file system|Permission denied/g)).toHaveLength(5);
   expect(code).toBe(0);

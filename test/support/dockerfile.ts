@@ -10,6 +10,18 @@ export interface Instruction {
 
 export const DOCKERFILE = readFileSync(path.resolve(import.meta.dirname, '../../Dockerfile'), 'utf8');
 
+/** What `USER` gives in numbers, as whoever starts an image can check it. */
+export interface NumericUser {
+  readonly uid: string;
+  readonly gid: string;
+}
+
+/** @returns undefined for a name, and where the group is left to the base image */
+export function numericUser(text: string): NumericUser | undefined {
+  const [, uid, gid] = /^(\d+):(\d+)$/.exec(text) ?? [];
+  return uid === undefined || gid === undefined ? undefined : { uid, gid };
+}
+
 export function instructionsOf(dockerfile: string): readonly Instruction[] {
   return dockerfile
     .replace(/^\s*#.*\n/gm, '')

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 import { promisify } from 'node:util';
-import { DOCKERFILE, type Instruction, instructionsOf } from './dockerfile.ts';
+import { DOCKERFILE, type Instruction, instructionsOf, type NumericUser, numericUser } from './dockerfile.ts';
 import { eventually } from './eventually.ts';
 
 export interface Ended {
@@ -47,14 +47,14 @@ export interface RunOptions {
 const CONTEXT = path.resolve(import.meta.dirname, '../..');
 /** What a base image has of a system. */
 const SYSTEM = ['bin', 'sbin', 'lib', 'lib32', 'lib64', 'usr', 'etc'];
-/** In the official images of Node. */
-const UIDS: Readonly<Record<string, number>> = { root: 0, node: 1000 };
+
+const ROOT: NumericUser = { uid: '0', gid: '0' };
 
 interface Stage {
   readonly name: string;
   readonly root: string;
   workdir: string;
-  user: string;
+  user: NumericUser;
   readonly env: Record<string, string>;
   entryPoint: readonly string[];
   cmd: readonly string[];
@@ -98,8 +98,6 @@ function imageOf(
   namespace: Namespace,
   remove: () => Promise<void>,
 ): Image {
-  const uid = String(UIDS[user]);
-
   function start(command: readonly string[], { hasTmp = true, env = {} }: RunOptions = {}): Running {
     const mount = hasTmp ? `mount -t tmpfs -o size=1g,mode=1777 tmpfs "${root}/tmp";` : '';
     // Each has mounts of its own, and none is left.
@@ -107,7 +105,7 @@ function imageOf(
     const rights = ['--clear-groups', '--bounding-set=-all', '--inh-caps=-all', '--no-new-privs'];
     return namespace.start([
       ...['unshare', '--mount', '--propagation', 'private', 'sh', '-ec', script, 'sh'],
-      ...['setpriv', '--reuid', uid, '--regid', uid, ...rights],
+      ...['setpriv', '--reuid', user.uid, '--regid', user.gid, ...rights],
       ...['env', '-i', '-C', workdir, ...assignments({ ...own, ...env }), ...command],
     ]);
   }
@@ -132,7 +130,7 @@ async function perform(
     await makeRoot(root, namespace);
     const env = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root' };
     const alias = /^\S+ as (\S+)$/i.exec(rest)?.[1] ?? '';
-    stages.push({ name: alias, root, workdir: '/', user: 'root', env, entryPoint: [], cmd: [] });
+    stages.push({ name: alias, root, workdir: '/', user: ROOT, env, entryPoint: [], cmd: [] });
     return;
   }
   const stage = stages.at(-1);
@@ -150,10 +148,7 @@ async function perform(
       await namespace.sh('mkdir -p "$1"', path.join(stage.root, rest));
       break;
     case 'USER':
-      if (UIDS[rest] === undefined) {
-        throw new Error(`the base image has no user ${rest}`);
-      }
-      stage.user = rest;
+      stage.user = userOf(rest);
       break;
     case 'COPY':
       await copy(rest, stage, stages, namespace);
@@ -175,6 +170,15 @@ async function perform(
     default:
       throw new Error(`${name} is not known here: teach it to ${import.meta.filename}`);
   }
+}
+
+/** @throws {Error} for a name, which only the base image could resolve */
+function userOf(text: string): NumericUser {
+  const user = numericUser(text);
+  if (user === undefined) {
+    throw new Error(`USER ${text} is no uid:gid`);
+  }
+  return user;
 }
 
 /** The system's programs, which nobody can change, and folders of its own. */
