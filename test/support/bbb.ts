@@ -16,6 +16,8 @@ export interface BbbOptions {
 }
 
 export interface Bbb {
+  readonly pid: number | undefined;
+  isAlive(): boolean;
   /** So far. */
   stdout(): string;
   stderr(): string;
@@ -44,6 +46,8 @@ export function spawnBbb(args: readonly string[], { config, env = {} }: BbbOptio
     return code;
   });
   return {
+    pid: child.pid,
+    isAlive: () => child.exitCode === null && child.signalCode === null,
     stdout: out,
     stderr: err,
     ended,

@@ -43,8 +43,11 @@ export interface Stage {
   /** Makes a task; answers its id. */
   create(wish?: Parameters<typeof taskDefinition>[0]): Promise<string>;
   becomes(taskId: string, state: string): Promise<unknown>;
-  /** Looks at what is there for a moment only: the list of processes, and the health checks of one of them. */
-  look(bbb?: Bbb): Promise<void>;
+  /**
+   * Looks at what is there for a moment only: the list of processes, and the health checks of one of them.
+   * @throws {Error} if that one lives and is not in the list: nothing would be found there
+   */
+  look(bbb: Bbb): Promise<void>;
   /** Where secrets show, in all that was ever said, written or seen. */
   leaks(): Promise<readonly Leak[]>;
   stop(): Promise<void>;
@@ -88,7 +91,8 @@ export async function startStage(setUp: SetUp): Promise<Stage> {
   };
   const temporaryFolder = mkdtempSync(path.join(tmpdir(), 'bbb-left-'));
   const commands: Bbb[] = [];
-  const seen: string[] = [];
+  const processes: string[] = [];
+  const health: string[] = [];
 
   return {
     ...{ queue, faults, person, legacy, mappings, pulseUser, config },
@@ -109,12 +113,18 @@ export async function startStage(setUp: SetUp): Promise<Stage> {
         what: `${taskId} to be ${state}`,
       }),
     async look(bbb) {
-      seen.push(commandLines());
-      const address = /"address":"([^"]+)"/.exec(bbb?.stdout() ?? '')?.[1];
+      const lines = commandLines();
+      processes.push(...lines.values());
+      if (!lines.get(String(bbb.pid))?.includes('cli.js')) {
+        await eventually(() => !bbb.isAlive(), {
+          what: `process ${bbb.pid} to be seen with its command line, or to end`,
+        });
+      }
+      const address = /"address":"([^"]+)"/.exec(bbb.stdout())?.[1];
       for (const page of address === undefined ? [] : ['livez', 'readyz', 'metrics']) {
         // It may have ended by itself.
         const answer = await got.get(`${address}/${page}`, { throwHttpErrors: false }).text().catch(String);
-        seen.push(`${page}: ${answer}`);
+        health.push(`${page}: ${answer}`);
       }
     },
     async leaks() {
@@ -125,7 +135,8 @@ export async function startStage(setUp: SetUp): Promise<Stage> {
         Buildbot: await legacy.records(),
         'the queue': queueRecords(queue),
         Pulse: await pulseRecords(vhost),
-        'processes and health': seen.join('\n'),
+        processes: processes.join('\n'),
+        health: health.join('\n'),
         'the temporary folder': contentsOf(temporaryFolder),
       };
       const empty = Object.entries(texts).filter(([where, text]) => text === '' && !MAY_BE_EMPTY.has(where));
@@ -163,18 +174,19 @@ function toEnvironment(config: object): Required<BbbOptions> & { readonly config
   return { config: rest, env };
 }
 
-/** Every process's command line, and nothing else of it: an environment is private. */
-function commandLines(): string {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map((pid) => {
-      try {
-        return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      } catch {
-        return '';
-      }
-    })
-    .join('\n');
+/** Every process's command line, by its id, and nothing else of it: an environment is private. */
+function commandLines(): ReadonlyMap<string, string> {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  return new Map(pids.map((pid) => [pid, commandLine(pid)]));
+}
+
+function commandLine(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    // It has ended since.
+    return '';
+  }
 }
 
 /** Tasks with their runs, and artifacts with their contents and where they lead to. */
