@@ -2,15 +2,21 @@
 import { z } from 'zod';
 import { LegacyCiError } from '../errors.ts';
 import { AnswerTooLong } from '../foreign-answer.ts';
+import { excerpt } from '../log.ts';
 import type { InputCounter } from '../ports.ts';
 import type { BadRecord } from './records.ts';
 
-const MAX_MESSAGE = 1000;
+/** A line of the log that tells of it stays short, however much of it has to be escaped. */
+const MAX_MESSAGE = 500;
 
-/** The error of an answer that cannot be read. */
-export function unreadable(inputs: InputCounter | undefined, message: string, cause?: unknown): LegacyCiError {
+/**
+ * The error of an answer that cannot be read. Without a cause: a parser's tells of every single thing that is wrong, and
+ * brings its stack along.
+ */
+export function unreadable(inputs: InputCounter | undefined, message: string): LegacyCiError {
   inputs?.rejected('legacy-ci-answer');
-  return new LegacyCiError('legacy-ci-protocol', message.slice(0, MAX_MESSAGE), { cause, isTransient: true });
+  const text = excerpt(message.replace(/\s+/g, ' '), MAX_MESSAGE);
+  return new LegacyCiError('legacy-ci-protocol', text, { isTransient: true });
 }
 
 /** Counts an error, if it says that an answer was too long, not JSON, or not what it ought to be. */

@@ -9,6 +9,7 @@ import { QueueError } from '../errors.ts';
 import type { Clock, TaskQueue } from '../ports.ts';
 import type { ActionKind } from './actions.ts';
 import { reclaimDue } from './claims.ts';
+import { tellUnread, unreadOf } from './unread.ts';
 
 export interface KeepClaimsContext {
   readonly queue: TaskQueue;
@@ -75,9 +76,11 @@ interface Claim {
 
 async function nearTheirEnd(
   taskIds: readonly string[],
-  { queue, clock, reclaimThresholdMs }: KeepClaimsContext,
+  { queue, clock, log, reclaimThresholdMs }: KeepClaimsContext,
 ): Promise<readonly Claim[]> {
   const statuses = await queue.statuses(taskIds);
+  const unread = taskIds.flatMap((taskId) => unreadOf(statuses.get(taskId), { taskId }));
+  tellUnread(log, unread, 'claimed tasks could not be read while the mapping database is away');
   const now = clock.now();
   return taskIds.flatMap((taskId) => {
     const status = statuses.get(taskId);

@@ -126,10 +126,7 @@ export function refusalLog(mapping: Mapping, admission: Admission | undefined): 
   return refusalText(mapping.builder, problems);
 }
 
-/** The error of something unreadable, if there is one, for `lastError` and the log. */
-export function readError({ task, request }: Pick<Knowledge, 'task' | 'request'>): BridgeError | undefined {
-  if (task?.kind === 'unreadable') {
-    return task.error;
-  }
-  return request?.kind === 'unreadable' ? request.error : undefined;
+/** The errors of what is unreadable, the one that counts first, for `lastError` and the log. */
+export function readErrors({ task, request }: Pick<Knowledge, 'task' | 'request'>): readonly BridgeError[] {
+  return [task, request].flatMap((seen) => (seen?.kind === 'unreadable' ? [seen.error] : []));
 }

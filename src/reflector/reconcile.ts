@@ -11,7 +11,7 @@ import { type ApplyContext, MappingMoved, type Pass, renewIfOver } from './apply
 import { SubmissionUnknown } from './apply/submission.ts';
 import { perform } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
-import { type Knowledge, observe, readError } from './observe.ts';
+import { type Knowledge, observe, readErrors } from './observe.ts';
 import { createUnkeptFailures } from './unkept-failures.ts';
 
 export interface ReconcileContext extends ApplyContext {
@@ -46,7 +46,7 @@ const RESULTS: Readonly<Record<PassResult['kind'], true>> = {
 };
 export const PASS_RESULTS = Object.keys(RESULTS);
 
-/** What a sweep has read beforehand. */
+/** What a sweep has read beforehand; what it could not read is in the log already. */
 export type Seed = Pick<Knowledge, 'task' | 'request'>;
 
 export interface Reconciler {
@@ -79,7 +79,8 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     knowledge: Knowledge,
     isBrief = false,
   ): Pass {
-    return { taskId, ...lease, knowledge, isBrief, trace: [], freedKeys: new Set() };
+    const told = new Set(readErrors(knowledge));
+    return { taskId, ...lease, knowledge, isBrief, trace: [], freedKeys: new Set(), told };
   }
 
   async function reconcile(taskId: string): Promise<PassResult> {
@@ -180,8 +181,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         ? failedUnmapped(pass, observation.task.error)
         : { kind: isOurs ? 'done' : 'not-ours' };
     }
-    const error = readError(observation);
+    const [error, ...others] = readErrors(observation);
     if (error) {
+      tellOthers(pass, others);
       return failed(pass, error, Math.min(at, clock.now() + policy.recheckMs));
     }
     const now = clock.now();
@@ -194,6 +196,14 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       now,
     );
     return { kind: 'done' };
+  }
+
+  /** Of both sides that cannot be read one is what the pass failed for; each was a bad answer of its own. */
+  function tellOthers({ taskId, knowledge, told }: Pass, errors: readonly BridgeError[]): void {
+    const buildRequestId = knowledge.mapping?.buildRequestId ?? undefined;
+    for (const err of errors.filter((error) => !told.has(error))) {
+      log.warn({ taskId, buildRequestId, err }, 'neither task nor build request could be read');
+    }
   }
 
   /** An upload can take long, and a sweep has other claims to keep alive: it gets a pass of its own. */
@@ -242,7 +252,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       retryInMs: retryAt - now,
       err: error,
     };
-    if (isExpected(error)) {
+    if (pass.told.has(error)) {
+      log.debug(fields, 'pass failed for what could not be read before');
+    } else if (isExpected(error)) {
       log.warn(fields, 'pass failed; it will be tried again');
     } else {
       log.error(fields, 'pass failed; a person should look');
@@ -313,6 +325,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   async function watchOnly(taskId: string): Promise<PassResult> {
     const knowledge: Knowledge = { mapping: (await store.openMapping(taskId)) ?? null };
     const observation = await observe(taskId, knowledge, context);
+    for (const err of readErrors(observation)) {
+      log.warn({ taskId, buildRequestId: knowledge.mapping?.buildRequestId ?? undefined, err }, 'could not be read');
+    }
     for (const action of decide(observation, policy, clock.now())) {
       if (action.do !== 'lookAgain') {
         log.info({ taskId, action: action.do, because: action.because }, 'would act, but only observes');
@@ -378,7 +393,7 @@ function isInGrace(mapping: Mapping, now: number): boolean {
 }
 
 function isExpected(error: unknown): boolean {
-  return (error instanceof BridgeError && error.isTransient) || error instanceof SubmissionUnknown;
+  return error instanceof BridgeError && error.isTransient;
 }
 
 function isLong(action: Action): boolean {

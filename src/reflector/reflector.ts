@@ -8,6 +8,7 @@ import { StoreError } from '../errors.ts';
 import type { Clock, MappingStore, TaskQueue } from '../ports.ts';
 import { createCronTimer, type Timer } from './cron.ts';
 import type { SweepReport } from './sweep.ts';
+import { tellUnread, unreadOf } from './unread.ts';
 
 export interface ReflectorOptions {
   readonly store: MappingStore;
@@ -127,6 +128,8 @@ export function createReflector(options: ReflectorOptions): Reflector {
   /** The queue's list of claimed tasks also has runs that are over: it is only a hint at what may be claimed. */
   async function stillClaimed(taskIds: readonly string[]): Promise<readonly string[]> {
     const statuses = await queue.statuses(taskIds);
+    const unread = taskIds.flatMap((taskId) => unreadOf(statuses.get(taskId), { taskId }));
+    tellUnread(log, unread, 'claimed tasks could not be read; the next round tries again');
     return taskIds.filter((taskId) => {
       const seen = statuses.get(taskId);
       return seen?.kind === 'present' && lastRun(seen.value)?.state === 'running';

@@ -10,8 +10,9 @@ import type { Clock, LegacyCi, MappingStore, Rest, TaskQueue } from '../ports.ts
 import type { Action } from './actions.ts';
 import type { Pass } from './apply/pass.ts';
 import type { Observation } from './decide.ts';
-import { readError } from './observe.ts';
+import { readErrors } from './observe.ts';
 import type { Reconciler, Seed } from './reconcile.ts';
+import { tellUnread, unreadOf } from './unread.ts';
 
 export interface SweepContext {
   readonly store: MappingStore;
@@ -75,7 +76,7 @@ async function sweepBatch(
       busy.push(mapping);
       continue;
     }
-    const error = readError(seed);
+    const [error] = readErrors(seed);
     const rest = { nextCheckAt, lastError: error === undefined ? null : describeError(error) };
     const key = JSON.stringify(rest);
     const group = idle.get(key) ?? { rest, mappings: [] };
@@ -107,11 +108,11 @@ async function readAll(
     queue.statuses(mappings.map(({ taskId }) => taskId)),
     ids.length > 0 ? ci.readMany(ids) : new Map(),
   ]);
-  const unreadable = [...tasks.values(), ...requests.values()].filter((seen) => seen.kind === 'unreadable');
-  if (unreadable.length > 0) {
-    const level = unreadable.every(({ error }) => error.isTransient) ? 'warn' : 'error';
-    log[level]({ count: unreadable.length, err: unreadable[0]?.error }, 'part of a sweep could not be read');
-  }
+  const unread = mappings.flatMap(({ taskId, buildRequestId }) => [
+    ...unreadOf(tasks.get(taskId), { taskId }),
+    ...(buildRequestId === null ? [] : unreadOf(requests.get(buildRequestId), { taskId, buildRequestId })),
+  ]);
+  tellUnread(log, unread, 'part of a sweep could not be read');
   return new Map(
     mappings.map((mapping) => {
       const request = requestSeed(mapping, requests);

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { PRIORITIES, RUN_STATES, type TaskDefinition, type TaskRun, type TaskStatus } from '../domain/task.ts';
 import { QueueError } from '../errors.ts';
+import { excerpt } from '../log.ts';
 import type { InputCounter } from '../ports.ts';
 
 /** Written `...Z` in one place and `...+00:00` in another. */
@@ -13,7 +14,7 @@ const priority = z
 
 /** Of what is wrong with an answer, as much as helps a person. */
 const MAX_ISSUES = 5;
-const MAX_REASON = 500;
+const MAX_REASON = 400;
 /** What the mapping database holds; the queue's own ids go nowhere near. */
 const MAX_RUN_ID = 2 ** 31 - 1;
 const MAX_GROUP_ID = 22;
@@ -114,7 +115,7 @@ function parse<T>(schema: z.ZodType<T>, answer: unknown, what: string): T {
   if (!parsed.success) {
     // Without the parser's error as a cause: it tells of every single thing that is wrong.
     const issues = new z.ZodError(parsed.error.issues.slice(0, MAX_ISSUES));
-    const reason = z.prettifyError(issues).slice(0, MAX_REASON);
+    const reason = excerpt(z.prettifyError(issues).replace(/\s+/g, ' '), MAX_REASON);
     throw new QueueError('queue-invalid', `the queue's answer is not ${what}: ${reason}`);
   }
   return parsed.data;

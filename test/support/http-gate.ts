@@ -1,4 +1,4 @@
-/** A small proxy in front of a server, where a test decides what becomes of a call: held before it, or after it. */
+/** A small proxy in front of a server, where a test decides what becomes of a call: held before it or after it, or answered otherwise. */
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 
@@ -6,6 +6,8 @@ export interface HttpGate {
   readonly url: string;
   /** The next call that matches is held: before it reaches the server, or its answer before it reaches the caller. */
   hold(match: RegExp, when: 'request' | 'answer'): { readonly reached: Promise<void> };
+  /** The answer to the next call that matches is this one, though the call takes effect. */
+  replace(match: RegExp, body: string): void;
   /** Nothing passes any more, and what is open is cut off. */
   cut(): void;
   /** Everything held is cut off, and all calls pass again. */
@@ -22,6 +24,7 @@ interface Hold {
 export async function startHttpGate(target: string): Promise<HttpGate> {
   const { hostname, port } = new URL(target);
   let holds: Hold[] = [];
+  const replacements: { readonly match: RegExp; readonly body: string }[] = [];
   const held = new Set<ServerResponse>();
   let isCut = false;
 
@@ -46,6 +49,13 @@ export async function startHttpGate(target: string): Promise<HttpGate> {
         if (after) {
           held.add(outgoing);
           answer.resume().on('end', after.reached);
+          return;
+        }
+        const at = replacements.findIndex(({ match }) => match.test(line));
+        const [replacement] = at < 0 ? [] : replacements.splice(at, 1);
+        if (replacement) {
+          answer.resume();
+          outgoing.writeHead(200, { 'content-type': 'application/json' }).end(replacement.body);
           return;
         }
         outgoing.writeHead(answer.statusCode ?? 500, answer.rawHeaders);
@@ -90,6 +100,9 @@ export async function startHttpGate(target: string): Promise<HttpGate> {
       });
       holds.push({ match, when, reached });
       return { reached: promise };
+    },
+    replace(match, body) {
+      replacements.push({ match, body });
     },
     cut() {
       isCut = true;

@@ -5,8 +5,8 @@ import { createBridge, SERVICES, type Service } from '../../src/bridge.ts';
 import { createSettableClock, systemClock } from '../../src/clock.ts';
 import { LegacyCiError } from '../../src/errors.ts';
 import { createLog } from '../../src/log.ts';
-import { createMetrics } from '../../src/metrics.ts';
-import type { Broker, LegacyCi, MappingStore } from '../../src/ports.ts';
+import { createMetrics, type Metrics } from '../../src/metrics.ts';
+import type { Broker, LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
 import { createInProcessBroker } from '../../src/sandbox/broker.ts';
 import { createFaults } from '../../src/sandbox/faults.ts';
 import { createQueueEmulator } from '../../src/sandbox/queue/emulator.ts';
@@ -22,6 +22,9 @@ export interface Cast {
   readonly services?: readonly Service[];
   /** How long claims last; as in production unless given. */
   readonly claimTimeoutMs?: number;
+  /** The bridge's client of the queue at this URL. */
+  readonly queueOf?: (rootUrl: string) => TaskQueue | Promise<TaskQueue>;
+  readonly metrics?: Pick<Metrics, 'inputs'>;
   /** In-process unless given. */
   readonly pulse?: Broker & { publish(message: QueueMessage): void };
 }
@@ -31,7 +34,7 @@ export interface Cast {
  * @param undo what is to be undone after the test, the last first
  */
 export async function startSmallBridge(undo: (() => unknown)[], ci: Partial<LegacyCi>, cast: Cast = {}) {
-  const { wrap = (store: MappingStore) => store, pulse = createInProcessBroker() } = cast;
+  const { wrap = (store: MappingStore) => store, pulse = createInProcessBroker(), queueOf = clientOf } = cast;
   const queue = createQueueEmulator({
     ...{ clock: systemClock, clients: [ROOT_CLIENT], faults: createFaults(), deadlineDelayMs: 0 },
     publish: pulse.publish,
@@ -43,11 +46,12 @@ export async function startSmallBridge(undo: (() => unknown)[], ci: Partial<Lega
   undo.push(() => memory.close());
   const store = wrap(memory);
   const lines: Record<string, unknown>[] = [];
+  const client = await queueOf(queue.rootUrl);
 
   /** One more on the same parts. */
   async function start(services: readonly Service[]) {
     const bridge = createBridge({
-      queue: clientOf(queue.rootUrl),
+      queue: client,
       ci: aLegacyCi({
         builders: async () => new Set(['runtests']),
         problems: async () => [],
@@ -65,7 +69,7 @@ export async function startSmallBridge(undo: (() => unknown)[], ci: Partial<Lega
       broker: pulse,
       clock: createSettableClock(systemClock),
       log: createLog({ level: 'debug', destination: { write: (line) => void lines.push(JSON.parse(line)) } }),
-      metrics: createMetrics(),
+      metrics: { ...createMetrics(), ...cast.metrics },
       services,
       instance: services.join(),
       version: 'test',
@@ -88,13 +92,13 @@ export async function startSmallBridge(undo: (() => unknown)[], ci: Partial<Lega
   }
 
   const bridge = await start(cast.services ?? SERVICES);
-  const client = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT_CLIENT });
+  const person = new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT_CLIENT });
   const create = async (changes: Readonly<Record<string, unknown>> = {}) => {
     const taskId = slugid.nice();
-    await client.createTask(taskId, taskAt(Date.now(), changes));
+    await person.createTask(taskId, taskAt(Date.now(), changes));
     return taskId;
   };
-  return { queue, store, lines, client, create, pulse, bridge, start };
+  return { queue, store, lines, client: person, create, pulse, bridge, start };
 }
 
 /** A master that takes the requests of some tasks only. */

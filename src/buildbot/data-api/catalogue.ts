@@ -66,6 +66,7 @@ export function createCatalogue(
       return await forceSchedulers();
     } catch (error) {
       if (cached && age < STALE_MS) {
+        log?.warn({ err: error }, 'ForceSchedulers not read again; the last answer counts');
         return cached.value;
       }
       throw error;

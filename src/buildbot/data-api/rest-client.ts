@@ -45,6 +45,8 @@ export interface RestClient {
  */
 const HOPELESS = 'builderNames not specified or not supported';
 
+const MAX_PATH = 150;
+
 const rpcAnswer = z.object({ result: z.unknown() });
 const rpcError = z.object({
   error: z.union([z.string(), z.object({ message: z.union([z.string(), z.record(z.string(), z.unknown())]) })]),
@@ -84,16 +86,18 @@ export function createRestClient({
   }
 
   function parse<T>(path: string, answer: z.ZodType<T>, text: string): T {
+    // The ids of a hundred requests would leave no room for what is wrong.
+    const shown = path.length > MAX_PATH ? `${path.slice(0, MAX_PATH)}...` : path;
     let value: unknown;
     try {
       value = JSON.parse(text);
-    } catch (cause) {
-      throw unreadable(inputs, `the answer to ${path} is not JSON`, cause);
+    } catch (error) {
+      throw unreadable(inputs, `the answer to ${shown} is not JSON: ${toError(error).message}`);
     }
     const parsed = answer.safeParse(value);
     if (!parsed.success) {
       const reason = z.prettifyError(parsed.error);
-      throw unreadable(inputs, `the answer to ${path} is not what Buildbot is known to say: ${reason}`);
+      throw unreadable(inputs, `the answer to ${shown} is not what Buildbot is known to say: ${reason}`);
     }
     return parsed.data;
   }

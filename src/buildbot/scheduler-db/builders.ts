@@ -8,6 +8,7 @@ import type { Clock, InputCounter } from '../../ports.ts';
 import { countIfUnreadable, unreadable } from '../unreadable.ts';
 import { type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
+import type { WebStatus } from './web-status.ts';
 
 export interface BuildersOptions {
   /** Of a list in the form of allthethings.json: the names are the keys of `builders`. */
@@ -80,14 +81,14 @@ export function createBuilders(options: BuildersOptions): (wanted: string) => Pr
 }
 
 async function readNames(
-  { url, masters, database, inputs }: BuildersOptions,
+  { url, masters, database, inputs, log }: BuildersOptions,
   wanted: string,
 ): Promise<ReadonlySet<string>> {
   if (url !== undefined) {
     return readList(url, inputs);
   }
   if (masters.all.length > 0) {
-    return namesOfMasters(masters, wanted);
+    return namesOfMasters(masters.all, wanted, log);
   }
   // Every spelling: to the database `Release` and `release` are the same, and which of them it answers is chance.
   const names = await database.run(
@@ -98,13 +99,24 @@ async function readNames(
   return new Set(names);
 }
 
-/** A master that is away must not keep the others' builders from being known. */
-async function namesOfMasters(masters: Masters, wanted: string): Promise<ReadonlySet<string>> {
-  const lists = await Promise.allSettled(masters.all.map((master) => master.builders()));
+/**
+ * A master that is away must not keep the others' builders from being known.
+ * @throws LegacyCiError where one that does not answer may have the builder that is wanted
+ */
+export async function namesOfMasters(
+  masters: readonly Pick<WebStatus, 'builders'>[],
+  wanted: string,
+  log?: Logger,
+): Promise<ReadonlySet<string>> {
+  const lists = await Promise.allSettled(masters.map((master) => master.builders()));
   const names = new Set(lists.flatMap((list) => (list.status === 'fulfilled' ? [...list.value] : [])));
-  const missing = lists.find((list) => list.status === 'rejected');
-  if (missing?.status === 'rejected' && !names.has(wanted)) {
-    throw unavailable('a master does not say which builders it has', missing.reason);
+  const failures: readonly unknown[] = lists.flatMap((list) => (list.status === 'rejected' ? [list.reason] : []));
+  const isMissed = failures.length > 0 && !names.has(wanted);
+  for (const err of isMissed ? failures.slice(1) : failures) {
+    log?.warn({ err }, 'a master does not say which builders it has');
+  }
+  if (isMissed) {
+    throw unavailable('a master does not say which builders it has', failures[0]);
   }
   return names;
 }

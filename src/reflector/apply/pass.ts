@@ -50,6 +50,8 @@ export interface Pass {
   readonly trace: Omit<TraceEvent, 'instance'>[];
   /** Collapse keys whose one place became free. */
   readonly freedKeys: Set<string>;
+  /** Errors that are in the log already. */
+  readonly told: ReadonlySet<unknown>;
 }
 
 /**

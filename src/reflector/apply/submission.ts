@@ -2,7 +2,7 @@
 import { isCollapsed, type RequestView } from '../../domain/build.ts';
 import type { Mapping } from '../../domain/mapping.ts';
 import { lastRun, priorityRank } from '../../domain/task.ts';
-import { describeError, LegacyCiError } from '../../errors.ts';
+import { BridgeError, describeError, LegacyCiError } from '../../errors.ts';
 import { plain } from '../../plain.ts';
 import type { MappingStore } from '../../ports.ts';
 import type { Action } from '../actions.ts';
@@ -135,11 +135,10 @@ export async function resubmit(mapping: Mapping, pass: Pass, context: ApplyConte
 }
 
 /** The call to the legacy CI may have taken effect although it failed: look for the request before another one. */
-export class SubmissionUnknown extends Error {
+export class SubmissionUnknown extends BridgeError<'submission-unknown'> {
   readonly retryAt: number;
   constructor(retryAt: number, cause: unknown) {
-    super('it is not known whether the build request was made', { cause });
-    this.name = 'SubmissionUnknown';
+    super('submission-unknown', 'it is not known whether the build request was made', { cause, isTransient: true });
     this.retryAt = retryAt;
   }
 }

@@ -31,6 +31,7 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
   const underWay = new Set<Promise<void>>();
 
   async function withdraw(request: RequestView, mapping: Mapping): Promise<void> {
+    const fields = { taskId: mapping.taskId, runId: mapping.runId, buildRequestId: request.buildRequestId };
     let failure: unknown;
     let last: Withdrawal | undefined;
     for (let attempt = 1; attempt <= TRIES; attempt += 1) {
@@ -42,9 +43,11 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
       if (isLast) {
         break;
       }
+      if (failure !== undefined && attempt < TRIES) {
+        log.warn({ ...fields, err: failure }, 'a build request too many could not be withdrawn yet');
+      }
       await clock.sleep(Math.min(1000 * 4 ** attempt, MAX_WAIT_MS), stopping.signal);
     }
-    const fields = { taskId: mapping.taskId, runId: mapping.runId, buildRequestId: request.buildRequestId };
     if (last === 'shared') {
       // Whoever cancelled it by hand would stop the others' build.
       log.warn(fields, 'a build request too many is left alone: its build serves others, too');
