@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, it } from '@jest/globals';
 import pino from 'pino';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { Mapping } from '../../src/domain/mapping.ts';
+import { LegacyCiError } from '../../src/errors.ts';
 import type { Clock, MappingStore, Seen } from '../../src/ports.ts';
 import { createWithdrawals } from '../../src/reflector/apply/withdrawals.ts';
 import { aRequest, aTask, MINUTE, NOW, pending, requestComplete, TASK_ID } from '../support/builders.ts';
@@ -36,6 +37,8 @@ interface Story {
   readonly theirs?: RequestView;
   /** How many cancels come to nothing. */
   readonly lostCancels?: number;
+  /** How often 17 cannot be read. */
+  readonly unread?: number;
   /** Requests that the build of 17 serves, too. */
   readonly sharedWith?: readonly number[];
   /** The bridge is stopped right after the pass. At once, and without a stop, unless given. */
@@ -45,6 +48,7 @@ interface Story {
 /** One pass that makes request 17; answers which requests were cancelled, how often one was made, and what people are told. */
 async function pass(story: Story) {
   const { meanwhile, found, theirs = aRequest({ buildRequestId: THEIRS }), lostCancels = 0, sharedWith = [] } = story;
+  let { unread = 0 } = story;
   const cancelled: number[] = [];
   let submitted = 0;
   const ours = () =>
@@ -66,7 +70,11 @@ async function pass(story: Story) {
       return OURS;
     },
     findByExternalId: async () => (found === undefined ? { kind: 'absent' } : view(found)),
-    readMany: async (ids) => new Map(ids.map((id) => [id, view(id)])),
+    async readMany(ids) {
+      unread -= 1;
+      const error = new LegacyCiError('legacy-ci-protocol', 'nonsense', { isTransient: true });
+      return new Map(ids.map((id) => [id, unread >= 0 ? { kind: 'unreadable', error } : view(id)]));
+    },
     async cancel({ buildRequestId }) {
       cancelled.push(buildRequestId);
       return { kind: 'asked' };
@@ -79,7 +87,14 @@ async function pass(story: Story) {
   const withdrawals = createWithdrawals({ ci, store, clock, log });
   const result = await aReconciler({ queue, ci, store, clock, log, withdrawals }).reconcile(TASK_ID);
   await (story.sleep ? withdrawals.stop() : withdrawals.settled());
-  return { cancelled, submitted, result, isToBeCancelledByHand: said.some((line) => line.includes('by hand')) };
+  const failures = said.filter((line) => line.includes('nonsense')).length;
+  return {
+    cancelled,
+    submitted,
+    result,
+    failures,
+    isToBeCancelledByHand: said.some((line) => line.includes('by hand')),
+  };
 }
 
 const recordTheirs = () =>
@@ -108,6 +123,13 @@ it('is to be cancelled by hand where no cancel has an effect', async () => {
 
 it('is asked to be cancelled again until it is', async () => {
   expect(await pass({ meanwhile: recordTheirs, lostCancels: 2 })).toMatchObject({ cancelled: [OURS, OURS, OURS] });
+});
+
+it.each([
+  [2, { cancelled: [OURS], failures: 2, isToBeCancelledByHand: false }],
+  [100, { cancelled: [], failures: 8, isToBeCancelledByHand: true }],
+])('is said once for each try not to be readable, %i times', async (unread, done) => {
+  expect(await pass({ meanwhile: recordTheirs, unread })).toMatchObject(done);
 });
 
 it('is kept where the one that has taken over will find it', async () => {
