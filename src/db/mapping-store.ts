@@ -236,6 +236,7 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
             batch.map(({ id }) => id),
           )
           .whereIn('lease_owner', owners)
+          .whereNotNull('open_task_id')
           .update({
             lease_owner: null,
             lease_until: 0,

@@ -247,6 +247,15 @@ export function describeLeases(engine: Engine): void {
       });
       await opened.store.releaseMany([], { nextCheckAt: LATER, lastError: null }, NOW);
     });
+
+    it('does not make due what was closed under the lease', async () => {
+      await addReleased(opened.store);
+      const lease = { owner: 's#1', leaseUntil: NOW + MINUTE, now: NOW, limit: 10 };
+      const leased = await opened.store.leaseDue(lease);
+      await opened.store.update(leased[0] ?? aMissing(), { state: 'closed', resolved: NOW }, NOW);
+      await opened.store.releaseMany(leased, { nextCheckAt: NOW, lastError: null }, NOW);
+      expect(await opened.store.leaseDue({ ...lease, now: LATER })).toEqual([]);
+    });
   });
 }
 
