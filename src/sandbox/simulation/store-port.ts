@@ -6,7 +6,7 @@ import { shortName } from './names.ts';
 import type { StoreState } from './store-state.ts';
 
 /** @param now the database server's clock */
-export function createStorePort(host: Host, state: StoreState, now: () => number): MappingStore {
+export function createStorePort(host: Pick<Host, 'call'>, state: StoreState, now: () => number): MappingStore {
   function read<T>(method: string, about: string, work: () => T): Promise<T> {
     return host.call({ service: 'store', method, about, isChange: false }, work);
   }
@@ -33,14 +33,7 @@ export function createStorePort(host: Host, state: StoreState, now: () => number
       }
       return row?.leaseOwner === lease.owner ? { kind: 'stored', mapping: row } : { kind: 'conflict' };
     },
-    adopt: (mapping, now) =>
-      change('adopt', shortName(mapping.taskId), () => {
-        const stored = state.insert(mapping, { owner: '', leaseUntil: 0, now });
-        const { buildRequestId, retriesReported } = mapping;
-        return stored.kind === 'stored'
-          ? state.compareAndSet(stored.mapping, { buildRequestId, retriesReported }, { leaseOwner: null }, now)
-          : stored;
-      }),
+    adopt: (mapping, now) => change('adopt', shortName(mapping.taskId), () => state.adopt(mapping, now)),
     openRequests: () => read('openRequests', '', () => state.allOpen().flatMap((row) => row.buildRequestId ?? [])),
     async lease(taskId, wish) {
       const isTaken = await change('lease', shortName(taskId), () => state.takeLease(taskId, wish), taskId);

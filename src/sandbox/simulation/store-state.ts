@@ -1,6 +1,7 @@
 /** The mapping database in memory: each method is one moment, with the semantics of `src/db/mapping-store.ts`. */
-import { toStorable, withChanges } from '../../db/rows.ts';
+import { toErrorText, toKey, toStorable, withChanges } from '../../db/rows.ts';
 import {
+  type AdoptedMapping,
   FAILING_ATTEMPTS,
   type Mapping,
   type MappingChanges,
@@ -22,6 +23,7 @@ export interface StoreState {
   /** Those that are not closed. */
   allOpen(): readonly Mapping[];
   insert(mapping: NewMapping, lease: LeaseWish): Stored;
+  adopt(mapping: AdoptedMapping, now: number): Stored;
   /** One statement: whether a lease was there to be taken. */
   takeLease(taskId: string, wish: LeaseWish): boolean;
   leaseDue(wish: LeaseWish & { readonly limit: number }): readonly Mapping[];
@@ -39,6 +41,9 @@ export interface StoreState {
   addEvents(added: readonly TraceEvent[]): void;
   prune(before: number, limit: number): number;
 }
+
+/** What tells a new mapping from one that was taken over. */
+type Given = 'leaseOwner' | 'leaseUntil' | 'buildRequestId' | 'retriesReported';
 
 /** Hears of every row and event that was written, and of rows that are gone. */
 export interface StoreWatcher {
@@ -71,32 +76,39 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
     return write({ ...row, leaseOwner: owner, leaseUntil, version: row.version + 1 });
   }
 
+  function add(mapping: NewMapping, more: Pick<Mapping, Given>, now: number): Stored {
+    if (open(mapping.taskId)) {
+      return { kind: 'conflict' };
+    }
+    const collapseKey = mapping.collapseKey === null ? null : toKey(mapping.collapseKey);
+    const hasSlot = mapping.hasSlot && collapseKey !== null;
+    if (hasSlot && isSlotTaken(collapseKey, 0)) {
+      return { kind: 'slot-taken' };
+    }
+    lastId += 1;
+    const fresh = { id: lastId, version: 1, reruns: 0, cancels: 0, attempts: 0, collapseKey, hasSlot };
+    const never = {
+      reclaimAt: null,
+      absentSince: null,
+      requestAbsentSince: null,
+      lastError: null,
+      resolved: null,
+      resolution: null,
+    };
+    const times = { nextCheckAt: now, created: now, updated: now };
+    return { kind: 'stored', mapping: write({ ...mapping, ...fresh, ...never, ...times, ...more }) };
+  }
+
   const state: StoreState = {
     rows,
     events,
     open,
     allOpen,
-    insert(mapping, lease) {
-      if (open(mapping.taskId)) {
-        return { kind: 'conflict' };
-      }
-      const hasSlot = mapping.hasSlot && mapping.collapseKey !== null;
-      if (hasSlot && isSlotTaken(mapping.collapseKey, 0)) {
-        return { kind: 'slot-taken' };
-      }
-      lastId += 1;
-      const fresh = { id: lastId, version: 1, buildRequestId: null, retriesReported: 0, reruns: 0, cancels: 0 };
-      const never = {
-        reclaimAt: null,
-        absentSince: null,
-        requestAbsentSince: null,
-        lastError: null,
-        resolved: null,
-        resolution: null,
-      };
-      const times = { nextCheckAt: lease.now, created: lease.now, updated: lease.now, leaseUntil: lease.leaseUntil };
-      const row = { ...mapping, ...fresh, ...never, ...times, attempts: 0, hasSlot, leaseOwner: lease.owner };
-      return { kind: 'stored', mapping: write(row) };
+    insert: (mapping, { owner, leaseUntil, now }) =>
+      add(mapping, { leaseOwner: owner, leaseUntil, buildRequestId: null, retriesReported: 0 }, now),
+    adopt(mapping, now) {
+      const { buildRequestId, retriesReported } = mapping;
+      return add(mapping, { leaseOwner: null, leaseUntil: 0, buildRequestId, retriesReported }, now);
     },
     takeLease(taskId, wish) {
       const row = open(taskId);
@@ -126,17 +138,19 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
       if (changes.hasSlot && isSlotTaken(mapping.collapseKey, mapping.id)) {
         return { kind: 'slot-taken' };
       }
-      return { kind: 'stored', mapping: write({ ...withChanges(mapping, changes, now), ...lease }) };
+      // Times may have been made due, or mended, since it was read: that leaves the version, and is not undone.
+      write({ ...withChanges(row, changes, now), ...lease });
+      return { kind: 'stored', mapping: { ...withChanges(mapping, changes, now), ...lease } };
     },
     releaseMany(mappings, { nextCheckAt, lastError }, now) {
       const owners = new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []));
       for (const { id } of mappings) {
         const row = rows.get(id);
-        if (row?.leaseOwner && owners.has(row.leaseOwner)) {
+        if (row?.leaseOwner && owners.has(row.leaseOwner) && row.state !== 'closed') {
           const changes = {
             nextCheckAt: Math.round(nextCheckAt),
             attempts: lastError === null ? 0 : row.attempts + Number(row.attempts < FAILING_ATTEMPTS),
-            ...(row.state === 'refusing' ? {} : { lastError }),
+            ...(row.state === 'refusing' ? {} : { lastError: lastError === null ? null : toErrorText(lastError) }),
           };
           write({ ...withChanges(row, changes, now), leaseOwner: null, leaseUntil: 0 });
         }
@@ -163,13 +177,13 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
     hasUnclaimed: (collapseKey, exceptId) =>
       allOpen().some(
         (row) =>
-          row.collapseKey === collapseKey &&
+          row.collapseKey === toKey(collapseKey) &&
           row.id !== exceptId &&
           (row.state === 'intended' || (row.state === 'submitted' && row.takenUntil === null)),
       ),
     nextHeld(collapseKey) {
       return allOpen()
-        .filter((row) => row.collapseKey === collapseKey && row.state === 'held')
+        .filter((row) => row.collapseKey === toKey(collapseKey) && row.state === 'held')
         .sort((a, b) => b.priority - a.priority || a.created - b.created || a.id - b.id)[0]?.taskId;
     },
     addEvents(added) {
@@ -185,11 +199,12 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
       for (const { id } of old) {
         rows.delete(id);
       }
-      // The trace of a task stays as long as any mapping of it is left.
+      // The trace of a task stays as long as any mapping of it is left; one that never had a mapping goes with age alone.
       const kept = new Set([...rows.values()].map(({ taskId }) => taskId));
-      const gone = new Set(old.map(({ taskId }) => taskId).filter((taskId) => !kept.has(taskId)));
-      if (gone.size > 0) {
-        events.splice(0, events.length, ...events.filter(({ taskId }) => !gone.has(taskId)));
+      const gone = new Set(old.map(({ taskId }) => taskId));
+      const isLeft = ({ taskId, at }: TraceEvent) => kept.has(taskId) || (!gone.has(taskId) && at >= before);
+      if (!events.every(isLeft)) {
+        events.splice(0, events.length, ...events.filter(isLeft));
       }
       onPruned(old);
       return old.length;
