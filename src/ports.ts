@@ -258,6 +258,11 @@ export interface MappingStore {
   addEvents(events: readonly TraceEvent[]): Promise<void>;
   /** In the order in which they were written; with a `limit` only the last ones. */
   eventsOf(taskId: string, limit?: number): Promise<readonly TraceEvent[]>;
+  /**
+   * For people: of each task that could not be admitted after `since`, and has had no mapping after that, what was said
+   * last; the newest first. Looks through all events from then on.
+   */
+  notAdmitted(since: number, limit: number): Promise<readonly TraceEvent[]>;
   heartbeat(instance: Instance): Promise<void>;
   instances(): Promise<readonly Instance[]>;
   /**

@@ -404,6 +404,21 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
       return rows.map(toEvent).reverse();
     },
 
+    async notAdmitted(since, limit) {
+      const lastOfEach = db('events')
+        .where({ what: 'notAdmitted' })
+        .andWhere('at', '>', since)
+        .groupBy('task_id')
+        .max({ id: 'id' });
+      const rows: Record<string, unknown>[] = await db('events as e')
+        .select('e.*')
+        .whereIn('e.id', db.select('id').from(lastOfEach.as('last')))
+        .whereNotExists(db('tasks as t').select('t.id').whereRaw('t.task_id = e.task_id').whereRaw('t.updated >= e.at'))
+        .orderBy('e.id', 'desc')
+        .limit(limit);
+      return rows.map(toEvent);
+    },
+
     async heartbeat(instance) {
       await db('instances').insert(toInstanceRow(instance)).onConflict('instance').merge();
     },

@@ -14,6 +14,9 @@ export const DEFAULT_LIMIT = 100;
 /** More would be no list for people, and a burden on the database. */
 export const MAX_LIMIT = 10_000;
 
+/** What could not even be admitted is listed for so long. */
+const NOT_ADMITTED_MS = 24 * 3_600_000;
+
 export interface TasksOptions {
   readonly file: string | undefined;
   readonly env: NodeJS.ProcessEnv;
@@ -49,11 +52,14 @@ export async function runTasks(options: TasksOptions): Promise<number> {
 async function listOpen(store: MappingStore, options: TasksOptions): Promise<number> {
   const { state, isFailing, limit, isJson } = options;
   const listed = await store.list({ state, isFailing, limit: limit + 1 });
+  const now = await store.now();
   const shown = cut(listed, 'mappings', options);
-  if (shown.length === 0) {
+  const events = state === undefined ? await store.notAdmitted(now - NOT_ADMITTED_MS, limit + 1) : [];
+  const refused = cut(events, 'tasks that could not be admitted', options);
+  if (shown.length === 0 && refused.length === 0) {
     options.note('no such mapping is open');
   } else {
-    (isJson ? showJson(shown) : showList(shown, await store.now())).forEach(options.say);
+    (isJson ? showJson(shown, refused) : showList(shown, now, refused)).forEach(options.say);
   }
   return EXIT.ok;
 }

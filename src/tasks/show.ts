@@ -8,9 +8,18 @@ const MAX_BUILDER = 60;
 const LAST_TIME = 8_640_000_000_000_000;
 const HEADER = ['task/run', 'state', 'builder', 'request', 'attempts', 'next look', 'last error'];
 
-/** One line each, below a line that names the columns. @param now UTC milliseconds */
-export function showList(listed: readonly Listed[], now: number): readonly string[] {
-  const rows = [HEADER, ...listed.map((one) => cellsOf(one, now).map((cell) => plain(cell)))];
+/**
+ * One line each, below a line that names the columns.
+ * @param now UTC milliseconds
+ * @param notAdmitted what was said last of tasks that have no mapping
+ */
+export function showList(
+  listed: readonly Listed[],
+  now: number,
+  notAdmitted: readonly TraceEvent[] = [],
+): readonly string[] {
+  const all = [...listed.map((one) => cellsOf(one, now)), ...notAdmitted.map(cellsOfEvent)];
+  const rows = [HEADER, ...all.map((cells) => cells.map((cell) => plain(cell)))];
   const widths = HEADER.map((_, column) => Math.max(...rows.map((row) => lengthOf(row[column] ?? ''))));
   return rows.map((row) =>
     row
@@ -34,6 +43,11 @@ function cellsOf(one: Listed, now: number): readonly string[] {
     nextCheckAt <= now ? 'now' : timeOf(nextCheckAt),
     lastError === null ? '-' : short(lastError, MAX_ERROR),
   ];
+}
+
+function cellsOfEvent({ taskId, runId, at, detail }: TraceEvent): readonly string[] {
+  const error = short(`at ${timeOf(at)}: ${detail}`, MAX_ERROR);
+  return [`${taskId}/${runId ?? '-'}`, 'not admitted', '-', '-', '-', '-', error];
 }
 
 /** All of a task: its mappings as they are given, with everything that is known of them, and then its trace. */

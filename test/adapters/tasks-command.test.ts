@@ -53,6 +53,35 @@ describe.each(ENGINES)('bbb tasks, on $name', (engine) => {
     expect(await dump()).toEqual(before);
   });
 
+  it('lists what could not be admitted for a day, once, and not what has been since', async () => {
+    const now = await opened.store.now();
+    const [stuck, admitted, old] = [slugid.nice(), (await addReleased(opened.store)).taskId, slugid.nice()];
+    const event = { runId: 0, instance: 'i', what: 'notAdmitted' };
+    await opened.store.addEvents([
+      { ...event, taskId: stuck, at: now - 2000, detail: 'first' },
+      { ...event, taskId: stuck, at: now - 1000, detail: 'no\u001b[2J rights' },
+      { ...event, taskId: admitted, at: NOW - 1000, detail: 'before its mapping' },
+      { ...event, taskId: old, at: now - 25 * 3_600_000, detail: 'the day before' },
+      { ...event, taskId: slugid.nice(), at: now, what: 'claimRun', detail: 'something else' },
+    ]);
+    await opened.db('tasks').update({ updated: now });
+    await opened
+      .db('events')
+      .where({ task_id: admitted })
+      .update({ at: now - 1000 });
+    const failing = await tasks(['--failing'], { config });
+    expect(failing).toMatchObject({ code: EXIT.ok, errors: '' });
+    expect(failing.lines).toEqual([
+      expect.stringMatching(/^task\/run +state/),
+      expect.stringMatching(new RegExp(`^${stuck}/0 +not admitted .* at 20[^ ]*Z: no\\\\u001b\\[2J rights$`)),
+    ]);
+    const json = await tasks(['--failing', '--json'], { config });
+    expect(json.lines.map((line): unknown => JSON.parse(line))).toMatchObject([
+      { kind: 'event', taskId: stuck, runId: 0 },
+    ]);
+    expect((await tasks(['--state', 'held'], { config })).lines).toEqual([]);
+  });
+
   it('tells all of one task', async () => {
     const lastError = 'x'.repeat(1500);
     const old = await addReleased(opened.store, {}, { state: 'closed', resolved: NOW, resolution: 'failed' });

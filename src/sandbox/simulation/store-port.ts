@@ -101,6 +101,7 @@ export function createStorePort(host: Pick<Host, 'call'>, state: StoreState, now
     // Nobody scrapes a simulated process, nor lists its tasks.
     list: () => Promise.reject(new Error('not simulated')),
     overview: () => Promise.reject(new Error('not simulated')),
+    notAdmitted: () => Promise.reject(new Error('not simulated')),
     addEvents: (events) =>
       change('addEvents', events.map(({ what }) => what).join(' '), () => state.addEvents(events), events[0]?.taskId),
     eventsOf: (taskId, limit = Number.POSITIVE_INFINITY) =>
