@@ -250,7 +250,9 @@ async function compare(first: Step, steps: readonly Step[], onMet: (label: strin
   let before: readonly Mapping[] = [];
   for (const step of [{ ...first, call: 'insert' } as const, ...steps]) {
     const name = step.call;
-    const reads = [...new Map(seen.slice(-2 * step.limit).map((mapping) => [mapping.id, mapping])).values()];
+    const until = Math.max(0, seen.length - step.age);
+    const recent = seen.slice(Math.max(0, until - step.limit), until);
+    const reads = [...new Map(recent.map((mapping) => [mapping.id, mapping])).values()];
     const ask = (store: MappingStore) =>
       CALLS[name](store, step, { at, reads, read: () => seen.at(-1 - step.age) ?? seen[0] ?? missing() });
     await tellTime();
@@ -270,6 +272,9 @@ async function compare(first: Step, steps: readonly Step[], onMet: (label: strin
     onMet(labelOf(name, answer, JSON.stringify(rows) !== JSON.stringify(before)));
     seen.push(...mappingsIn(answer));
     before = rows;
+  }
+  for (const taskId of TASKS) {
+    expect(await simulated.eventsOf(taskId)).toEqual(await real.eventsOf(taskId));
   }
 }
 
