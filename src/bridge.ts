@@ -1,6 +1,7 @@
 /** Puts the services of one bridge process together. No logic of its own: `main.ts` makes the parts, this ties them. */
 import type { Logger } from 'pino';
 import type { SettableClock } from './clock.ts';
+import { isTransient } from './errors.ts';
 import { createLegacyCiListener, type LegacyCiListener } from './listeners/legacy-ci-listener.ts';
 import { createTaskclusterListener, type TaskclusterListener } from './listeners/taskcluster-listener.ts';
 import type { Metrics } from './metrics.ts';
@@ -72,6 +73,8 @@ export interface BridgeOptions {
 export interface Bridge {
   /** Starts the services; resolves when they run. They reach for their dependencies by themselves, as often as it takes. */
   start(): Promise<void>;
+  /** Writes that this process lives. @throws StoreError */
+  heartbeat(): Promise<void>;
   /** Begins nothing new and resolves when what is under way is over. Closes none of the parts. */
   stop(): Promise<void>;
   readonly reconciler: Reconciler;
@@ -84,11 +87,14 @@ export interface Bridge {
 const PREFETCH = 50;
 /** More than the clocks of two instances differ by that were set by the database server's. */
 const CLOCKS_MS = 10_000;
+/** At the start, from one try to write to the next. */
+const AGAIN_MS = 5000;
 
 export function createBridge(options: BridgeOptions): Bridge {
   const { queue, ci, store, clock, log, metrics, policy, timing, instance, random } = options;
   const services = servicesIn(options.mode, options.services);
   const foreign = createForeignTasks(clock);
+  const stopping = new AbortController();
 
   const poke = (taskId: string) => {
     workQueue.add(taskId).catch((error: unknown) => log.debug({ taskId, err: error }, 'look not had before the stop'));
@@ -157,6 +163,21 @@ export function createBridge(options: BridgeOptions): Bridge {
     await store.heartbeat({ instance, version: options.version, services, started, heartbeat: now });
   }
 
+  /** A database that takes no writes is waited for, as one that is away. @throws StoreError for what waiting does not mend */
+  async function firstHeartbeat(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      try {
+        await heartbeat();
+        return;
+      } catch (error) {
+        if (!isTransient(error)) {
+          throw error;
+        }
+        await clock.sleep(AGAIN_MS, stopping.signal);
+      }
+    }
+  }
+
   /** Messages may have been missed: the reflector finds what they would have announced. */
   function onGap(): void {
     if (services.includes('reflector')) {
@@ -196,9 +217,13 @@ export function createBridge(options: BridgeOptions): Bridge {
     reconciler,
     workQueue,
     reflector,
+    heartbeat,
     async start() {
       await timekeeper.start();
-      await heartbeat();
+      await firstHeartbeat();
+      if (stopping.signal.aborted) {
+        return;
+      }
       if (services.includes('tc-listener')) {
         const listener = createTaskclusterListener({
           broker: options.broker,
@@ -226,6 +251,7 @@ export function createBridge(options: BridgeOptions): Bridge {
       }
     },
     async stop() {
+      stopping.abort();
       // The work queue gives unfinished hints back first, so that a listener's messages under way end too.
       await Promise.all([
         timekeeper.stop(),

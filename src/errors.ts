@@ -63,11 +63,12 @@ export class LegacyCiError extends BridgeError<LegacyCiErrorCode> {}
 
 /**
  * The mapping database could not be read or written.
- * - `store-unavailable`: no answer, or a failure; the only one that is transient
+ * - `store-unavailable`: no answer, or a failure; transient
+ * - `store-full`: there is no room to write; transient, once somebody has made room
  * - `store-schema`: its tables are not this version's
  * - `store-row`: this one row is not
  */
-export type StoreErrorCode = 'store-unavailable' | 'store-schema' | 'store-row';
+export type StoreErrorCode = 'store-unavailable' | 'store-full' | 'store-schema' | 'store-row';
 export class StoreError extends BridgeError<StoreErrorCode> {}
 
 /** The broker. Connection losses are not errors: the subscription recovers by itself. */

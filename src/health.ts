@@ -1,5 +1,6 @@
 /** What `/readyz` and `/metrics` say of a process: in bounded time, whatever has hung. */
 import type { Bridge } from './bridge.ts';
+import type { WriteWatch } from './db/write-watch.ts';
 import { describeError } from './errors.ts';
 import type { Check } from './http/server.ts';
 import type { PulseBroker, PulseStatus } from './listeners/pulse-broker.ts';
@@ -8,7 +9,8 @@ import type { Clock, MappingStore } from './ports.ts';
 
 export interface HealthOptions {
   readonly store: Pick<MappingStore, 'overview'>;
-  readonly bridge: Pick<Bridge, 'workQueue' | 'reflector'>;
+  readonly writes: Pick<WriteWatch, 'isFailing'>;
+  readonly bridge: Pick<Bridge, 'workQueue' | 'reflector' | 'heartbeat'>;
   /** Undefined where nothing of this process listens to Pulse. */
   readonly pulse: Pick<PulseBroker, 'status'> | undefined;
   readonly metrics: Metrics;
@@ -25,8 +27,19 @@ export interface Health {
 /** Less than a prober or a scraper waits for. */
 const PROBE_MS = 3000;
 
-export function createHealth({ store, bridge, pulse, metrics, clock, probeMs = PROBE_MS }: HealthOptions): Health {
-  const overview = createProbe(() => store.overview(), clock, probeMs);
+export function createHealth(options: HealthOptions): Health {
+  const { store, writes, bridge, pulse, metrics, clock, probeMs = PROBE_MS } = options;
+  const overview = createProbe(
+    async () => {
+      // A database that takes no writes may answer all the same. Whether it still does not is seen by writing only.
+      if (writes.isFailing()) {
+        await bridge.heartbeat();
+      }
+      return store.overview();
+    },
+    clock,
+    probeMs,
+  );
   return {
     async ready() {
       const database = await databaseCheck(overview);

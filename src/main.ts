@@ -9,9 +9,10 @@ import { createDataApi } from './buildbot/data-api/index.ts';
 import { createSchedulerDbCi } from './buildbot/scheduler-db/index.ts';
 import { createSettableClock, systemClock } from './clock.ts';
 import type { Config } from './config.ts';
-import { checkSchema, connect } from './db/connection.ts';
+import { checkSchema, connect, nameOfDatabase } from './db/connection.ts';
 import { createKeptBuilds } from './db/kept-builds.ts';
 import { createMappingStore } from './db/mapping-store.ts';
+import { watchWrites } from './db/write-watch.ts';
 import { isTransient } from './errors.ts';
 import { createHealth } from './health.ts';
 import { type Check, createHttpServer } from './http/server.ts';
@@ -58,7 +59,12 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
   const { inputs } = metrics;
   const queue = queueOf(config, clock, inputs);
   const db = connect(config.database.url.reveal());
-  const store = createMappingStore(db, { log, inputs });
+  const writes = watchWrites(
+    createMappingStore(db, { log, inputs }),
+    nameOfDatabase(config.database.url.reveal()),
+    log,
+  );
+  const { store } = writes;
   const pulse = options.broker ? undefined : createPulse(config, clock, log);
   const broker = options.broker ?? pulse;
   if (broker === undefined) {
@@ -92,7 +98,7 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
     config.legacyCi.kind === 'scheduler-db' &&
     config.legacyCi.schedulerDb.pulseExchange !== undefined;
   const listens = services.includes('tc-listener') || listensToBuilds;
-  const health = createHealth({ store, bridge, pulse: listens ? pulse : undefined, metrics, clock });
+  const health = createHealth({ store, writes, bridge, pulse: listens ? pulse : undefined, metrics, clock });
   const http = createHttpServer({
     ...config.http,
     live: () => liveChecks(bridge, services),

@@ -13,7 +13,7 @@ import type { RoundReport } from './reflector/reflector.ts';
 /** What is read when somebody asks. Times are UTC milliseconds. */
 export interface Readings {
   readonly now: number;
-  /** Undefined while the database does not answer. */
+  /** Undefined while the database does not answer, or cannot be written. */
   readonly mappings: Overview | undefined;
   readonly workQueue: { readonly size: number; readonly oldestAgeMs: number; readonly parked: number };
   /** Undefined before the first one has ended, and where no reflector runs. */
@@ -75,7 +75,7 @@ function createCounts(registry: Registry) {
 /** What cannot be known at the moment is NaN, with which no comparison holds: a figure of long ago would deceive. */
 function createGauges(registry: Registry): (readings: Readings) => void {
   const gauge = (name: string, help: string) => new Gauge({ name, help, registers: [registry] });
-  const databaseUp = gauge('bbb_database_up', 'Whether the database answered this scrape.');
+  const databaseUp = gauge('bbb_database_up', 'Whether the database answered this scrape, and can be written.');
   const mappings = new Gauge({
     name: 'bbb_mappings',
     help: 'Open mappings of all instances.',

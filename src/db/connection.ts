@@ -72,6 +72,15 @@ function givingUpTheDead(db: Knex, answerMs: number): Knex {
   return db;
 }
 
+/** What tells a database from others, for people: where it is, without who may use it. */
+export function nameOfDatabase(url: string): string {
+  if (url.startsWith('sqlite:')) {
+    return url;
+  }
+  const { protocol, host, pathname } = new URL(url);
+  return `${protocol}//${host}${pathname}`;
+}
+
 /** The drivers would find fault with it only when they connect, and show it in their errors. */
 function checkServerUrl(url: string, name: string): void {
   const scheme = /^(mysql|postgres|postgresql):\/\//.exec(url)?.[1];

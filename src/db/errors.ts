@@ -5,6 +5,7 @@ import { BridgeError, StoreError } from '../errors.ts';
 import { codeOf, isUniqueViolation, messageOf, wantsAgain, withoutStatement } from '../sql.ts';
 
 const SCHEMA = new Set(['ER_NO_SUCH_TABLE', 'ER_BAD_FIELD_ERROR', '42P01', '42703']);
+const FULL = new Set(['SQLITE_FULL', 'ER_DISK_FULL', 'ER_RECORD_FILE_FULL', '53100']);
 const EXISTS = new Set(['ER_TABLE_EXISTS_ERROR', '42P07', '42710']);
 const MAX_TRIES = 5;
 /** No statement of the store takes nearly as long, unless nothing answers any more. */
@@ -71,6 +72,10 @@ export function toStoreError(method: string, error: unknown): BridgeError {
   if (SCHEMA.has(code) || /no such (table|column)/.test(cause.message)) {
     const message = `the database's schema is not this version's, at ${method}: run \`bbb migrate\` once`;
     return new StoreError('store-schema', message, { cause, context });
+  }
+  if (FULL.has(code)) {
+    const message = `the database's disk is full, at ${method}: make room; the bridge goes on by itself then`;
+    return new StoreError('store-full', message, { cause, context, isTransient: true });
   }
   return new StoreError('store-unavailable', `the database failed at ${method}`, { cause, context, isTransient: true });
 }

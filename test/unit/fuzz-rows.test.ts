@@ -137,7 +137,7 @@ describe('a database that is full', () => {
       ...{ taskId: 'first', runId: 0, at, instance: 'i', what: 'w', detail: 'x'.repeat(4000) },
     }));
     await expect(store.addEvents(events)).rejects.toMatchObject({
-      code: 'store-unavailable',
+      code: 'store-full',
       isTransient: true,
       cause: { message: expect.stringMatching(/full/) },
     });
@@ -150,7 +150,7 @@ describe('a database that is full', () => {
         await store.insert({ ...aNew(`t${count}`), builder: 'b'.repeat(250) }, LEASE);
       }
     };
-    await expect(fill()).rejects.toMatchObject({ code: 'store-unavailable' });
+    await expect(fill()).rejects.toMatchObject({ code: 'store-full' });
     expect(await store.openMapping(`t${count}`)).toBeUndefined();
     await db.raw('PRAGMA max_page_count = 100000');
     await expect(store.insert(aNew(`t${count}`), LEASE)).resolves.toMatchObject({ kind: 'stored' });

@@ -16,10 +16,14 @@ const PULSE: PulseStatus = {
   ...{ isConnected: true, isConsuming: true, since: 0, reconnects: 0, lastError: null, lastMessageAt: null },
 };
 
-function healthWith(overview: () => Promise<Overview>, pulse?: Partial<PulseStatus>) {
+const WELL = { isFailing: () => false, heartbeat: async () => undefined };
+
+function healthWith(overview: () => Promise<Overview>, pulse?: Partial<PulseStatus>, { isFailing, heartbeat } = WELL) {
   return createHealth({
     store: { overview },
+    writes: { isFailing },
     bridge: {
+      heartbeat,
       workQueue: {
         add: async () => undefined,
         size: () => 0,
@@ -54,6 +58,27 @@ describe('readiness', () => {
     const away = new StoreError('store-unavailable', 'the database failed', { cause: new Error('ECONNREFUSED') });
     const checks = await healthWith(() => Promise.reject(away)).ready();
     expect(checks).toEqual([{ name: 'database', isOk: false, detail: 'the database failed: ECONNREFUSED' }]);
+  });
+
+  it('writes only where a write failed, and says what comes of it', async () => {
+    let [isFailing, isFull, written] = [false, true, 0];
+    const health = healthWith(async () => OVERVIEW, undefined, {
+      isFailing: () => isFailing,
+      async heartbeat() {
+        written += 1;
+        if (isFull) {
+          throw new StoreError('store-full', 'its disk is full', { isTransient: true });
+        }
+        isFailing = false;
+      },
+    });
+    const up = async () => /^bbb_database_up (\d)$/m.exec((await health.metrics()).body)?.[1];
+    expect([await up(), (await health.ready())[0]?.isOk, written]).toEqual(['1', true, 0]);
+    isFailing = true;
+    expect(await health.ready()).toEqual([{ name: 'database', isOk: false, detail: 'its disk is full' }]);
+    expect([await up(), written]).toEqual(['0', 2]);
+    isFull = false;
+    expect([await up(), (await health.ready())[0]?.isOk, written]).toEqual(['1', true, 3]);
   });
 
   it('does not wait for a database that hangs, nor ask it twice, and asks again once it has answered', async () => {
