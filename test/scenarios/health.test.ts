@@ -1,11 +1,16 @@
 /** What a daemon says of itself, in `/readyz` and `/metrics`, while what it needs is away or sends nonsense. */
 import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import got from 'got';
 import slugid from 'slugid';
-import { type Daemon, startDaemon } from '../support/daemon.ts';
+import { connect } from '../../src/db/connection.ts';
+import { type Daemon, runDaemon, startDaemon } from '../support/daemon.ts';
 import { eventually } from '../support/eventually.ts';
 import { startMozillaSide } from '../support/legacy/classic.ts';
+import { enterNamespace } from '../support/namespace.ts';
 import { type DatabaseServer, mariadb, postgres, rabbitmq } from '../support/services/index.ts';
 import { startSurroundings } from '../support/surroundings.ts';
 import { startTcpGate } from '../support/tcp-gate.ts';
@@ -47,8 +52,8 @@ async function startStage(server: DatabaseServer) {
 }
 
 /** A daemon, and what its port says. */
-async function run(config: object) {
-  const daemon: Daemon = await startDaemon(config);
+async function run(config: object, prefix: readonly string[] = []) {
+  const daemon: Daemon = await startDaemon(config, undefined, prefix);
   undo.push(() => daemon.kill());
   const line = daemon.lines.find(({ msg }) => msg === 'answering health checks');
   const get = (path: string) => got(`${line?.address}${path}`, { throwHttpErrors: false, retry: { limit: 0 } });
@@ -132,6 +137,60 @@ describe('the database', () => {
       await eventually(async () => (await bridge.metric(RECEIVED)) - before >= FLOOD, { timeoutMs: 60_000 });
     },
   );
+});
+
+describe('the disk of an SQLite database', () => {
+  const CANNOT = 'the mapping database cannot be written';
+  const ROUND_END = 'bbb_round_end_timestamp_seconds';
+
+  it('full: said once, /readyz is 503, nothing spins; with room again it goes on, and nothing is half-written', async () => {
+    const { configFor, createTask, isBuilt, queue } = await startSurroundings(undo);
+    const folder = mkdtempSync(path.join(tmpdir(), 'bbb-disk-'));
+    undo.push(() => rmSync(folder, { recursive: true }));
+    const disk = await enterNamespace(folder, 'size=2m,mode=755');
+    undo.push(() => disk.end());
+    const [file, filler] = [path.join(folder, 'bridge.db'), path.join(folder, 'filler')];
+    const config = configFor(`sqlite:${file}`);
+    const bridge = await run(config, disk.prefix);
+    await isBuilt(await createTask());
+    await untilReady(bridge, 'the start');
+
+    await disk.sh('! head -c 10m /dev/zero > "$1"', filler);
+    const waiting = await createTask();
+    const line = await eventually(() => bridge.said(CANNOT)[0], { what: 'the line that says so' });
+    expect(line).toMatchObject({ level: 'error', database: `sqlite:${file}`, err: { code: 'store-full' } });
+    expect(JSON.stringify(line)).toContain('make room');
+    expect(await bridge.ready()).toMatch(/^503 .*"name":"database","isOk":false,.*disk is full/);
+    expect(await bridge.metric('bbb_database_up')).toBe(0);
+    // Another one that is started now waits.
+    const other = runDaemon(config, undefined, disk.prefix);
+    undo.push(() => other.kill());
+    await eventually(() => other.lines.some(({ msg }) => msg === CANNOT), { timeoutMs: 60_000, what: 'the other one' });
+    const [lines, failed, round] = [
+      bridge.daemon.lines.length,
+      await bridge.sum(FAILED),
+      await bridge.metric(ROUND_END),
+    ];
+    await eventually(async () => (await bridge.metric(ROUND_END)) >= round + 6, { what: 'rounds of six seconds' });
+    expect((await bridge.sum(FAILED)) - failed).toBeLessThan(20);
+    expect(bridge.daemon.lines.length - lines).toBeLessThan(100);
+    expect(await bridge.ready()).toMatch(/^503 /);
+    expect(bridge.said(CANNOT)).toHaveLength(1);
+
+    await disk.sh('rm "$1"', filler);
+    await untilReady(bridge, 'room again');
+    await Promise.all([other.started, isBuilt(waiting), isBuilt(await createTask())]);
+    expect(bridge.said('the mapping database is written again')).toHaveLength(1);
+    expect(await bridge.metric('bbb_database_up')).toBe(1);
+    expect(queue.tasks.get(waiting)?.status.runs).toHaveLength(1);
+    expect([await bridge.daemon.stop(), await other.stop()]).toEqual([0, 0]);
+    const copy = mkdtempSync(path.join(tmpdir(), 'bbb-disk-'));
+    undo.push(() => rmSync(copy, { recursive: true }));
+    await disk.sh('cp "$1"* "$2"', file, copy);
+    const db = connect(`sqlite:${path.join(copy, 'bridge.db')}`);
+    undo.push(() => db.destroy());
+    expect(await db.raw('PRAGMA integrity_check')).toEqual([{ integrity_check: 'ok' }]);
+  });
 });
 
 describe('Pulse', () => {

@@ -27,18 +27,25 @@ export interface Daemon {
 const CLI = path.resolve(import.meta.dirname, '../../dist/src/cli.js');
 const MAX_LINES = 20_000;
 
-/** Writes the configuration to a file, migrates the database and runs the services; resolves when they are started. */
-export async function startDaemon(config: object, services?: readonly string[]): Promise<Daemon> {
-  await migrateDatabase(config);
-  const daemon = runDaemon(config, services);
+/**
+ * Writes the configuration to a file, migrates the database and runs the services; resolves when they are started.
+ * @param prefix what stands before its command, as where it is to have mounts of its own
+ */
+export async function startDaemon(
+  config: object,
+  services?: readonly string[],
+  prefix: readonly string[] = [],
+): Promise<Daemon> {
+  await migrateDatabase(config, prefix);
+  const daemon = runDaemon(config, services, prefix);
   await daemon.started;
   return daemon;
 }
 
 /** `bbb migrate` */
-export async function migrateDatabase(config: object): Promise<void> {
+export async function migrateDatabase(config: object, prefix: readonly string[] = []): Promise<void> {
   const { file, remove } = writeConfig(config);
-  const migrated = spawn(process.execPath, [CLI, 'migrate', '--config', file], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const migrated = spawnBbb(prefix, ['migrate', '--config', file]);
   const said = collect(migrated);
   const [code] = await once(migrated, 'exit');
   remove();
@@ -48,10 +55,10 @@ export async function migrateDatabase(config: object): Promise<void> {
 }
 
 /** `bbb run`; returns at once. */
-export function runDaemon(config: object, services?: readonly string[]): Daemon {
+export function runDaemon(config: object, services?: readonly string[], prefix: readonly string[] = []): Daemon {
   const { file, remove } = writeConfig(config);
   const list = services ? ['--services', services.join(',')] : [];
-  const child = spawn(process.execPath, [CLI, 'run', '--config', file, ...list], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawnBbb(prefix, ['run', '--config', file, ...list]);
   const lines: Record<string, unknown>[] = [];
   const errors = collect(child);
   const sent = new Set<NodeJS.Signals>();
@@ -98,6 +105,11 @@ export function runDaemon(config: object, services?: readonly string[]): Daemon 
     pause: () => send('SIGSTOP'),
     resume: () => send('SIGCONT'),
   };
+}
+
+function spawnBbb(prefix: readonly string[], args: readonly string[]): ChildProcess {
+  const [program = process.execPath, ...rest] = [...prefix, process.execPath, CLI, ...args];
+  return spawn(program, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
 export interface End {

@@ -2,21 +2,14 @@
  * The Dockerfile's image, built and run without a container engine: its instructions are carried out in a root of this
  * machine's own programs, which stands in for the base image, in a mount namespace. Needs root, as an engine does.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 import { promisify } from 'node:util';
 import { DOCKERFILE, type Instruction, instructionsOf, type NumericUser, numericUser } from './dockerfile.ts';
-import { eventually } from './eventually.ts';
-
-export interface Ended {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
+import { type Ended, enterNamespace, type Namespace, type Running } from './namespace.ts';
 
 export interface Image {
   /** What `docker run` starts where no command is given: the entry point and its usual arguments. */
@@ -31,12 +24,6 @@ export interface Image {
   /** The same, to its end. */
   run(command: readonly string[], options?: RunOptions): Promise<Ended>;
   remove(): Promise<void>;
-}
-
-export interface Running {
-  readonly ended: Promise<Ended>;
-  /** SIGTERM */
-  stop(): void;
 }
 
 export interface RunOptions {
@@ -66,12 +53,13 @@ export async function buildImage(): Promise<Image> {
     throw new Error('to build and run the image takes root');
   }
   const folder = mkdtempSync(path.join(tmpdir(), 'bbb-image-'));
-  const namespace = await enterNamespace(folder);
+  let namespace: Namespace | undefined;
   const remove = async () => {
-    await namespace.end();
+    await namespace?.end();
     rmSync(folder, { recursive: true, force: true });
   };
   try {
+    namespace = await enterNamespace(folder, 'mode=755');
     return imageOf(await build(folder, namespace), namespace, remove);
   } catch (error) {
     await remove();
@@ -220,57 +208,4 @@ async function copy(rest: string, stage: Stage, stages: readonly Stage[], namesp
 
 function assignments(env: Readonly<Record<string, string>>): readonly string[] {
   return Object.entries(env).map(([key, value]) => `${key}=${value}`);
-}
-
-interface Namespace {
-  start(command: readonly string[]): Running;
-  /** @throws {Error} with what it said, where it fails */
-  sh(script: string, ...args: readonly string[]): Promise<void>;
-  end(): Promise<void>;
-}
-
-/** Mounts of which nobody else sees anything, with memory for files at `folder`; they go with the process that has them. */
-async function enterNamespace(folder: string): Promise<Namespace> {
-  const mount = 'mount -t tmpfs -o mode=755 tmpfs "$1"; echo ready; exec sleep infinity';
-  const holder = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-ec', mount, 'sh', folder], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const [out, err] = [collect(holder), collect(holder, 'stderr')];
-  const ended = once(holder, 'exit');
-  await eventually(() => out() !== '' || holder.exitCode !== null);
-  if (holder.exitCode !== null) {
-    throw new Error(`no mount namespace: ${err()}`);
-  }
-
-  function start(command: readonly string[]): Running {
-    const child = spawn('nsenter', [`--mount=/proc/${holder.pid}/ns/mnt`, ...command], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    const [stdout, stderr] = [collect(child), collect(child, 'stderr')];
-    const closed = once(child, 'close');
-    return {
-      ended: closed.then(([code]) => ({ code: code ?? -1, stdout: stdout(), stderr: stderr() })),
-      stop: () => child.kill('SIGTERM'),
-    };
-  }
-
-  return {
-    start,
-    async sh(script, ...args) {
-      const end = await start(['sh', '-ec', script, 'sh', ...args]).ended;
-      if (end.code !== 0) {
-        throw new Error(`${args.at(-1)} ended with ${end.code}: ${end.stderr}\n${end.stdout}`);
-      }
-    },
-    async end() {
-      holder.kill('SIGKILL');
-      await ended;
-    },
-  };
-}
-
-function collect(child: ChildProcess, from: 'stdout' | 'stderr' = 'stdout'): () => string {
-  const chunks: string[] = [];
-  child[from]?.setEncoding('utf8').on('data', (text: string) => chunks.push(text));
-  return () => chunks.join('');
 }
