@@ -10,6 +10,7 @@ import { parseEvent } from '../../src/buildbot/scheduler-db/messages.ts';
 import { systemClock } from '../../src/clock.ts';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createKeptBuilds } from '../../src/db/kept-builds.ts';
+import type { SubscriptionOptions } from '../../src/ports.ts';
 import { createInProcessBroker } from '../../src/sandbox/broker.ts';
 import { TASK_ID } from '../support/builders.ts';
 import { countInputs } from '../support/count-inputs.ts';
@@ -134,6 +135,29 @@ describe('a build event', () => {
       }),
       { numRuns: 200 },
     );
+  });
+
+  it('that cannot be read is acknowledged: it would come again for ever', async () => {
+    let onMessage: SubscriptionOptions['onMessage'] | undefined;
+    const events = await startEvents({
+      broker: {
+        subscribe(options) {
+          ({ onMessage } = options);
+          return { start: async () => undefined, stop: async () => undefined };
+        },
+        close: async () => undefined,
+      },
+      exchange: 'exchange/build/',
+      kept: { keep: async () => undefined, of: async () => [], prune: async () => 0 },
+      ownRequests: async (named) => named,
+      onHint: () => undefined,
+      onGap: () => undefined,
+      ...{ clock: systemClock, retentionMs: 1, log: undefined },
+    });
+    undo.push(() => events.stop());
+    tried('build events');
+    const message = { exchange: '', routingKey: 'build.b.1.started', body: Buffer.from('{'), isRedelivered: false };
+    await expect(onMessage?.(message)).resolves.toBeUndefined();
   });
 
   it('that cannot be read is said once, in short, and the next one is heard', async () => {

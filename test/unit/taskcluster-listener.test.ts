@@ -100,6 +100,20 @@ describe('the TC listener', () => {
     expect(lines[0]).not.toMatch(/\p{Cc}[^\n]/u);
   });
 
+  it('acknowledges what it cannot read, which would come again for ever', async () => {
+    let asked: SubscriptionOptions | undefined;
+    const broker: Broker = {
+      subscribe(options) {
+        asked = options;
+        return { start: async () => undefined, stop: async () => undefined };
+      },
+      close: async () => undefined,
+    };
+    await startListener({ broker });
+    const message = { exchange: PENDING, routingKey: KEY, body: Buffer.from('{'), isRedelivered: false };
+    await expect(asked?.onMessage(message)).resolves.toBeUndefined();
+  });
+
   it('hears a message again whose hint was not followed', async () => {
     let tries = 0;
     const { publish, listener } = await startListener({
