@@ -5,6 +5,8 @@ interface Rule {
   times?: number;
   /** How likely it applies each time it matches, 0 to 1; always if absent. */
   probability?: number;
+  /** Told of each call or message that the rule applies to: its method and path, or its key. */
+  readonly onHit?: (what: string) => void;
 }
 
 /** What happens to an HTTP call whose method and path (with query) match. */
@@ -31,8 +33,8 @@ export interface MessageFault extends Rule {
     | { readonly kind: 'drop' }
     | { readonly kind: 'repeat' }
     | { readonly kind: 'delay'; readonly ms: number }
-    /** It is held back until the next message has been sent. */
-    | { readonly kind: 'reorder' };
+    /** It is held back until the next message has been sent; of the queue, the next one whose key matches `behind`. */
+    | { readonly kind: 'reorder'; readonly behind?: RegExp };
 }
 
 /** The rules in force. Add to and clear the lists freely; the first rule that applies is taken. */
@@ -51,7 +53,7 @@ export function createFaults(random: () => number = Math.random): Faults {
   const http: HttpFault[] = [];
   const messages: MessageFault[] = [];
 
-  function take<R extends Rule>(rules: R[], matches: (rule: R) => boolean): R | undefined {
+  function take<R extends Rule>(rules: R[], what: string, matches: (rule: R) => boolean): R | undefined {
     const rule = rules.find(
       (candidate) =>
         candidate.times !== 0 &&
@@ -61,6 +63,7 @@ export function createFaults(random: () => number = Math.random): Faults {
     if (rule?.times !== undefined) {
       rule.times -= 1;
     }
+    rule?.onHit?.(what);
     return rule;
   }
 
@@ -68,11 +71,12 @@ export function createFaults(random: () => number = Math.random): Faults {
     http,
     messages,
     pickHttp(method, path) {
-      const rule = take(http, (r) => (r.method ?? method) === method && (r.path?.test(path) ?? true));
+      const isOf = (rule: HttpFault) => (rule.method ?? method) === method && (rule.path?.test(path) ?? true);
+      const rule = take(http, `${method} ${path}`, isOf);
       return rule && { ...rule.outcome, takesEffect: rule.takesEffect };
     },
     pickMessage(key) {
-      return take(messages, (r) => r.key?.test(key) ?? true)?.outcome;
+      return take(messages, key, (rule) => rule.key?.test(key) ?? true)?.outcome;
     },
   };
 }

@@ -2,8 +2,19 @@
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 
+/** What a proxy has broken so far. */
+export interface ChaosProxyHits {
+  /** Connections that were open when they were cut. */
+  readonly cut: number;
+  /** Packets that came late. */
+  readonly delayed: number;
+  /** Packets that vanished. */
+  readonly swallowed: number;
+}
+
 export interface ChaosProxy {
   readonly port: number;
+  hits(): ChaosProxyHits;
   /** Connections that are open end; new ones are fine. */
   cut(): void;
   /** Every packet takes this much longer, until it is 0 again. */
@@ -14,7 +25,8 @@ export interface ChaosProxy {
 }
 
 export async function startChaosProxy(target: URL): Promise<ChaosProxy> {
-  const sockets = new Set<Socket>();
+  const pairs = new Set<readonly [client: Socket, upstream: Socket]>();
+  const hits = { cut: 0, delayed: 0, swallowed: 0 };
   let delayMs = 0;
   let isSwallowing = false;
 
@@ -25,7 +37,9 @@ export async function startChaosProxy(target: URL): Promise<ChaosProxy> {
     from.on('data', (chunk) => {
       isBroken ||= isSwallowing;
       if (isBroken) {
-        if (!isSwallowing) {
+        if (isSwallowing) {
+          hits.swallowed += 1;
+        } else {
           from.destroy();
         }
         return;
@@ -34,33 +48,38 @@ export async function startChaosProxy(target: URL): Promise<ChaosProxy> {
         queue = queue.then(() => void to.write(chunk));
       } else {
         const ms = delayMs;
+        hits.delayed += 1;
         queue = queue.then(() => delay(ms)).then(() => void to.write(chunk));
       }
     });
     from.on('error', () => undefined);
-    from.on('close', () => {
-      sockets.delete(from);
-      to.destroy();
-    });
+    from.on('close', () => to.destroy());
   }
 
   const server = createServer((client) => {
     const upstream = connect(Number(target.port), target.hostname);
-    for (const socket of [client, upstream]) {
+    const pair = [client, upstream] as const;
+    pairs.add(pair);
+    client.on('close', () => pairs.delete(pair));
+    for (const socket of pair) {
       socket.setNoDelay(true);
-      sockets.add(socket);
     }
     pipe(client, upstream);
     pipe(upstream, client);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const cut = () => {
-    for (const socket of sockets) {
-      socket.destroy();
+    for (const [client, upstream] of pairs) {
+      hits.cut += 1;
+      client.destroy();
+      upstream.destroy();
     }
+    // Each is cut once, though it is only told of its end in a moment.
+    pairs.clear();
   };
   return {
     port: (server.address() as AddressInfo).port,
+    hits: () => ({ ...hits }),
     cut,
     delay(ms) {
       delayMs = ms;

@@ -75,6 +75,25 @@ describe('calls', () => {
   });
 });
 
+it('tells of each call and each message that it hits, and of no other', async () => {
+  const hits: string[] = [];
+  const onHit = (what: string) => void hits.push(what);
+  queue.faults.http.push({
+    path: /ping/,
+    times: 1,
+    takesEffect: true,
+    outcome: { kind: 'status', status: 503 },
+    onHit,
+  });
+  queue.faults.messages.push({ key: /task-pending/, outcome: { kind: 'drop' }, onHit });
+  const taskId = await create();
+  await fetch(queue.emulator.rootUrl + PING);
+  await fetch(queue.emulator.rootUrl + PING);
+  expect(hits).toHaveLength(2);
+  expect(hits[0]).toMatch(new RegExp(`^exchange/taskcluster-queue/v1/task-pending primary\\.${taskId}\\.0\\.`));
+  expect(hits[1]).toBe(`GET ${PING}`);
+});
+
 describe('messages', () => {
   it('can be lost or repeated', async () => {
     queue.faults.messages.push({ key: /task-defined/, outcome: { kind: 'drop' } });
@@ -87,6 +106,17 @@ describe('messages', () => {
     queue.faults.messages.push({ key: /task-defined/, outcome: { kind: 'reorder' } });
     const taskId = await create();
     expect(queue.brief()).toEqual([`task-pending ${taskId} 0`, `task-defined ${taskId} _`]);
+  });
+
+  it('can be overtaken by the next one of a kind', async () => {
+    const [key, behind] = [/task-pending/, /task-pending/];
+    queue.faults.messages.push({ key, times: 1, outcome: { kind: 'reorder', behind } });
+    const [first, second] = [await create(), await create()];
+    expect(queue.brief().slice(1)).toEqual([
+      `task-defined ${second} _`,
+      `task-pending ${second} 0`,
+      `task-pending ${first} 0`,
+    ]);
   });
 
   it('can be late', async () => {

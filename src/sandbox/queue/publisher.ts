@@ -22,7 +22,7 @@ export function createPublisher(options: {
 }): Publisher {
   const { clock, faults } = options;
   const stopping = new AbortController();
-  let heldBack: QueueMessage[] = [];
+  let heldBack: { readonly message: QueueMessage; readonly behind: RegExp | undefined }[] = [];
   let tail: Promise<void> = Promise.resolve();
 
   /** @returns whether it was delivered, or never will be; the queue has committed to its database already */
@@ -45,7 +45,8 @@ export function createPublisher(options: {
 
   /** @returns false if it could not be published, as far as the queue knows */
   async function send(message: QueueMessage): Promise<boolean> {
-    const fault = faults.pickMessage(`${message.exchange} ${message.routingKey}`);
+    const key = `${message.exchange} ${message.routingKey}`;
+    const fault = faults.pickMessage(key);
     if (fault?.kind === 'drop') {
       return true;
     }
@@ -54,17 +55,17 @@ export function createPublisher(options: {
       return true;
     }
     if (fault?.kind === 'reorder') {
-      heldBack.push(message);
+      heldBack.push({ message, behind: fault.behind });
       return true;
     }
     const isDelivered = await deliver(message);
     if (fault?.kind === 'repeat') {
       await deliver(message);
     }
-    const late = heldBack;
-    heldBack = [];
+    const late = heldBack.filter(({ behind }) => behind?.test(key) ?? true);
+    heldBack = heldBack.filter((held) => !late.includes(held));
     for (const held of late) {
-      await deliver(held);
+      await deliver(held.message);
     }
     return isDelivered;
   }
