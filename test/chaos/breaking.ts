@@ -4,9 +4,19 @@ import type { Place } from './faults.ts';
 import type { PlannedFault } from './plan.ts';
 import type { Stage } from './stage.ts';
 
+/** What came of one kind of fault. */
+export interface Toll {
+  /** How often it happened, hit something, and was mended. */
+  readonly survived: number;
+  /** How many processes, connections, packets, calls or messages were hit in all. */
+  readonly hits: number;
+  /** How often it happened where nothing was there to be hit. */
+  readonly missed: number;
+}
+
 export interface FaultReport {
-  /** How often each fault happened and was mended; also those that never did. */
-  readonly happened: ReadonlyMap<string, number>;
+  /** Of each kind of fault, also of those that never happened. */
+  readonly kinds: ReadonlyMap<string, Toll>;
   /** How many were left out because their place was still broken. */
   readonly skipped: number;
   /** In words, of each fault that could not be mended. */
@@ -21,16 +31,21 @@ export async function breakThings(
   signal: AbortSignal,
 ): Promise<FaultReport> {
   const names = places.flatMap(({ faults }) => faults.map(({ name }) => name));
-  const happened = new Map(names.map((name) => [name, 0]));
+  const kinds = new Map<string, Toll>(names.map((name) => [name, { survived: 0, hits: 0, missed: 0 }]));
   const problems: string[] = [];
   const broken = new Map<string, Promise<void>>();
   const begin = Date.now();
   let skipped = 0;
 
+  function count(name: string, hits: number): void {
+    const toll = kinds.get(name) ?? { survived: 0, hits: 0, missed: 0 };
+    const what = hits > 0 ? 'survived' : 'missed';
+    kinds.set(name, { ...toll, [what]: toll[what] + 1, hits: toll.hits + hits });
+  }
+
   async function happen({ fault, place, random }: PlannedFault): Promise<void> {
     try {
-      await fault.happen(stage, random);
-      happened.set(fault.name, (happened.get(fault.name) ?? 0) + 1);
+      count(fault.name, await fault.happen(stage, random));
     } catch (error) {
       problems.push(`${fault.name}: it could not be mended: ${error}`);
     } finally {
@@ -50,5 +65,5 @@ export async function breakThings(
     }
   }
   await Promise.all(broken.values());
-  return { happened, skipped, problems };
+  return { kinds, skipped, problems };
 }

@@ -1,6 +1,8 @@
 /** What goes wrong during a campaign. Each fault breaks something of its own for a while, and mends it. */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { ChaosProxy } from '../support/chaos-proxy.ts';
+import type { HttpFault, MessageFault } from '../../src/sandbox/faults.ts';
+import type { ChaosProxy, ChaosProxyHits } from '../support/chaos-proxy.ts';
+import type { Daemon } from '../support/daemon.ts';
 import type { LegacySide } from '../support/legacy/legacy-side.ts';
 import { mariadb, rabbitmq } from '../support/services/index.ts';
 import type { Random } from './random.ts';
@@ -10,8 +12,11 @@ export interface Fault {
   readonly name: string;
   /** Among the faults of its place. */
   readonly weight: number;
-  /** Resolves when it is mended. */
-  readonly happen: (stage: Stage, random: Random) => Promise<void>;
+  /**
+   * Resolves when it is mended.
+   * @returns how many processes, connections, packets, calls or messages it hit; none, if none was there to be hit
+   */
+  readonly happen: (stage: Stage, random: Random) => Promise<number>;
 }
 
 /** What can be broken in one way at a time. */
@@ -27,6 +32,13 @@ export interface Place {
   readonly faults: readonly Fault[];
 }
 
+/** Of the queue's messages, those that a bridge listens to. */
+const HEARD = /\/task-(?:pending|exception) /;
+/** All calls of the queue's. */
+const ANY_CALL = /\/api\/queue\/v1\/(?!.*ping)/;
+/** What people call, and bridges too now and then. */
+const PEOPLES_CALL = /\/task\/[^/]+(?:\/(?:cancel|rerun))?$/;
+
 const PLACES: readonly Place[] = [
   {
     name: 'bridge',
@@ -41,8 +53,8 @@ const PLACES: readonly Place[] = [
     name: 'pulse',
     gapMs: [4000, 11_000],
     faults: [
-      { name: 'broker restarted', weight: 1, happen: () => downFor(rabbitmq(), 1000) },
-      { name: 'Pulse queue deleted', weight: 2, happen: ({ pulse }) => pulse.deleteQueue('queue/bridge/tasks') },
+      { name: 'broker restarted', weight: 1, happen: () => one(downFor(rabbitmq(), 1000)) },
+      { name: 'Pulse queue deleted', weight: 2, happen: deleteQueue },
       ...networkFaults('pulse'),
     ],
   },
@@ -50,7 +62,7 @@ const PLACES: readonly Place[] = [
     name: 'database',
     gapMs: [4000, 11_000],
     faults: [
-      { name: 'database restarted', weight: 1, happen: () => downFor(mariadb(), 1500) },
+      { name: 'database restarted', weight: 1, happen: () => one(downFor(mariadb(), 1500)) },
       ...networkFaults('database'),
     ],
   },
@@ -58,9 +70,9 @@ const PLACES: readonly Place[] = [
     name: 'legacy',
     gapMs: [7000, 14_000],
     faults: [
-      { name: 'master restarted', weight: 1, happen: ({ legacy }) => restartMaster(legacy, 'stopMaster') },
-      { name: 'master killed', weight: 1, happen: ({ legacy }) => restartMaster(legacy, 'killMaster') },
-      { name: 'worker killed', weight: 1, happen: restartWorker },
+      { name: 'master restarted', weight: 1, happen: ({ legacy }) => one(restartMaster(legacy, 'stopMaster')) },
+      { name: 'master killed', weight: 1, happen: ({ legacy }) => one(restartMaster(legacy, 'killMaster')) },
+      { name: 'worker killed', weight: 1, happen: ({ legacy }) => one(restartWorker(legacy)) },
       ...networkFaults('legacy'),
     ],
   },
@@ -80,14 +92,20 @@ const PLACES: readonly Place[] = [
     name: 'queue',
     gapMs: [4000, 10_000],
     faults: [
-      { name: 'queue answers 5xx', weight: 3, happen: queueErrors },
+      queueFault('queue answers 5xx', 3, { probability: 0.4, times: 15, outcome: { kind: 'status', status: 503 } }),
+      queueFault('connections to the queue cut', 2, { probability: 0.3, times: 8, outcome: { kind: 'reset' } }),
       { name: 'queue does not answer', weight: 2, happen: queueSilence },
     ],
   },
   {
     name: 'messages',
-    gapMs: [4500, 9000],
-    faults: [{ name: 'messages dropped, repeated, delayed', weight: 1, happen: badMessages }],
+    gapMs: [4500, 7000],
+    faults: [
+      messageFault('messages dropped', () => ({ kind: 'drop' })),
+      messageFault('messages repeated', () => ({ kind: 'repeat' })),
+      messageFault('messages delayed', (random) => ({ kind: 'delay', ms: random.between(100, 4000) })),
+      messageFault('messages re-ordered', () => ({ kind: 'reorder', behind: HEARD }), 0.5),
+    ],
   },
 ];
 
@@ -102,7 +120,11 @@ function networkFaults(
   to = `the ${of}`,
   cut: 'once' | 'again and again' = 'once',
 ): readonly Fault[] {
-  const fault = (name: string, work: (proxy: ChaosProxy, random: Random) => Promise<void>): Fault => ({
+  const fault = (
+    name: string,
+    hits: keyof ChaosProxyHits,
+    work: (proxy: ChaosProxy, random: Random) => Promise<void>,
+  ): Fault => ({
     name,
     weight: 1,
     async happen({ proxies }, random) {
@@ -110,41 +132,67 @@ function networkFaults(
       if (proxy === undefined) {
         throw new Error(`nothing leads to ${to}`);
       }
+      const before = proxy.hits()[hits];
       await work(proxy, random);
+      return proxy.hits()[hits] - before;
     },
   });
   return [
     cut === 'once'
-      ? fault(`connections to ${to} cut`, async (proxy) => proxy.cut())
-      : fault(`connections to ${to} cut again and again`, (proxy, random) =>
+      ? fault(`connections to ${to} cut`, 'cut', async (proxy) => proxy.cut())
+      : fault(`connections to ${to} cut again and again`, 'cut', (proxy, random) =>
           keepCutting(proxy, random.between(3000, 6000)),
         ),
-    fault(`${to} slow`, (proxy, random) => slow(proxy, random.between(100, 800))),
-    fault(`network to ${to} swallows everything`, (proxy, random) => swallow(proxy, random.between(3000, 8000))),
+    fault(`${to} slow`, 'delayed', (proxy, random) => slow(proxy, random.between(100, 800))),
+    fault(`network to ${to} swallows everything`, 'swallowed', (proxy, random) =>
+      swallow(proxy, random.between(3000, 8000)),
+    ),
   ];
 }
 
-async function killBridge(stage: Stage, random: Random): Promise<void> {
+/** What is known to be hit when it is mended: a server that was stopped. */
+async function one(work: Promise<void>): Promise<number> {
+  await work;
+  return 1;
+}
+
+async function killBridge(stage: Stage, random: Random): Promise<number> {
   const place = random.between(0, stage.bridges.length - 1);
+  const hits = running([stage.bridges[place]]);
   await stage.bridges[place]?.kill();
   await delay(random.between(0, 3000));
   stage.restart(place);
+  return hits;
 }
 
 /** Longer than its lease, at times: what wakes up then is a bridge of the past. */
-async function pauseBridge({ bridges }: Stage, random: Random): Promise<void> {
+async function pauseBridge({ bridges }: Stage, random: Random): Promise<number> {
   const bridge = random.pick([0, 1, 2]);
+  const hits = running([bridges[bridge]]);
   bridges[bridge]?.pause();
   await delay(random.between(2000, 22_000));
   bridges[bridge]?.resume();
+  return hits;
 }
 
-async function rollingRestart(stage: Stage): Promise<void> {
+async function rollingRestart(stage: Stage): Promise<number> {
+  let hits = 0;
   for (let place = 0; place < stage.bridges.length; place += 1) {
+    hits += running([stage.bridges[place]]);
     await stage.bridges[place]?.stop();
     // The next one when this one works, as a deployment does it; or soon, if something else is broken.
     await Promise.race([stage.restart(place).started.catch(() => undefined), delay(5000)]);
   }
+  return hits;
+}
+
+/** One that started while its database was away has ended. */
+function running(bridges: readonly (Daemon | undefined)[]): number {
+  return bridges.filter((bridge) => bridge?.isRunning()).length;
+}
+
+async function deleteQueue({ pulse }: Stage): Promise<number> {
+  return (await pulse.deleteQueue('queue/bridge/tasks')) ? 1 : 0;
 }
 
 async function downFor(server: { stop(): Promise<void>; start(): Promise<void> }, ms: number): Promise<void> {
@@ -160,7 +208,7 @@ export async function restartMaster(legacy: Stage['legacy'], how: 'stopMaster' |
   await legacy.startMaster();
 }
 
-async function restartWorker({ legacy }: Stage): Promise<void> {
+async function restartWorker(legacy: Stage['legacy']): Promise<void> {
   await legacy.killWorker();
   await delay(500);
   await legacy.startWorker();
@@ -185,30 +233,54 @@ async function swallow(proxy: ChaosProxy, ms: number): Promise<void> {
   proxy.cut();
 }
 
-async function queueErrors({ faults }: Stage, random: Random): Promise<void> {
-  const path = /\/api\/queue\/v1\/(?!.*ping)/;
-  for (const takesEffect of [true, false]) {
-    faults.http.push({ path, takesEffect, probability: 0.4, times: 15, outcome: { kind: 'status', status: 503 } });
-    faults.http.push({ path, takesEffect, probability: 0.2, times: 5, outcome: { kind: 'reset' } });
-  }
-  await delay(random.between(2000, 6000));
-  faults.http.length = 0;
+/** Some calls go wrong for a while, before or after they took effect: also those of people, but these are not counted. */
+function queueFault(
+  name: string,
+  weight: number,
+  rule: Required<Pick<HttpFault, 'probability' | 'times' | 'outcome'>>,
+): Fault {
+  return {
+    name,
+    weight,
+    async happen({ faults }, random) {
+      const hits: string[] = [];
+      for (const takesEffect of [true, false]) {
+        faults.http.push({ ...rule, path: ANY_CALL, takesEffect, onHit: (call) => hits.push(call) });
+      }
+      await delay(random.between(2000, 6000));
+      faults.http.length = 0;
+      return hits.filter((call) => !PEOPLES_CALL.test(call)).length;
+    },
+  };
 }
 
-async function queueSilence({ faults }: Stage, random: Random): Promise<void> {
-  const path = /\/api\/queue\/v1\/task\//;
-  faults.http.push({ path, takesEffect: random.next() < 0.5, times: random.between(1, 4), outcome: { kind: 'hang' } });
+/** Not where people call: they would submit nothing while they wait. */
+async function queueSilence({ faults }: Stage, random: Random): Promise<number> {
+  const hits: string[] = [];
+  faults.http.push({
+    path: /\/api\/queue\/v1\/task\/[^/]+\/(?!cancel|rerun)/,
+    takesEffect: random.next() < 0.5,
+    times: random.between(1, 4),
+    outcome: { kind: 'hang' },
+    onHit: (call) => hits.push(call),
+  });
   await delay(3000);
   faults.http.length = 0;
+  return hits.length;
 }
 
-async function badMessages({ faults }: Stage, random: Random): Promise<void> {
-  faults.messages.push(
-    { outcome: { kind: 'drop' }, times: random.between(1, 8) },
-    { outcome: { kind: 'repeat' }, times: random.between(1, 8) },
-    { outcome: { kind: 'reorder' }, times: random.between(1, 8) },
-    { outcome: { kind: 'delay', ms: random.between(100, 4000) }, times: random.between(1, 8) },
-  );
-  await delay(4000);
-  faults.messages.length = 0;
+/** @param probability below 1 where some of the messages have to pass */
+function messageFault(name: string, outcomeOf: (random: Random) => MessageFault['outcome'], probability = 1): Fault {
+  return {
+    name,
+    weight: 1,
+    async happen({ faults }, random) {
+      const hits: string[] = [];
+      const [outcome, times] = [outcomeOf(random), random.between(1, 8)];
+      faults.messages.push({ key: HEARD, outcome, times, probability, onHit: (key) => hits.push(key) });
+      await delay(4000);
+      faults.messages.length = 0;
+      return hits.length;
+    },
+  };
 }

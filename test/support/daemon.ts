@@ -13,6 +13,8 @@ export interface Daemon {
   readonly lines: readonly Record<string, unknown>[];
   /** Resolves when it says that it has started; rejects when it ends before. */
   readonly started: Promise<void>;
+  /** Whether it has not ended yet; a paused one has not. */
+  isRunning(): boolean;
   /** Resolves when it ends: in words, if it died of itself; undefined otherwise. */
   readonly crash: Promise<string | undefined>;
   /** SIGTERM, and the exit code that comes of it. */
@@ -91,6 +93,7 @@ export function runDaemon(config: object, services?: readonly string[], prefix: 
   return {
     lines,
     started,
+    isRunning: () => child.exitCode === null && child.signalCode === null,
     crash: ended.then((end) =>
       isCrash(end, sent) ? `bbb run died (${end.signal ?? end.code}): ${errors.join('\n')}` : undefined,
     ),

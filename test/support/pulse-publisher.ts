@@ -3,8 +3,11 @@ import { type Channel, type ChannelModel, connect } from 'amqplib';
 
 export interface PulsePublisher {
   publish(message: { readonly exchange: string; readonly routingKey: string; readonly payload: unknown }): void;
-  /** Deletes a queue, as PulseGuardian does with one that grows too long; nothing happens while the broker is away. */
-  deleteQueue(name: string): Promise<void>;
+  /**
+   * Deletes a queue, as PulseGuardian does with one that grows too long.
+   * @returns whether it was there; false also while the broker is away
+   */
+  deleteQueue(name: string): Promise<boolean>;
   close(): Promise<void>;
 }
 
@@ -53,9 +56,20 @@ export async function startPulsePublisher(url: string, exchanges: readonly strin
     },
     async deleteQueue(name) {
       try {
-        await channel?.deleteQueue(name);
+        // On a channel of its own: the broker closes the one on which a queue is asked for that is not there.
+        const own = await connection?.createChannel();
+        if (own === undefined) {
+          return false;
+        }
+        own.on('error', () => undefined);
+        await own.checkQueue(name);
+        await own.deleteQueue(name);
+        // Not waited for: amqplib forgets it when the connection is lost before its answer.
+        void own.close().catch(() => undefined);
+        return true;
       } catch {
         // Not there, or nobody to ask.
+        return false;
       }
     },
     async close() {
