@@ -4,6 +4,8 @@ import { planFaults, planTasks } from './plan.ts';
 import { createStreams } from './random.ts';
 
 const MS = 240_000;
+/** Of the short form, which `npm test` runs with seed 1. */
+const SHORT_MS = 60_000;
 const PLACES = placesOf('mozilla');
 
 /** What a seed asks for, with the first thing that each fault draws. */
@@ -39,8 +41,34 @@ it.each([1, 2, 3, 4])('asks for every kind of fault at least three times in a lo
   expect(names.filter((name) => asked.filter((one) => one === name).length < 3)).toEqual([]);
 });
 
+const ofNetwork = (to: string, cut = 'cut') => [
+  ...[`connections to ${to} ${cut}`, `${to} slow`, `network to ${to} swallows everything`],
+];
+/** What a campaign has to break, whichever Buildbot it is on. */
+const EVERYWHERE = [
+  ...['bridge killed', 'bridge paused', 'all bridges restarted, one after the other'],
+  ...['broker restarted', 'database restarted', 'master restarted', 'master killed', 'worker killed'],
+  ...[...ofNetwork('the pulse'), ...ofNetwork('the database'), ...ofNetwork('the legacy'), 'Pulse queue deleted'],
+  ...['queue answers 5xx', 'queue does not answer', 'connections to the queue cut'],
+  ...['messages dropped', 'messages repeated', 'messages delayed', 'messages re-ordered'],
+];
+const AT_SITE = [
+  ...ofNetwork('Self-serve', 'cut again and again'),
+  ...ofNetwork('the list of builders', 'cut again and again'),
+];
+
+it.each([
+  ['data-api' as const, EVERYWHERE],
+  ['mozilla' as const, [...EVERYWHERE, ...AT_SITE]],
+])('asks for every kind of fault in the short form, whatever the seed (%s)', (kind, wanted) => {
+  for (let seed = 1; seed <= 200; seed += 1) {
+    const asked = planFaults(placesOf(kind), createStreams(seed), SHORT_MS).map(({ fault }) => fault.name);
+    expect([...new Set(asked)].sort()).toEqual([...wanted].sort());
+  }
+});
+
 it.each([1, 2, 3, 4])('asks for many more than twenty faults in a minute (seed %d)', (seed) => {
-  expect(planFaults(placesOf('data-api'), createStreams(seed), 60_000).length).toBeGreaterThan(32);
+  expect(planFaults(placesOf('data-api'), createStreams(seed), SHORT_MS).length).toBeGreaterThan(32);
 });
 
 it('breaks Self-serve and the list of builders where there are such, and all else as it does elsewhere', () => {

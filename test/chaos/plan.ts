@@ -29,14 +29,18 @@ export function planTasks(streams: Streams, { tasks, ms }: { tasks: number; ms: 
   });
 }
 
-/** Of these places, in the order of time. */
+/**
+ * Of these places, in the order of time. Each kind of fault is asked for before any comes again, and at least once where
+ * the time is long enough for all of a place, one after the other.
+ */
 export function planFaults(places: readonly Place[], streams: Streams, ms: number): readonly PlannedFault[] {
   return places.flatMap((place) => planPlace(place, streams, ms)).sort((a, b) => a.atMs - b.atMs);
 }
 
 function planPlace({ name, gapMs, faults }: Place, streams: Streams, ms: number): readonly PlannedFault[] {
   const random = streams(`faults of ${name}`);
-  const [shortest, longest] = gapMs;
+  const [shortest] = gapMs;
+  const longest = Math.max(shortest, Math.min(gapMs[1], Math.floor((ms - 1) / faults.length)));
   const planned: PlannedFault[] = [];
   let bag: readonly Fault[] = [];
   for (let atMs = random.between(300, longest); atMs < ms; atMs += random.between(shortest, longest)) {
@@ -52,10 +56,10 @@ function planPlace({ name, gapMs, faults }: Place, streams: Streams, ms: number)
   return planned;
 }
 
-/** Each as often as its weight says, so that none is left out by chance for long. */
+/** Each as often as its weight says, so that none is left out by chance for long; first all of them once. */
 function shuffled(faults: readonly Fault[], random: Random): readonly Fault[] {
   return faults
-    .flatMap((fault) => Array.from({ length: fault.weight }, () => ({ fault, rank: random.next() })))
-    .sort((a, b) => a.rank - b.rank)
+    .flatMap((fault) => Array.from({ length: fault.weight }, (_, round) => ({ fault, round, rank: random.next() })))
+    .sort((a, b) => a.round - b.round || a.rank - b.rank)
     .map(({ fault }) => fault);
 }
