@@ -13,10 +13,12 @@ function aFault(name: string, ...hits: number[]): Fault {
   return { name, weight: 1, happen: async () => hits.shift() ?? 0 };
 }
 
-function run(faults: readonly Fault[], happening: readonly Fault[]) {
+/** @param at where each happens; each somewhere else, unless given */
+function run(faults: readonly Fault[], happening: readonly Fault[], at: readonly string[] = [], ms = 1000) {
   const places: readonly Place[] = [{ name: 'place', gapMs: [1, 1], faults }];
-  const plan = happening.map((fault, index) => ({ atMs: 0, place: `place ${index}`, fault, random: createRandom(1) }));
-  return breakThings(stage, places, plan, unending);
+  const random = createRandom(1);
+  const plan = happening.map((fault, index) => ({ atMs: 0, place: at[index] ?? `place ${index}`, fault, random }));
+  return breakThings(stage, places, plan, { ms, signal: unending });
 }
 
 it('counts a fault as survived only where it hit something', async () => {
@@ -37,10 +39,37 @@ it('counts a fault that could not be mended as neither, and says so', async () =
   expect(problems).toEqual(['bad: it could not be mended: Error: broken for good']);
 });
 
-it('leaves out what comes to a place that is still broken', async () => {
-  const fault = aFault('cut', 1, 1);
-  const plan = [1, 2].map((seed) => ({ atMs: 0, place: 'place', fault, random: createRandom(seed) }));
-  const report = await breakThings(stage, [{ name: 'place', gapMs: [1, 1], faults: [fault] }], plan, unending);
-  expect(report).toMatchObject({ skipped: 1, problems: [] });
-  expect(report.kinds.get('cut')).toEqual({ survived: 1, hits: 1, missed: 0 });
+/** A fault that lasts until the other one happens. */
+function aLongFault(name: string): { readonly long: Fault; readonly end: Fault } {
+  let mend: () => void = () => undefined;
+  const mended = new Promise<void>((resolve) => {
+    mend = resolve;
+  });
+  return {
+    long: { name, weight: 1, happen: () => mended.then(() => 1) },
+    end: {
+      ...{ name: `end of ${name}`, weight: 1 },
+      async happen() {
+        mend();
+        return 1;
+      },
+    },
+  };
+}
+
+it('leaves out what comes to a place that is still broken, but for the first of its kind', async () => {
+  const { long, end } = aLongFault('cut');
+  const slow = aFault('slow', 1, 1);
+  const at = ['place', 'place', 'place', 'place', 'elsewhere'];
+  const { kinds, skipped } = await run([long, slow, end], [long, slow, long, slow, end], at);
+  expect([...kinds.values()].map(({ survived }) => survived)).toEqual([1, 1, 1]);
+  expect(skipped).toBe(2);
+});
+
+it('leaves out what comes to its turn when the time is over', async () => {
+  const { long, end } = aLongFault('cut');
+  const slow = aFault('slow', 1);
+  const { kinds, skipped } = await run([long, slow, end], [long, slow, end], ['place', 'place', 'elsewhere'], -1);
+  expect(skipped).toBe(1);
+  expect(kinds.get('slow')).toEqual({ survived: 0, hits: 0, missed: 0 });
 });

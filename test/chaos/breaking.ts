@@ -23,17 +23,23 @@ export interface FaultReport {
   readonly problems: readonly string[];
 }
 
-/** Resolves when the last fault is mended; `signal` ends it sooner. */
+/**
+ * Breaks what is planned. A fault whose place is still broken is left out; the first of its kind waits for its place
+ * instead, unless its turn comes only after `ms`.
+ * Resolves when the last fault is mended; `signal` ends it sooner.
+ */
 export async function breakThings(
   stage: Stage,
   places: readonly Place[],
   plan: readonly PlannedFault[],
-  signal: AbortSignal,
+  { ms, signal }: { readonly ms: number; readonly signal: AbortSignal },
 ): Promise<FaultReport> {
   const names = places.flatMap(({ faults }) => faults.map(({ name }) => name));
   const kinds = new Map<string, Toll>(names.map((name) => [name, { survived: 0, hits: 0, missed: 0 }]));
   const problems: string[] = [];
+  /** Of each place that is broken, when it is mended. */
   const broken = new Map<string, Promise<void>>();
+  const asked = new Set<string>();
   const begin = Date.now();
   let skipped = 0;
 
@@ -43,13 +49,21 @@ export async function breakThings(
     kinds.set(name, { ...toll, [what]: toll[what] + 1, hits: toll.hits + hits });
   }
 
-  async function happen({ fault, place, random }: PlannedFault): Promise<void> {
+  async function happen({ fault, random }: PlannedFault): Promise<void> {
     try {
       count(fault.name, await fault.happen(stage, random));
     } catch (error) {
       problems.push(`${fault.name}: it could not be mended: ${error}`);
-    } finally {
-      broken.delete(place);
+    }
+  }
+
+  /** Happens when its place is mended, if that is in time. */
+  async function takeTurn(planned: PlannedFault, before: Promise<void>): Promise<void> {
+    await before;
+    if (signal.aborted || Date.now() > begin + ms) {
+      skipped += 1;
+    } else {
+      await happen(planned);
     }
   }
 
@@ -58,11 +72,19 @@ export async function breakThings(
     if (signal.aborted) {
       break;
     }
-    if (broken.has(planned.place)) {
+    const { place, fault } = planned;
+    const before = broken.get(place);
+    if (before !== undefined && asked.has(fault.name)) {
       skipped += 1;
-    } else {
-      broken.set(planned.place, happen(planned));
+      continue;
     }
+    asked.add(fault.name);
+    const mended = (before === undefined ? happen(planned) : takeTurn(planned, before)).finally(() => {
+      if (broken.get(place) === mended) {
+        broken.delete(place);
+      }
+    });
+    broken.set(place, mended);
   }
   await Promise.all(broken.values());
   return { kinds, skipped, problems };

@@ -67,10 +67,11 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
   const cast: Cast[] = [];
   const stopping = new AbortController();
   const places = placesOf(stage.legacy.kind);
-  const breaking = breakThings(stage, places, planFaults(places, streams, seconds * 1000), stopping.signal);
+  const ms = seconds * 1000;
+  const breaking = breakThings(stage, places, planFaults(places, streams, ms), { ms, signal: stopping.signal });
   const people = createPeople(stage, cast);
   try {
-    await createTasks(stage, planTasks(streams, { tasks, ms: seconds * 1000 }), cast);
+    await createTasks(stage, planTasks(streams, { tasks, ms }), cast);
     const faults = await breaking;
     const mended = Date.now();
     const hung = await settle(stage, cast, people);

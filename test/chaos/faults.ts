@@ -120,11 +120,7 @@ function networkFaults(
   to = `the ${of}`,
   cut: 'once' | 'again and again' = 'once',
 ): readonly Fault[] {
-  const fault = (
-    name: string,
-    hits: keyof ChaosProxyHits,
-    work: (proxy: ChaosProxy, random: Random) => Promise<void>,
-  ): Fault => ({
+  const fault = (name: string, what: keyof ChaosProxyHits, work: NetworkWork): Fault => ({
     name,
     weight: 1,
     async happen({ proxies }, random) {
@@ -132,22 +128,41 @@ function networkFaults(
       if (proxy === undefined) {
         throw new Error(`nothing leads to ${to}`);
       }
-      const before = proxy.hits()[hits];
-      await work(proxy, random);
-      return proxy.hits()[hits] - before;
+      const before = proxy.hits()[what];
+      const hits = () => proxy.hits()[what] - before;
+      await work(proxy, random, hits);
+      return hits();
     },
   });
   return [
     cut === 'once'
-      ? fault(`connections to ${to} cut`, 'cut', async (proxy) => proxy.cut())
-      : fault(`connections to ${to} cut again and again`, 'cut', (proxy, random) =>
-          keepCutting(proxy, random.between(3000, 6000)),
+      ? fault(`connections to ${to} cut`, 'cut', (proxy, _random, hits) => keepCutting(proxy, 0, hits))
+      : fault(`connections to ${to} cut again and again`, 'cut', (proxy, random, hits) =>
+          keepCutting(proxy, random.between(3000, 6000), hits),
         ),
-    fault(`${to} slow`, 'delayed', (proxy, random) => slow(proxy, random.between(100, 800))),
-    fault(`network to ${to} swallows everything`, 'swallowed', (proxy, random) =>
-      swallow(proxy, random.between(3000, 8000)),
+    fault(`${to} slow`, 'delayed', (proxy, random, hits) => slow(proxy, random.between(100, 800), hits)),
+    fault(`network to ${to} swallows everything`, 'swallowed', (proxy, random, hits) =>
+      swallow(proxy, random.between(3000, 8000), hits),
     ),
   ];
+}
+
+/** @param hits how much it has hit so far */
+type NetworkWork = (proxy: ChaosProxy, random: Random, hits: () => number) => Promise<void>;
+
+/** A fault that has hit nothing lasts this much longer, in milliseconds, or until it has. */
+const PATIENCE_MS = 10_000;
+
+/**
+ * Waits while a fault lasts.
+ * @param again what is done all the while, some times a second
+ */
+async function lasting(ms: number, hits: () => number, again: () => Promise<void> | void = () => undefined) {
+  const begin = Date.now();
+  const isOver = () => Date.now() >= begin + (hits() > 0 ? ms : ms + PATIENCE_MS);
+  for (await again(); !isOver(); await again()) {
+    await delay(20);
+  }
 }
 
 /** What is known to be hit when it is mended: a server that was stopped. */
@@ -192,7 +207,15 @@ function running(bridges: readonly (Daemon | undefined)[]): number {
 }
 
 async function deleteQueue({ pulse }: Stage): Promise<number> {
-  return (await pulse.deleteQueue('queue/bridge/tasks')) ? 1 : 0;
+  let hits = 0;
+  await lasting(
+    0,
+    () => hits,
+    async () => {
+      hits += (await pulse.deleteQueue('queue/bridge/tasks')) ? 1 : 0;
+    },
+  );
+  return hits;
 }
 
 async function downFor(server: { stop(): Promise<void>; start(): Promise<void> }, ms: number): Promise<void> {
@@ -214,21 +237,19 @@ async function restartWorker(legacy: Stage['legacy']): Promise<void> {
   await legacy.startWorker();
 }
 
-async function slow(proxy: ChaosProxy, ms: number): Promise<void> {
+async function slow(proxy: ChaosProxy, ms: number, hits: () => number): Promise<void> {
   proxy.delay(ms);
-  await delay(5000);
+  await lasting(5000, hits);
   proxy.delay(0);
 }
 
-async function keepCutting(proxy: ChaosProxy, ms: number): Promise<void> {
-  for (const end = Date.now() + ms; Date.now() < end; await delay(20)) {
-    proxy.cut();
-  }
+async function keepCutting(proxy: ChaosProxy, ms: number, hits: () => number): Promise<void> {
+  await lasting(ms, hits, () => proxy.cut());
 }
 
-async function swallow(proxy: ChaosProxy, ms: number): Promise<void> {
+async function swallow(proxy: ChaosProxy, ms: number, hits: () => number): Promise<void> {
   proxy.swallow(true);
-  await delay(ms);
+  await lasting(ms, hits);
   proxy.swallow(false);
   proxy.cut();
 }
@@ -243,13 +264,17 @@ function queueFault(
     name,
     weight,
     async happen({ faults }, random) {
-      const hits: string[] = [];
+      let count = 0;
+      const hits = () => count;
+      const onHit = (call: string) => {
+        count += PEOPLES_CALL.test(call) ? 0 : 1;
+      };
       for (const takesEffect of [true, false]) {
-        faults.http.push({ ...rule, path: ANY_CALL, takesEffect, onHit: (call) => hits.push(call) });
+        faults.http.push({ ...rule, path: ANY_CALL, takesEffect, onHit });
       }
-      await delay(random.between(2000, 6000));
+      await lasting(random.between(2000, 6000), hits);
       faults.http.length = 0;
-      return hits.filter((call) => !PEOPLES_CALL.test(call)).length;
+      return hits();
     },
   };
 }
@@ -264,7 +289,7 @@ async function queueSilence({ faults }: Stage, random: Random): Promise<number> 
     outcome: { kind: 'hang' },
     onHit: (call) => hits.push(call),
   });
-  await delay(3000);
+  await lasting(3000, () => hits.length);
   faults.http.length = 0;
   return hits.length;
 }
@@ -278,7 +303,7 @@ function messageFault(name: string, outcomeOf: (random: Random) => MessageFault[
       const hits: string[] = [];
       const [outcome, times] = [outcomeOf(random), random.between(1, 8)];
       faults.messages.push({ key: HEARD, outcome, times, probability, onHit: (key) => hits.push(key) });
-      await delay(4000);
+      await lasting(4000, () => hits.length);
       faults.messages.length = 0;
       return hits.length;
     },
