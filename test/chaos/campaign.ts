@@ -38,6 +38,8 @@ export interface CampaignReport {
   readonly hung: number;
   /** From the last fault's end until everything was at rest. */
   readonly settledMs: number;
+  /** How much of it was waited for an operator to come for those that hung: until the last of them was freed. */
+  readonly hungMs: number;
   /** In words, of each task that did not end as it should have, each bridge that died of itself, and each fault that was not mended. */
   readonly problems: readonly string[];
   /** The ends of the bridges' logs, if there are problems. */
@@ -74,7 +76,7 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
     await createTasks(stage, planTasks(streams, { tasks, ms }), cast);
     const faults = await breaking;
     const mended = Date.now();
-    const hung = await settle(stage, cast, people);
+    const hanging = await settle(stage, cast, people);
     const settledMs = Date.now() - mended;
     await people.stop();
     const { problems: wrong, ...counted } = await check(stage, cast, people);
@@ -86,7 +88,10 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
       problems.length === 0
         ? []
         : stage.bridges.flatMap(({ lines }) => lines.slice(-400).map((line) => JSON.stringify(line)));
-    return { faults, expiredClaims, ...counted, hung, settledMs, problems: [...faults.problems, ...problems], logs };
+    return {
+      ...{ faults, expiredClaims, ...counted, ...hanging, settledMs },
+      ...{ problems: [...faults.problems, ...problems], logs },
+    };
   } finally {
     stopping.abort();
     await breaking.catch(() => undefined);
@@ -163,9 +168,13 @@ function createPeople(stage: Stage, cast: readonly Cast[]) {
 
 /**
  * Waits until nothing is under way any more, or the time is over; what is wrong then, the check finds.
- * @returns how many builds hung in Buildbot until an operator came
+ * @returns how many builds hung in Buildbot until an operator came, and how long until the last of them was freed
  */
-async function settle(stage: Stage, cast: readonly Cast[], people: People): Promise<number> {
+async function settle(
+  stage: Stage,
+  cast: readonly Cast[],
+  people: People,
+): Promise<Pick<CampaignReport, 'hung' | 'hungMs'>> {
   const store = createMappingStore(connect(stage.databaseUrl));
   const isAtRest = async () => {
     const isOver = cast.every(
@@ -177,8 +186,9 @@ async function settle(stage: Stage, cast: readonly Cast[], people: People): Prom
   const wait = (timeoutMs: number) =>
     eventually(isAtRest, { timeoutMs, intervalMs: 500, what: 'everything to come to rest' }).catch(() => false);
   try {
-    const end = Date.now() + settleMs(cast.length);
-    let hung = 0;
+    const begin = Date.now();
+    const end = begin + settleMs(cast.length);
+    let [hung, hungMs] = [0, 0];
     let open = await openBuilds(stage, cast);
     while (!(await wait(OPERATOR_MS)) && Date.now() < end) {
       const now = await openBuilds(stage, cast);
@@ -186,10 +196,11 @@ async function settle(stage: Stage, cast: readonly Cast[], people: People): Prom
       if (stuck > 0) {
         hung += stuck;
         await restartMaster(stage.legacy, 'stopMaster');
+        hungMs = Date.now() - begin;
       }
       open = stuck > 0 ? [] : now;
     }
-    return hung;
+    return { hung, hungMs };
   } finally {
     await store.close();
   }
