@@ -40,6 +40,8 @@ export interface CampaignReport {
   readonly settledMs: number;
   /** How much of it was waited for an operator to come for those that hung: until the last of them was freed. */
   readonly hungMs: number;
+  /** The most memory that any bridge had, in bytes. */
+  readonly peakMemory: number;
   /** In words, of each task that did not end as it should have, each bridge that died of itself, and each fault that was not mended. */
   readonly problems: readonly string[];
   /** The ends of the bridges' logs, if there are problems. */
@@ -89,7 +91,7 @@ export async function runCampaign({ legacy, seed, tasks, seconds }: CampaignOpti
         ? []
         : stage.bridges.flatMap(({ lines }) => lines.slice(-400).map((line) => JSON.stringify(line)));
     return {
-      ...{ faults, expiredClaims, ...counted, ...hanging, settledMs },
+      ...{ faults, expiredClaims, ...counted, ...hanging, settledMs, peakMemory: stage.peakMemory() },
       ...{ problems: [...faults.problems, ...problems], logs },
     };
   } finally {

@@ -13,6 +13,8 @@ const log = process.env.BBB_CHAOS_LOG;
 const LONG_SECONDS = 200;
 /** What a campaign of a minute survives at least, on a slow machine too; of a shorter one, as much less. */
 const LEAST_FAULTS = 20;
+/** The most that a bridge may have, in bytes: some 2.5 times what it has in a campaign of 240 s. */
+const MOST_MEMORY = 400 * 1024 * 1024;
 /**
  * The short form is over within this, both campaigns together, from the start of their servers' parts to their stop. Only
  * the wait for an operator does not count, where Buildbot itself lets a build hang.
@@ -50,6 +52,8 @@ describe('three bridges', () => {
       if (seconds >= LONG_SECONDS) {
         expect([...report.faults.kinds].filter(([, { survived }]) => survived === 0)).toEqual([]);
       }
+      expect(report.peakMemory).toBeGreaterThan(0);
+      expect(report.peakMemory).toBeLessThan(MOST_MEMORY);
     },
     LIMIT_MS,
   );
@@ -73,7 +77,7 @@ function describeReport(report: CampaignReport, tookMs: number): string {
     ),
     `  ${report.expiredClaims} runs ended claim-expired, ${report.unstopped} builds could not be stopped, ${report.hung} hung, ${report.rebuilt} requests were built again`,
     `  at rest ${inSeconds(report.settledMs)} after the last fault was mended${hung}`,
-    `  took ${inSeconds(tookMs)}`,
+    `  took ${inSeconds(tookMs)}; no bridge had more than ${Math.ceil(report.peakMemory / 1024 / 1024)} MB`,
   ].join('\n');
 }
 

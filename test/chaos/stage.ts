@@ -32,6 +32,8 @@ export interface Stage {
   readonly crashes: readonly string[];
   /** Of the mapping database. */
   readonly databaseUrl: string;
+  /** The most memory that any bridge has had so far, in bytes, those that have ended included. */
+  peakMemory(): number;
   /** Starts a bridge (again) in this place. */
   restart(place: number): Daemon;
   stop(): Promise<void>;
@@ -87,12 +89,15 @@ export async function startStage(
   };
   const bridges = Array.from({ length: BRIDGES }, run);
   await Promise.all(bridges.map(({ started }) => started));
+  let peakOfEnded = 0;
   return {
     ...{ queue, faults, legacy, pulse, proxies, bridges, crashes, databaseUrl: database.url },
     // The people's client does not suffer from the bridges' network, but from the queue's own faults it does.
     client: new taskcluster.Queue({ rootUrl: queue.rootUrl, credentials: ROOT, retries: 0 }),
+    peakMemory: () => Math.max(peakOfEnded, ...bridges.map((bridge) => bridge.peakMemory())),
     restart(place) {
       const daemon = run();
+      peakOfEnded = Math.max(peakOfEnded, bridges[place]?.peakMemory() ?? 0);
       bridges[place] = daemon;
       return daemon;
     },

@@ -1,7 +1,7 @@
 /** The real daemon in a process of its own, as an operator runs it. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -15,6 +15,8 @@ export interface Daemon {
   readonly started: Promise<void>;
   /** Whether it has not ended yet; a paused one has not. */
   isRunning(): boolean;
+  /** The most memory that it has had so far, in bytes; 0 where the system does not tell. */
+  peakMemory(): number;
   /** Resolves when it ends: in words, if it died of itself; undefined otherwise. */
   readonly crash: Promise<string | undefined>;
   /** SIGTERM, and the exit code that comes of it. */
@@ -64,7 +66,16 @@ export function runDaemon(config: object, services?: readonly string[], prefix: 
   const lines: Record<string, unknown>[] = [];
   const errors = collect(child);
   const sent = new Set<NodeJS.Signals>();
+  const isRunning = () => child.exitCode === null && child.signalCode === null;
+  let peak = 0;
+  const peakMemory = () => {
+    // Another process may have the number of one that has ended.
+    peak = isRunning() ? Math.max(peak, readPeakMemory(child.pid)) : peak;
+    return peak;
+  };
   const send = (signal: NodeJS.Signals) => {
+    // Nobody can tell any more once it has ended.
+    peakMemory();
     sent.add(signal);
     child.kill(signal);
   };
@@ -93,7 +104,8 @@ export function runDaemon(config: object, services?: readonly string[], prefix: 
   return {
     lines,
     started,
-    isRunning: () => child.exitCode === null && child.signalCode === null,
+    isRunning,
+    peakMemory,
     crash: ended.then((end) =>
       isCrash(end, sent) ? `bbb run died (${end.signal ?? end.code}): ${errors.join('\n')}` : undefined,
     ),
@@ -123,6 +135,16 @@ export interface End {
 /** Whether a process died of itself. What it depends on may be away, and then it ends with an exit code that says so. */
 export function isCrash({ code, signal }: End, sent: ReadonlySet<NodeJS.Signals>): boolean {
   return signal === null ? code !== EXIT.ok && code !== EXIT.tempFail : !sent.has(signal);
+}
+
+/** `VmHWM`, the largest that a process has been in memory; 0 of one that has ended. */
+function readPeakMemory(pid: number | undefined): number {
+  try {
+    const [, kilobytes] = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+    return Number(kilobytes ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
 }
 
 function writeConfig(config: object): { readonly file: string; remove(): void } {
