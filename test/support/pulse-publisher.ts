@@ -1,11 +1,12 @@
 /** Publishes to a real RabbitMQ as Taskcluster and Buildbot do: best effort; while the broker is away messages are lost. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { type Channel, type ChannelModel, connect } from 'amqplib';
 
 export interface PulsePublisher {
   publish(message: { readonly exchange: string; readonly routingKey: string; readonly payload: unknown }): void;
   /**
    * Deletes a queue, as PulseGuardian does with one that grows too long.
-   * @returns whether it was there; false also while the broker is away
+   * @returns whether it was there; false also while the broker is away, or does not answer
    */
   deleteQueue(name: string): Promise<boolean>;
   close(): Promise<void>;
@@ -62,11 +63,13 @@ export async function startPulsePublisher(url: string, exchanges: readonly strin
           return false;
         }
         own.on('error', () => undefined);
-        await own.checkQueue(name);
-        await own.deleteQueue(name);
+        const deleted = own.checkQueue(name).then(() => own.deleteQueue(name));
+        // A quorum queue that has no leader is never answered for.
+        const late = delay(5000, undefined, { ref: false }).then(() => false);
+        const wasThere = await Promise.race([deleted.then(() => true), late]);
         // Not waited for: amqplib forgets it when the connection is lost before its answer.
         void own.close().catch(() => undefined);
-        return true;
+        return wasThere;
       } catch {
         // Not there, or nobody to ask.
         return false;
