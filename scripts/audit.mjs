@@ -13,12 +13,20 @@ const USAGE = `Usage: npm run audit [-- --if-possible]
   --help         this text
 `;
 const UNAVAILABLE = 69;
+const ARGUMENTS = [
+  'audit',
+  '--omit=dev',
+  '--package-lock-only',
+  '--json',
+  '--fetch-timeout=60000',
+  '--fetch-retries=1',
+];
 
 /** What `npm audit --json` says, whatever its exit code. */
 function ask() {
-  return new Promise((resolve, reject) => {
+  return new Promise((resolve) => {
     const stdio = ['ignore', 'pipe', 'pipe'];
-    const child = spawn('npm', ['audit', '--omit=dev', '--package-lock-only', '--json'], { cwd: ROOT, stdio });
+    const child = spawn('npm', ARGUMENTS, { cwd: ROOT, stdio });
     let out = '';
     let err = '';
     child.stdout.on('data', (data) => {
@@ -27,7 +35,7 @@ function ask() {
     child.stderr.on('data', (data) => {
       err += data;
     });
-    child.on('error', reject);
+    child.on('error', (error) => resolve({ out: '', err: error.message }));
     child.on('close', () => resolve({ out, err }));
   });
 }

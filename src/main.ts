@@ -59,11 +59,10 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
   const { inputs } = metrics;
   const queue = queueOf(config, clock, inputs);
   const db = connect(config.database.url.reveal());
-  const writes = watchWrites(
-    createMappingStore(db, { log, inputs }),
-    nameOfDatabase(config.database.url.reveal()),
+  const writes = watchWrites(createMappingStore(db, { log, inputs }), nameOfDatabase(config.database.url.reveal()), {
     log,
-  );
+    clock,
+  });
   const { store } = writes;
   const pulse = options.broker ? undefined : createPulse(config, clock, log);
   const broker = options.broker ?? pulse;

@@ -260,7 +260,7 @@ export interface MappingStore {
   eventsOf(taskId: string, limit?: number): Promise<readonly TraceEvent[]>;
   /**
    * For people: of each task that could not be admitted after `since`, and has had no mapping after that, what was said
-   * last; the newest first. Looks through all events from then on.
+   * last; the newest first.
    */
   notAdmitted(since: number, limit: number): Promise<readonly TraceEvent[]>;
   heartbeat(instance: Instance): Promise<void>;

@@ -142,7 +142,10 @@ ${EXIT.config} wrong configuration.`,
     .command('tasks')
     .description('show what the bridge has under way, or all about one task; only reads the database')
     .argument('[taskId]', 'a task: all its mappings, newest first, and its trace', parseTaskId)
-    .option('--failing', 'only mappings whose last pass failed, and tasks that could not be admitted today')
+    .option(
+      '--failing',
+      'only mappings whose last pass failed, and tasks that could not be admitted in the last 24 hours',
+    )
     .addOption(new Option('--state <state>', 'only mappings in this state').choices(OPEN_STATES))
     .addOption(
       new Option('--limit <number>', 'no more than so many mappings, and lines of a trace')

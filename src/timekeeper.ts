@@ -106,7 +106,7 @@ export function createTimekeeper({ clock, store, log, onSet }: TimekeeperOptions
     }
   }
 
-  /** @returns whether it went well */
+  /** @returns whether there is nothing to be tried again soon */
   async function tell(): Promise<boolean> {
     try {
       await onSet(wasSetBack);
@@ -114,7 +114,7 @@ export function createTimekeeper({ clock, store, log, onSet }: TimekeeperOptions
       return true;
     } catch (error) {
       log.warn({ err: error, wasSetBack }, 'the clock was set, and what depends on it was not mended; trying again');
-      return false;
+      return !isTransient(error);
     }
   }
 
@@ -139,7 +139,9 @@ export function createTimekeeper({ clock, store, log, onSet }: TimekeeperOptions
       while (!stopping.signal.aborted && !(await setOnce())) {
         await clock.sleep(AGAIN_MS, stopping.signal);
       }
-      loop = keep(stopping.signal.aborted || (await tell()));
+      const told = stopping.signal.aborted ? Promise.resolve(true) : tell();
+      loop = told.then(keep);
+      await told;
     },
     async stop() {
       stopping.abort();

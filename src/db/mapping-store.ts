@@ -6,6 +6,7 @@ import {
   type Mapping,
   type MappingChanges,
   type NewMapping,
+  type TraceEvent,
 } from '../domain/mapping.ts';
 import { StoreError } from '../errors.ts';
 import type { MappingStore, Stored } from '../ports.ts';
@@ -48,6 +49,8 @@ function nowOf(db: Knex): string {
 
 /** More than one statement takes comfortably on every engine. */
 const ID_BATCH = 500;
+/** About as many as several processes write into one trace of why a task is not admitted. */
+const LINES_A_TASK = 20;
 const UNREADABLE = 'this row is not one that this version of the bridge can read: correct it, or delete it';
 
 /** The caller opens (and migrates) the database; `close` ends its connections. */
@@ -119,6 +122,26 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
   let looked = 0;
 
   /** Lines of tasks that never came to a mapping: rows of old stand first, and each time the next ones are looked at. */
+  /** Found by halves: no index has the time, and there may be millions. @returns its id, or that of a later one */
+  async function firstEventSince(time: number): Promise<number> {
+    const ends = await db('events').min({ low: 'id' }).max({ high: 'id' }).first();
+    let [low, high] = [Number(ends?.low ?? 0), Number(ends?.high ?? 0)];
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      const event: { id: number | string; at: number | string } | undefined = await db('events')
+        .select('id', 'at')
+        .where('id', '>=', middle)
+        .orderBy('id')
+        .first();
+      if (event !== undefined && Number(event.at) <= time) {
+        low = Number(event.id) + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
+
   async function pruneUnmapped(before: number, limit: number): Promise<void> {
     const rows: { id: number; task_id: string; at: unknown }[] = await db('events')
       .select('id', 'task_id', 'at')
@@ -405,18 +428,20 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     },
 
     async notAdmitted(since, limit) {
-      const lastOfEach = db('events')
-        .where({ what: 'notAdmitted' })
-        .andWhere('at', '>', since)
-        .groupBy('task_id')
-        .max({ id: 'id' });
       const rows: Record<string, unknown>[] = await db('events as e')
         .select('e.*')
-        .whereIn('e.id', db.select('id').from(lastOfEach.as('last')))
+        .where('e.id', '>=', await firstEventSince(since))
+        .andWhere({ 'e.what': 'notAdmitted' })
         .whereNotExists(db('tasks as t').select('t.id').whereRaw('t.task_id = e.task_id').whereRaw('t.updated >= e.at'))
         .orderBy('e.id', 'desc')
-        .limit(limit);
-      return rows.map(toEvent);
+        .limit(limit * LINES_A_TASK);
+      const lastOfEach = new Map<string, TraceEvent>();
+      for (const event of rows.map(toEvent)) {
+        if (!lastOfEach.has(event.taskId)) {
+          lastOfEach.set(event.taskId, event);
+        }
+      }
+      return [...lastOfEach.values()].slice(0, limit);
     },
 
     async heartbeat(instance) {

@@ -1,12 +1,12 @@
 /** Notices that a database takes no writes: it may well answer questions, as one whose disk is full does. */
 import type { Logger } from 'pino';
 import { BridgeError, isTransient } from '../errors.ts';
-import type { MappingStore } from '../ports.ts';
+import type { Clock, MappingStore } from '../ports.ts';
 
 export interface WriteWatch {
   /** The same store, watched. */
   readonly store: MappingStore;
-  /** Whether a write failed, and no heartbeat was written since. */
+  /** Whether a write failed, and nothing shows yet that it would succeed now. */
   isFailing(): boolean;
 }
 
@@ -15,32 +15,54 @@ const WRITES: ReadonlySet<string | symbol> = new Set<keyof MappingStore>([
   ...(['makeAllDue', 'mendTimes', 'addEvents', 'heartbeat', 'prune'] as const),
 ]);
 
+/** These need room, where a heartbeat on a server mostly writes over what there is. */
+const NEED_ROOM: ReadonlySet<string | symbol> = new Set<keyof MappingStore>(['insert', 'adopt', 'addEvents']);
+/** What fails is tried again within this time, if it is still wanted. */
+const AGAIN_MS = 120_000;
+
 /**
  * Says so once when writes begin to fail, and once when they succeed again.
  * @param database its name, for people
  */
-export function watchWrites(store: MappingStore, database: string, log: Logger): WriteWatch {
-  let isFailing = false;
+export function watchWrites(
+  store: MappingStore,
+  database: string,
+  { log, clock }: { readonly log: Logger; readonly clock: Pick<Clock, 'uptime'> },
+): WriteWatch {
+  /** By method: when it failed last. */
+  const failing = new Map<string | symbol, number>();
 
-  function onFailure(error: unknown): void {
+  function onFailure(method: string | symbol, error: unknown): void {
     // Others are about one row, or about the schema, which is said when it is read.
-    if (!isTransient(error) || isFailing) {
+    if (!isTransient(error)) {
       return;
     }
-    isFailing = true;
-    const isFull = error instanceof BridgeError && error.code === 'store-full';
-    log[isFull ? 'error' : 'warn']({ database, err: error }, 'the mapping database cannot be written');
+    const isNew = failing.size === 0;
+    failing.set(method, clock.uptime());
+    if (isNew) {
+      const isFull = error instanceof BridgeError && error.code === 'store-full';
+      log[isFull ? 'error' : 'warn']({ database, err: error }, 'the mapping database cannot be written');
+    }
   }
 
-  function onHeartbeat(): void {
-    if (isFailing) {
-      isFailing = false;
+  /** Of the others, a heartbeat alone always has something to write. */
+  function onSuccess(method: string | symbol): void {
+    const before = failing.size;
+    if (NEED_ROOM.has(method)) {
+      failing.delete(method);
+    }
+    for (const [other, failedAt] of method === 'heartbeat' ? failing : []) {
+      if (!NEED_ROOM.has(other) || clock.uptime() - failedAt > AGAIN_MS) {
+        failing.delete(other);
+      }
+    }
+    if (before > 0 && failing.size === 0) {
       log.info({ database }, 'the mapping database is written again');
     }
   }
 
   return {
-    isFailing: () => isFailing,
+    isFailing: () => failing.size > 0,
     store: new Proxy(store, {
       get(target, key, receiver) {
         const method: unknown = Reflect.get(target, key, receiver);
@@ -50,13 +72,10 @@ export function watchWrites(store: MappingStore, database: string, log: Logger):
         return async (...parameters: unknown[]) => {
           try {
             const answer: unknown = await method.apply(target, parameters);
-            // The others may have found nothing to write.
-            if (key === 'heartbeat') {
-              onHeartbeat();
-            }
+            onSuccess(key);
             return answer;
           } catch (error) {
-            onFailure(error);
+            onFailure(key, error);
             throw error;
           }
         };

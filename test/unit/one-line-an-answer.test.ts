@@ -287,8 +287,13 @@ describe('is said where what was read before counts on:', () => {
     await catalogue.forceScheduler();
     clock.advance(60_000);
     isBad = true;
+    const all = await Promise.all(Array.from({ length: 16 }, () => catalogue.forceScheduler()));
+    expect(all.map(({ name }) => name)).toEqual(Array.from({ length: 16 }, () => 'f'));
     expect(await catalogue.forceScheduler()).toMatchObject({ name: 'f' });
     expect(errorsIn(lines)).toMatchObject([{ err: { message: 'nonsense' } }]);
+    clock.advance(11_000);
+    await catalogue.forceScheduler();
+    expect(errorsIn(lines)).toHaveLength(2);
   });
 
   it.each([

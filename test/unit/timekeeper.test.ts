@@ -20,7 +20,7 @@ afterEach(() => keeper?.stop());
 function aMachine(off: number) {
   const time = createManualClock(NOW);
   const lines: Record<string, unknown>[] = [];
-  const is = { off, databaseOff: 0, answerMs: 0, isAway: false, set: 0, setBack: 0, isRefusing: false };
+  const is = { off, databaseOff: 0, answerMs: 0, isAway: false, set: 0, setBack: 0, isRefusing: false, isWrong: false };
   const clock: SettableClock = createSettableClock({
     now: () => time.now() + is.off,
     uptime: () => time.now() - NOW + 12_345.6,
@@ -44,7 +44,7 @@ function aMachine(off: number) {
       is.set += 1;
       is.setBack += wasSetBack ? 1 : 0;
       if (is.isRefusing) {
-        throw AWAY;
+        throw is.isWrong ? new StoreError('store-schema', 'no such column') : AWAY;
       }
     },
   });
@@ -141,6 +141,18 @@ describe('the clock', () => {
     await eventually(() => is.set === 2 && time.sleepers() === 1);
     time.advance(5 * SECOND);
     expect(is.set).toBe(2);
+  });
+
+  it('does not try more often what waiting does not mend', async () => {
+    const { keeper: one, is, time } = aMachine(0);
+    is.isRefusing = true;
+    is.isWrong = true;
+    await one.start();
+    await eventually(() => time.sleepers() === 1);
+    time.advance(59 * SECOND);
+    expect(is.set).toBe(1);
+    time.advance(SECOND);
+    await eventually(() => is.set === 2);
   });
 
   it('waits at the start for a database that is away', async () => {

@@ -5,6 +5,7 @@ import { StoreError } from '../../src/errors.ts';
 import { createLog } from '../../src/log.ts';
 import { unlessAway } from '../support/away-store.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
+import { createManualClock } from '../support/queue-emulator.ts';
 
 const INSTANCE = { instance: 'i', version: '1', services: [], started: 0, heartbeat: 0 };
 
@@ -19,7 +20,8 @@ async function watched() {
     }
     return false;
   });
-  return { lines, failure, ...watchWrites(failing, 'sqlite:bridge.db', log) };
+  const clock = createManualClock(0);
+  return { lines, failure, clock, ...watchWrites(failing, 'sqlite:bridge.db', { log, clock }) };
 }
 
 it.each([
@@ -42,6 +44,30 @@ it.each([
   expect(isFailing()).toBe(true);
   await store.heartbeat(INSTANCE);
   expect([isFailing(), lines.length]).toEqual([false, 2]);
+  await store.close();
+});
+
+it('does not take a heartbeat, which needs no room, for what does', async () => {
+  const { store, isFailing, failure, lines, clock } = await watched();
+  const addEvents = () =>
+    store.addEvents([{ taskId: 't', runId: 0, at: 0, instance: 'i', what: 'claimRun', detail: 'd' }]);
+  for (const error of [failure, failure]) {
+    error.error = new StoreError('store-full', 'no', { isTransient: true });
+    await expect(addEvents()).rejects.toThrow('no');
+    delete error.error;
+    clock.advance(60_000);
+    await store.heartbeat(INSTANCE);
+    expect([isFailing(), lines.length]).toEqual([true, 1]);
+  }
+  await addEvents();
+  expect([isFailing(), lines.length]).toEqual([false, 2]);
+  // What is not tried again is not wanted any more.
+  failure.error = new StoreError('store-full', 'no', { isTransient: true });
+  await expect(addEvents()).rejects.toThrow('no');
+  delete failure.error;
+  clock.advance(121_000);
+  await store.heartbeat(INSTANCE);
+  expect(isFailing()).toBe(false);
   await store.close();
 });
 

@@ -42,6 +42,8 @@ export function createCatalogue(
   let schedulers: Cached<readonly ForceSchedulerAnswer[]> | undefined;
   let reading: Promise<readonly ForceSchedulerAnswer[]> | undefined;
   let isSaid = false;
+  /** When they could not be read the last time. */
+  let failedAt = Number.NEGATIVE_INFINITY;
 
   async function readSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
     const { forceschedulers: value } = await rest.get('forceschedulers', forceSchedulersAnswer);
@@ -58,18 +60,22 @@ export function createCatalogue(
 
   async function recentSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
     const cached = schedulers;
-    const age = cached ? clock.uptime() - cached.at : Number.POSITIVE_INFINITY;
-    if (cached && age < FRESH_MS) {
+    const now = clock.uptime();
+    if (cached && now - Math.max(cached.at, failedAt) < FRESH_MS) {
       return cached.value;
     }
     try {
       return await forceSchedulers();
     } catch (error) {
-      if (cached && age < STALE_MS) {
-        log?.warn({ err: error }, 'ForceSchedulers not read again; the last answer counts');
-        return cached.value;
+      if (!cached || now - cached.at >= STALE_MS) {
+        throw error;
       }
-      throw error;
+      // Once for all who waited for this reading, and nobody asks again right away.
+      if (failedAt < now) {
+        failedAt = clock.uptime();
+        log?.warn({ err: error }, 'ForceSchedulers not read again; the last answer counts');
+      }
+      return cached.value;
     }
   }
 

@@ -28,8 +28,8 @@ export interface EventsOptions {
 const PREFETCH = 50;
 const PRUNE_EVERY_MS = 3_600_000;
 const PRUNE_LIMIT = 1000;
-/** After so many tries it is an event's own fault that it cannot be kept, if others were meanwhile. */
-const MAX_TRIES = 10;
+/** An event that fails so often although another one was kept since it had failed before does so by its own fault. */
+const MAX_BLAMED = 10;
 /** Brokers close channels on which a message is under way for half an hour. */
 const LONGEST_MS = 20 * 60_000;
 
@@ -69,11 +69,14 @@ export async function startEvents(options: EventsOptions): Promise<{ stop(): Pro
    */
   async function heardOf(event: ParsedEvent, message: Message): Promise<readonly number[]> {
     const since = clock.uptime();
-    for (let tries = 1; ; tries += 1) {
+    let blamed = 0;
+    for (let tries = 1, triedAt = since; ; tries += 1) {
       try {
         return await keep(event);
       } catch (error) {
-        if (tries >= MAX_TRIES && lastKept > since) {
+        blamed += lastKept > triedAt ? 1 : 0;
+        triedAt = clock.uptime();
+        if (blamed >= MAX_BLAMED) {
           giveUp(event, message, error);
           return event.buildRequestIds;
         }
