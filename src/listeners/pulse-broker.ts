@@ -1,9 +1,9 @@
 /** Pulse (RabbitMQ) over amqplib: one connection that recovers by itself, and a channel of its own for each queue. */
 import { connect, credentials, type RecoveringChannelModel } from 'amqplib';
 import type { Logger } from 'pino';
+import { reconnectDelay, STABLE_MS } from '../delays.ts';
 import { ConfigError, describeError } from '../errors.ts';
 import type { Broker, Clock, Subscription, SubscriptionOptions } from '../ports.ts';
-import { reconnectDelay, STABLE_MS } from './pulse-delays.ts';
 import { toConnectionError } from './pulse-errors.ts';
 import { createPulseSubscription } from './pulse-subscription.ts';
 

@@ -1,9 +1,9 @@
 /** One durable queue and its consumer, set up anew whenever its channel, its connection or the queue itself is gone. */
 import type { Channel, ConsumeMessage } from 'amqplib';
 import type { Logger } from 'pino';
+import { reconnectDelay, redeliveryDelay, STABLE_MS } from '../delays.ts';
 import { type PulseError, toError } from '../errors.ts';
 import type { Clock, Subscription, SubscriptionOptions } from '../ports.ts';
-import { reconnectDelay, redeliveryDelay, STABLE_MS } from './pulse-delays.ts';
 import { toConsumerError } from './pulse-errors.ts';
 
 export interface PulseSubscriptionOptions extends SubscriptionOptions {

@@ -2,8 +2,8 @@ import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { pino } from 'pino';
 import { systemClock } from '../../src/clock.ts';
+import { reconnectDelay, redeliveryDelay } from '../../src/delays.ts';
 import { createPulseBroker } from '../../src/listeners/pulse-broker.ts';
-import { reconnectDelay, redeliveryDelay } from '../../src/listeners/pulse-delays.ts';
 import { toConnectionError, toConsumerError } from '../../src/listeners/pulse-errors.ts';
 
 const log = pino({ level: 'silent' });

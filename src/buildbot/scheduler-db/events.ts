@@ -1,6 +1,6 @@
 /** Hears of builds from Pulse, and keeps what only its messages tell, before they are acknowledged. */
 import type { Logger } from 'pino';
-import { redeliveryDelay } from '../../listeners/pulse-delays.ts';
+import { redeliveryDelay } from '../../delays.ts';
 import { excerpt } from '../../log.ts';
 import type { Broker, Clock, InputCounter, KeptBuilds, Message } from '../../ports.ts';
 import { EVENTS, parseEvent } from './messages.ts';

@@ -75,15 +75,17 @@ export const MUTATIONS: readonly Mutation[] = [
     onQueue((queue) => withStatuses(queue, absentIfUnreadable)),
   ),
   mutation(
-    'part-of-a-batch',
-    'believes gone what a call for many has no room for',
-    /asks for nothing, and it was resolved|was made for .*, which #\d+ was made for and ended|is pruned, and/,
+    'mixed-up-batch',
+    'takes what a call for many says of one task for the next one',
+    /the mapping of .* says .*, and the queue/,
     ({ queue }) => ({
       queue: {
         ...queue,
         async statuses(ids) {
-          const some = await queue.statuses(ids.slice(0, 3));
-          return new Map(ids.map((id) => [id, some.get(id) ?? { kind: 'absent' }]));
+          const all = await queue.statuses(ids);
+          return new Map(
+            ids.map((id, index) => [id, all.get(ids[(index + 1) % ids.length] ?? id) ?? { kind: 'absent' }]),
+          );
         },
       },
     }),
