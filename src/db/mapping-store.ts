@@ -431,6 +431,8 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
       const rows: Record<string, unknown>[] = await db('events as e')
         .select('e.*')
         .where('e.id', '>=', await firstEventSince(since))
+        // Processes write side by side, and not quite in the order of time.
+        .andWhere('e.at', '>', since)
         .andWhere({ 'e.what': 'notAdmitted' })
         .whereNotExists(db('tasks as t').select('t.id').whereRaw('t.task_id = e.task_id').whereRaw('t.updated >= e.at'))
         .orderBy('e.id', 'desc')

@@ -58,17 +58,15 @@ describe.each(ENGINES)('bbb tasks, on $name', (engine) => {
     const [stuck, admitted, old] = [slugid.nice(), (await addReleased(opened.store)).taskId, slugid.nice()];
     const event = { runId: 0, instance: 'i', what: 'notAdmitted' };
     await opened.store.addEvents([
+      { ...event, taskId: old, at: now - 25 * 3_600_000, detail: 'the day before' },
+      { ...event, taskId: old, at: now - 24.5 * 3_600_000, detail: 'and once more' },
       { ...event, taskId: stuck, at: now - 2000, detail: 'first' },
       { ...event, taskId: stuck, at: now - 1000, detail: 'no\u001b[2J rights' },
-      { ...event, taskId: admitted, at: NOW - 1000, detail: 'before its mapping' },
-      { ...event, taskId: old, at: now - 25 * 3_600_000, detail: 'the day before' },
+      { ...event, taskId: admitted, at: now - 1000, detail: 'before its mapping' },
       { ...event, taskId: slugid.nice(), at: now, what: 'claimRun', detail: 'something else' },
+      { ...event, taskId: old, at: now - 24.1 * 3_600_000, detail: 'written late' },
     ]);
     await opened.db('tasks').update({ updated: now });
-    await opened
-      .db('events')
-      .where({ task_id: admitted })
-      .update({ at: now - 1000 });
     const failing = await tasks(['--failing'], { config });
     expect(failing).toMatchObject({ code: EXIT.ok, errors: '' });
     expect(failing.lines).toEqual([
