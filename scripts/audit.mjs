@@ -2,9 +2,9 @@
  * Asks the npm registry whether anything is known against a production dependency, whatever its severity: `npm run audit`.
  * Exit code 1: there is. 69: the registry does not say, as some mirrors do not; with `--if-possible` that is let pass.
  */
-import { spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import process from 'node:process';
-import { parseArgs } from 'node:util';
+import { parseArgs, promisify } from 'node:util';
 import { ROOT, say } from './lib/packages.mjs';
 
 const USAGE = `Usage: npm run audit [-- --if-possible]
@@ -13,6 +13,7 @@ const USAGE = `Usage: npm run audit [-- --if-possible]
   --help         this text
 `;
 const UNAVAILABLE = 69;
+const MAX_REPORT = 64 * 1024 * 1024;
 const ARGUMENTS = [
   'audit',
   '--omit=dev',
@@ -22,22 +23,13 @@ const ARGUMENTS = [
   '--fetch-retries=1',
 ];
 
-/** What `npm audit --json` says, whatever its exit code. */
-function ask() {
-  return new Promise((resolve) => {
-    const stdio = ['ignore', 'pipe', 'pipe'];
-    const child = spawn('npm', ARGUMENTS, { cwd: ROOT, stdio });
-    let out = '';
-    let err = '';
-    child.stdout.on('data', (data) => {
-      out += data;
-    });
-    child.stderr.on('data', (data) => {
-      err += data;
-    });
-    child.on('error', (error) => resolve({ out: '', err: error.message }));
-    child.on('close', () => resolve({ out, err }));
-  });
+/** What `npm audit --json` says, whatever its exit code; where it cannot be run, why. */
+async function ask() {
+  try {
+    return await promisify(execFile)('npm', ARGUMENTS, { cwd: ROOT, maxBuffer: MAX_REPORT });
+  } catch (error) {
+    return { stdout: error.stdout ?? '', stderr: error.stderr || error.message };
+  }
 }
 
 function parse(text) {
@@ -61,10 +53,10 @@ if (values.help) {
   process.stdout.write(USAGE);
   process.exit(0);
 }
-const { out, err } = await ask();
-const report = parse(out);
+const { stdout, stderr } = await ask();
+const report = parse(stdout);
 if (report.auditReportVersion === undefined || report.metadata === undefined) {
-  say(`not audited: ${(report.message ?? err.trim().split('\n')[0]) || 'npm audit said nothing'}`);
+  say(`not audited: ${(report.message ?? stderr.trim().split('\n')[0]) || 'npm audit said nothing'}`);
   process.exit(values['if-possible'] ? 0 : UNAVAILABLE);
 }
 const found = Object.values(report.vulnerabilities);

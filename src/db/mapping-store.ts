@@ -121,7 +121,6 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
   /** Up to which row of the trace `pruneUnmapped` has come. */
   let looked = 0;
 
-  /** Lines of tasks that never came to a mapping: rows of old stand first, and each time the next ones are looked at. */
   /** Found by halves: no index has the time, and there may be millions. @returns its id, or that of a later one */
   async function firstEventSince(time: number): Promise<number> {
     const ends = await db('events').min({ low: 'id' }).max({ high: 'id' }).first();
@@ -142,6 +141,7 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     return low;
   }
 
+  /** Lines of tasks that never came to a mapping: rows of old stand first, and each time the next ones are looked at. */
   async function pruneUnmapped(before: number, limit: number): Promise<void> {
     const rows: { id: number; task_id: string; at: unknown }[] = await db('events')
       .select('id', 'task_id', 'at')

@@ -38,23 +38,29 @@ async function startListener(wishes: Partial<TaskclusterListenerOptions> = {}) {
   return { broker, listener, hints, lines, publish, inputs };
 }
 
+/** One that delivers nothing, and knows what it was asked for. */
+function aBroker(): { readonly broker: Broker; readonly asked: SubscriptionOptions[] } {
+  const asked: SubscriptionOptions[] = [];
+  const broker: Broker = {
+    subscribe(options) {
+      asked.push(options);
+      return { start: async () => undefined, stop: async () => undefined };
+    },
+    close: async () => undefined,
+  };
+  return { broker, asked };
+}
+
 describe('the TC listener', () => {
   it('listens for pending tasks and exceptions of its own task queue', () => {
-    let asked: SubscriptionOptions | undefined;
-    const broker: Broker = {
-      subscribe(options) {
-        asked = options;
-        return { start: async () => undefined, stop: async () => undefined };
-      },
-      close: async () => undefined,
-    };
+    const { broker, asked } = aBroker();
     createTaskclusterListener({
       ...{ broker, taskQueueId: 'buildbot/bridge', prefetch: 7, log: pino({ level: 'silent' }), inputs: countInputs() },
       onHint: async () => undefined,
       onGap: () => undefined,
     });
     const pattern = 'primary.*.*.*.*.buildbot.bridge.#';
-    expect(asked).toMatchObject({
+    expect(asked[0]).toMatchObject({
       name: 'tasks',
       prefetch: 7,
       bindings: [
@@ -101,17 +107,10 @@ describe('the TC listener', () => {
   });
 
   it('acknowledges what it cannot read, which would come again for ever', async () => {
-    let asked: SubscriptionOptions | undefined;
-    const broker: Broker = {
-      subscribe(options) {
-        asked = options;
-        return { start: async () => undefined, stop: async () => undefined };
-      },
-      close: async () => undefined,
-    };
+    const { broker, asked } = aBroker();
     await startListener({ broker });
     const message = { exchange: PENDING, routingKey: KEY, body: Buffer.from('{'), isRedelivered: false };
-    await expect(asked?.onMessage(message)).resolves.toBeUndefined();
+    await expect(asked[0]?.onMessage(message)).resolves.toBeUndefined();
   });
 
   it('hears a message again whose hint was not followed', async () => {

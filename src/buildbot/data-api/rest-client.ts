@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { limited, RefusedStream, streamed } from '../../foreign-answer.ts';
 import { textOf } from '../../json.ts';
+import { excerpt } from '../../log.ts';
 import type { InputCounter } from '../../ports.ts';
 import { countIfUnreadable, unreadable } from '../unreadable.ts';
 import type { Session } from './session.ts';
@@ -87,7 +88,7 @@ export function createRestClient({
 
   function parse<T>(path: string, answer: z.ZodType<T>, text: string): T {
     // The ids of a hundred requests would leave no room for what is wrong.
-    const shown = path.length > MAX_PATH ? `${path.slice(0, MAX_PATH)}...` : path;
+    const shown = excerpt(path, MAX_PATH);
     let value: unknown;
     try {
       value = JSON.parse(text);
