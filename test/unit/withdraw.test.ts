@@ -37,6 +37,8 @@ interface Story {
   readonly theirs?: RequestView;
   /** How many cancels come to nothing. */
   readonly lostCancels?: number;
+  /** Why a cancel is impossible. */
+  readonly impossible?: string;
   /** How often 17 cannot be read. */
   readonly unread?: number;
   /** Requests that the build of 17 serves, too. */
@@ -77,7 +79,7 @@ async function pass(story: Story) {
     },
     async cancel({ buildRequestId }) {
       cancelled.push(buildRequestId);
-      return { kind: 'asked' };
+      return story.impossible === undefined ? { kind: 'asked' } : { kind: 'impossible', why: story.impossible };
     },
   });
   const { sleep = async () => undefined } = story;
@@ -93,6 +95,7 @@ async function pass(story: Story) {
     submitted,
     result,
     failures,
+    said,
     isToBeCancelledByHand: said.some((line) => line.includes('by hand')),
   };
 }
@@ -121,8 +124,18 @@ it('is to be cancelled by hand where no cancel has an effect', async () => {
   expect(done).toMatchObject({ isToBeCancelledByHand: true });
 });
 
+it('is to be cancelled by hand where its build has begun and nothing can stop it', async () => {
+  const why = 'there is no web status';
+  const done = await pass({ meanwhile: recordTheirs, impossible: why, lostCancels: 100 });
+  expect(done).toMatchObject({ cancelled: [OURS], isToBeCancelledByHand: true });
+  expect(done.said.filter((line) => line.includes('build request withdrawn'))).toEqual([]);
+  expect(done.said.filter((line) => line.includes(why))).toHaveLength(1);
+});
+
 it('is asked to be cancelled again until it is', async () => {
-  expect(await pass({ meanwhile: recordTheirs, lostCancels: 2 })).toMatchObject({ cancelled: [OURS, OURS, OURS] });
+  const done = await pass({ meanwhile: recordTheirs, lostCancels: 2 });
+  expect(done).toMatchObject({ cancelled: [OURS, OURS, OURS] });
+  expect(done.said.filter((line) => line.includes('build request withdrawn'))).toHaveLength(1);
 });
 
 it.each([

@@ -32,35 +32,39 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
 
   async function withdraw(request: RequestView, mapping: Mapping): Promise<void> {
     const fields = { taskId: mapping.taskId, runId: mapping.runId, buildRequestId: request.buildRequestId };
-    let failure: unknown;
-    let last: Withdrawal | undefined;
+    let last: Withdrawal | Failed | undefined;
+    let isTold = false;
     for (let attempt = 1; attempt <= TRIES; attempt += 1) {
       const isLast = stopping.signal.aborted;
-      [last, failure] = await attemptTo(request, mapping);
-      if (last === 'settled') {
+      last = await attemptTo(request, mapping);
+      if (last.kind === 'settled') {
         return;
       }
-      if (isLast) {
+      if (last.kind === 'asked' && !isTold) {
+        isTold = true;
+        log.warn({ ...fields, kept: last.kept }, ASKED);
+      }
+      if (isLast || last.kind === 'impossible') {
         break;
       }
-      if (failure !== undefined && attempt < TRIES) {
-        log.warn({ ...fields, err: failure }, 'a build request too many could not be withdrawn yet');
+      if (last.kind === 'failed' && attempt < TRIES) {
+        log.warn({ ...fields, err: last.error }, 'a build request too many could not be withdrawn yet');
       }
       await clock.sleep(Math.min(1000 * 4 ** attempt, MAX_WAIT_MS), stopping.signal);
     }
-    if (last === 'shared') {
+    if (last?.kind === 'shared') {
       // Whoever cancelled it by hand would stop the others' build.
       log.warn(fields, 'a build request too many is left alone: its build serves others, too');
     } else {
-      log.error({ ...fields, err: failure }, 'a build request too many could not be withdrawn: cancel it by hand');
+      log.error({ ...fields, ...reasonOf(last) }, 'a build request too many could not be withdrawn: cancel it by hand');
     }
   }
 
-  async function attemptTo(request: RequestView, mapping: Mapping): Promise<[Withdrawal | undefined, unknown]> {
+  async function attemptTo(request: RequestView, mapping: Mapping): Promise<Withdrawal | Failed> {
     try {
-      return [await tryOnce(request, mapping, context), undefined];
+      return await tryOnce(request, mapping, context);
     } catch (error) {
-      return [undefined, error];
+      return { kind: 'failed', error };
     }
   }
 
@@ -83,33 +87,50 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
   };
 }
 
-/** It is over, the mapping's, or cannot be cancelled; its build serves others, too; or its cancel was asked for. */
-type Withdrawal = 'settled' | 'shared' | 'asked';
+const ASKED = 'build request withdrawn: the task has another one or is no longer wanted';
+
+/** How a try to withdraw a request ended. */
+type Withdrawal =
+  /** It is over, or is the mapping's after all. */
+  | { readonly kind: 'settled' }
+  /** Its build serves others, too. */
+  | { readonly kind: 'shared' }
+  | { readonly kind: 'asked'; readonly kept: number | null | undefined }
+  | { readonly kind: 'impossible'; readonly why: string };
+type Failed = { readonly kind: 'failed'; readonly error: unknown };
+
+/** Why it is left, for the log; a cancel that was asked for and came to nothing has no reason. */
+function reasonOf(last: Withdrawal | Failed | undefined): object {
+  if (last?.kind === 'impossible') {
+    return { because: last.why };
+  }
+  return last?.kind === 'failed' ? { err: last.error } : {};
+}
 
 async function tryOnce(
   request: RequestView,
   mapping: Mapping,
-  { store, ci, log }: Pick<ApplyContext, 'store' | 'ci' | 'log'>,
+  { store, ci }: Pick<ApplyContext, 'store' | 'ci'>,
 ): Promise<Withdrawal> {
-  const { taskId, runId } = mapping;
   const { buildRequestId } = request;
   const now = await read(buildRequestId, ci);
   if (now === undefined || now.state === 'complete') {
-    return 'settled';
+    return { kind: 'settled' };
   }
-  const open = await store.openMapping(taskId);
+  const open = await store.openMapping(mapping.taskId);
   if (open?.externalId === mapping.externalId && (await isTheOne(request, open, ci))) {
-    return 'settled';
+    return { kind: 'settled' };
   }
   const answer = await cancelUnlessShared(now, 'another build request of the same task exists', { ci, store });
-  if (answer.kind === 'shared') {
-    return 'shared';
+  switch (answer.kind) {
+    case 'asked':
+      return { kind: 'asked', kept: open?.buildRequestId };
+    case 'shared':
+    case 'impossible':
+      return answer;
+    default:
+      return answer satisfies never;
   }
-  log.warn(
-    { taskId, runId, buildRequestId, kept: open?.buildRequestId },
-    'build request withdrawn: the task has another one or is no longer wanted',
-  );
-  return answer.kind === 'impossible' ? 'settled' : 'asked';
 }
 
 /** Whether this request, made under the open mapping's external id, is the one that serves it. */
