@@ -91,6 +91,11 @@ export function describeError(thrown: unknown): string {
   return parts.join(': ').slice(0, 1000);
 }
 
+/** How loud a failure is: what mends itself is a warning; what a person has to mend, or a bug, is an error. */
+export function levelOf(thrown: unknown): 'warn' | 'error' {
+  return isTransient(thrown) ? 'warn' : 'error';
+}
+
 /** Whether trying again later can help. Errors that are not the bridge's own are bugs: retried, but slowly. */
 export function isTransient(thrown: unknown): boolean {
   return thrown instanceof BridgeError ? thrown.isTransient : false;

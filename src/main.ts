@@ -38,6 +38,8 @@ const STUCK_MS = 15 * 60_000;
 export interface ProcessOptions {
   readonly config: Config;
   readonly services: readonly Service[];
+  /** Of this process, as `instanceName` makes it. */
+  readonly instance: string;
   readonly log: Logger;
   /** In place of Pulse, for the sandbox. */
   readonly broker?: Broker;
@@ -52,7 +54,7 @@ export interface BridgeProcess {
 
 /** Makes everything; nothing is connected before the parts are started. */
 export function createProcess(options: ProcessOptions): BridgeProcess {
-  const { config, log } = options;
+  const { config, instance, log } = options;
   const services = servicesIn(config.bridge.mode, options.services);
   const clock = createSettableClock(systemClock);
   const metrics = createMetrics();
@@ -73,9 +75,8 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
     store,
     kept: createKeptBuilds(db, { log, inputs }),
     ...{ broker, clock, inputs },
-    log: log.child({ service: 'legacy-listener' }),
+    log: log.child({ service: 'legacy-ci' }),
   });
-  const instance = instanceName(config);
   const bridge = createBridge({
     ...{ queue, ci, store, broker, clock, log, metrics, services, instance },
     rules: rulesOf(config),
@@ -187,7 +188,7 @@ function createPulse(config: Config, clock: Clock, log: Logger): PulseBroker {
     url: config.pulse.url.reveal(),
     namespace: config.pulse.namespace,
     clock,
-    log: log.child({ service: 'tc-listener' }),
+    log: log.child({ service: 'pulse' }),
   });
 }
 
@@ -250,8 +251,8 @@ function waitingPart(
   };
 }
 
-/** Unique among the running processes, and telling to people. */
-function instanceName(config: Config): string {
+/** Unique among the running processes, and telling to people: in the log, the trace and every lease. */
+export function instanceName(config: Pick<Config, 'bridge'>): string {
   const name = config.bridge.instance ?? hostname().slice(0, 40);
   return `${name}-${process.pid}-${randomBytes(3).toString('hex')}`;
 }

@@ -7,7 +7,7 @@ import { isTaskId } from './domain/task.ts';
 import { BridgeError, ConfigError, describeError } from './errors.ts';
 import { EXIT, runUntilSignal } from './lifecycle.ts';
 import { createLog } from './log.ts';
-import { createProcess } from './main.ts';
+import { createProcess, instanceName } from './main.ts';
 import { ADOPT_VARIABLE, runMigrate } from './migrate.ts';
 import { plainLines } from './plain.ts';
 import { DEFAULT_LIMIT, MAX_LIMIT, OPEN_STATES, type OpenState, runTasks } from './tasks/command.ts';
@@ -31,12 +31,13 @@ function parseServices(text: string): readonly Service[] {
 async function run(options: { services: readonly Service[] }, command: Command): Promise<number> {
   const { config: file } = command.optsWithGlobals<GlobalOptions>();
   const config = loadConfig({ file, env: process.env });
-  const log = createLog({ level: config.log.level });
+  const instance = instanceName(config);
+  const log = createLog({ level: config.log.level, base: { instance } });
   process.on('unhandledRejection', (error) => {
     log.fatal({ err: error }, 'a bug: unhandled rejection');
     process.exit(EXIT.failure);
   });
-  const { parts } = createProcess({ config, services: options.services, log });
+  const { parts } = createProcess({ config, services: options.services, instance, log });
   return runUntilSignal({ parts, log, shutdownTimeoutMs: config.bridge.shutdownTimeout, process });
 }
 

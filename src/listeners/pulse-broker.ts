@@ -2,7 +2,7 @@
 import { connect, credentials, type RecoveringChannelModel } from 'amqplib';
 import type { Logger } from 'pino';
 import { reconnectDelay, STABLE_MS } from '../delays.ts';
-import { ConfigError, describeError } from '../errors.ts';
+import { ConfigError, describeError, levelOf } from '../errors.ts';
 import type { Broker, Clock, Subscription, SubscriptionOptions } from '../ports.ts';
 import { toConnectionError } from './pulse-errors.ts';
 import { createPulseSubscription } from './pulse-subscription.ts';
@@ -110,7 +110,7 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
     });
     model.on('connect-failed', (thrown) => {
       const error = toConnectionError(thrown);
-      log.warn({ err: error }, 'not connected to Pulse; trying again');
+      log[levelOf(error)]({ err: error }, 'not connected to Pulse; trying again');
       note({ lastError: describeError(error) });
     });
     // Only publishers are held up by it; messages keep coming.

@@ -2,7 +2,7 @@
 import type { Channel, ConsumeMessage } from 'amqplib';
 import type { Logger } from 'pino';
 import { reconnectDelay, redeliveryDelay, STABLE_MS } from '../delays.ts';
-import { type PulseError, toError } from '../errors.ts';
+import { levelOf, type PulseError, toError } from '../errors.ts';
 import type { Clock, Subscription, SubscriptionOptions } from '../ports.ts';
 import { toConsumerError } from './pulse-errors.ts';
 
@@ -48,7 +48,7 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
         }
         const error = toConsumerError(queueName, thrown);
         options.onTrouble(error);
-        log.warn({ queue: queueName, err: error }, 'not consuming; trying again');
+        log[levelOf(error)]({ queue: queueName, err: error }, 'not consuming; trying again');
       }
       const wasStable = consumingSince !== undefined && clock.uptime() - consumingSince >= STABLE_MS;
       failures = wasStable ? 1 : failures + 1;

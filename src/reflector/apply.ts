@@ -3,7 +3,7 @@ import type { Action } from './actions.ts';
 import { cancelRequest, isCancelOldNews } from './apply/cancel.ts';
 import { announce, claimRun, reclaim } from './apply/claim.ts';
 import { cancelTask, closeMapping, explain, rerunTask, resolveRun, upload } from './apply/ending.ts';
-import { type ApplyContext, mappingOf, type Next, type Pass, update } from './apply/pass.ts';
+import { type ApplyContext, idsOf, mappingOf, type Next, type Pass, update } from './apply/pass.ts';
 import { recordIntent, refuse, resubmit, submit, takeSlot } from './apply/submission.ts';
 
 /**
@@ -17,27 +17,19 @@ export async function perform(action: Action, pass: Pass, context: ApplyContext)
   // What ends a pass has changed nothing either: a look at a later time, or a held task whose turn has not come.
   if (typeof next !== 'object' && next !== 'undone') {
     context.onAction?.(action.do);
-    const { mapping } = pass.knowledge;
+    const ids = idsOf(pass);
+    const runId = 'runId' in action ? action.runId : ids.runId;
     if (!isOldNews) {
       pass.trace.push({
         taskId: pass.taskId,
-        runId: 'runId' in action ? action.runId : (mapping?.runId ?? null),
+        runId: runId ?? null,
         at: context.clock.now(),
         what: action.do,
         detail: action.because,
       });
     }
     const level = isOldNews ? 'debug' : action.do === 'cancelRequest' && action.isLoud ? 'warn' : 'info';
-    context.log[level](
-      {
-        taskId: pass.taskId,
-        runId: 'runId' in action ? action.runId : mapping?.runId,
-        buildRequestId: mapping?.buildRequestId ?? undefined,
-        action: action.do,
-        because: action.because,
-      },
-      'action carried out',
-    );
+    context.log[level]({ ...ids, runId, action: action.do, because: action.because }, 'action carried out');
   }
   return next;
 }

@@ -1,13 +1,13 @@
 /**
- * One pass over one task: read, decide, act, until nothing is left to do. Listeners, the reflector and the command line
- * all come through here; there is no second way to claim, resolve or cancel.
+ * One pass over one task: read, decide, act, until nothing is left to do. Listeners and the reflector both come through
+ * here; there is no second way to claim, resolve or cancel.
  */
 import type { Mapping } from '../domain/mapping.ts';
 import { lastRun } from '../domain/task.ts';
-import { BridgeError, describeError, isTransient, QueueError, StoreError } from '../errors.ts';
+import { BridgeError, describeError, isTransient, levelOf, QueueError, StoreError } from '../errors.ts';
 import { type Action, applyMode, type Mode } from './actions.ts';
 import type { BuilderRules } from './admission.ts';
-import { type ApplyContext, MappingMoved, type Pass, renewIfOver } from './apply/pass.ts';
+import { type ApplyContext, idsOf, MappingMoved, type Pass, renewIfOver } from './apply/pass.ts';
 import { SubmissionUnknown } from './apply/submission.ts';
 import { perform } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
@@ -100,8 +100,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         newPass(taskId, { owner, leaseEnd }, { mapping: leased.kind === 'leased' ? leased.mapping : null }),
       );
     } catch (error) {
-      const level = isTransient(error) ? 'warn' : 'error';
-      log[level]({ taskId, err: error }, 'no look could be had; it will be tried again');
+      log[levelOf(error)]({ taskId, err: error }, 'no look could be had; it will be tried again');
       return failure(error, clock.now() + FIRST_RETRY_MS);
     }
   }
@@ -133,7 +132,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         return await handOver(pass);
       }
       if (left.length > 0) {
-        log.debug({ taskId: pass.taskId, mode, actions: left.map((action) => action.do) }, 'left out by mode');
+        log.debug({ ...idsOf(pass), mode, actions: left.map((action) => action.do) }, 'left out by mode');
       }
       try {
         const end = await performAll(todo, pass);
@@ -149,7 +148,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         }
         // The queue knows better than what was read: read it again and decide anew.
         pass.knowledge.task = undefined;
-        log.debug({ taskId: pass.taskId, err: error }, 'the run was moved meanwhile');
+        log.debug({ ...idsOf(pass), err: error }, 'the run was moved meanwhile');
       }
     }
     throw new Error(`no rest after ${MAX_STEPS} steps: the last actions were ${lastActions(pass)}`);
@@ -199,10 +198,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   }
 
   /** Of both sides that cannot be read one is what the pass failed for; each was a bad answer of its own. */
-  function tellOthers({ taskId, knowledge, told }: Pass, errors: readonly BridgeError[]): void {
-    const buildRequestId = knowledge.mapping?.buildRequestId ?? undefined;
-    for (const err of errors.filter((error) => !told.has(error))) {
-      log.warn({ taskId, buildRequestId, err }, 'neither task nor build request could be read');
+  function tellOthers(pass: Pass, errors: readonly BridgeError[]): void {
+    for (const err of errors.filter((error) => !pass.told.has(error))) {
+      log[levelOf(err)]({ ...idsOf(pass), err }, 'neither task nor build request could be read');
     }
   }
 
@@ -218,9 +216,18 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   }
 
   function failedUnmapped(pass: Pass, error: unknown): PassResult {
-    log.warn({ taskId: pass.taskId, err: error }, 'pass failed; it will be tried again');
+    tellFailure(pass, error, { retryInMs: FIRST_RETRY_MS });
     traceUnkept(pass, error);
     return { kind: 'failed', retryAt: clock.now() + FIRST_RETRY_MS };
+  }
+
+  function tellFailure(pass: Pass, err: unknown, fields: Readonly<Record<string, number>>): void {
+    if (pass.told.has(err)) {
+      log.debug({ ...idsOf(pass), ...fields, err }, 'pass failed for what could not be read before');
+    } else {
+      const outlook = isTransient(err) ? 'it will be tried again' : 'a person should look';
+      log[levelOf(err)]({ ...idsOf(pass), ...fields, err }, `pass failed; ${outlook}`);
+    }
   }
 
   /** Where no mapping keeps the reason, the trace does. */
@@ -244,21 +251,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     const attempts = (mapping?.attempts ?? 0) + 1;
     const now = clock.now();
     const retryAt = Math.min(notAfter, Math.max(now + backoff(error, attempts), graceOf(error, mapping, now)));
-    const fields = {
-      taskId: pass.taskId,
-      runId: mapping?.runId,
-      buildRequestId: mapping?.buildRequestId ?? undefined,
-      attempts,
-      retryInMs: retryAt - now,
-      err: error,
-    };
-    if (pass.told.has(error)) {
-      log.debug(fields, 'pass failed for what could not be read before');
-    } else if (isExpected(error)) {
-      log.warn(fields, 'pass failed; it will be tried again');
-    } else {
-      log.error(fields, 'pass failed; a person should look');
-    }
+    tellFailure(pass, error, { attempts, retryInMs: retryAt - now });
     if (error instanceof StoreError) {
       return failure(error, retryAt);
     }
@@ -288,7 +281,10 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       );
       return kind === 'stored' ? { kind: 'failed', retryAt } : { kind: 'busy' };
     } catch (err) {
-      log.warn({ taskId: mapping.taskId, err }, 'lease not released; it runs out');
+      log.warn(
+        { ...idsOf({ taskId: mapping.taskId, knowledge: { mapping } }), err },
+        'lease not released; it runs out',
+      );
       return failure(err, retryAt);
     }
   }
@@ -316,7 +312,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         }
       }
     } catch (error) {
-      log.warn({ taskId: pass.taskId, err: error }, 'trace not written');
+      log.warn({ ...idsOf(pass), err: error }, 'trace not written');
     }
     return isTraced;
   }
@@ -325,12 +321,13 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   async function watchOnly(taskId: string): Promise<PassResult> {
     const knowledge: Knowledge = { mapping: (await store.openMapping(taskId)) ?? null };
     const observation = await observe(taskId, knowledge, context);
+    const ids = idsOf({ taskId, knowledge });
     for (const err of readErrors(observation)) {
-      log.warn({ taskId, buildRequestId: knowledge.mapping?.buildRequestId ?? undefined, err }, 'could not be read');
+      log[levelOf(err)]({ ...ids, err }, 'could not be read');
     }
     for (const action of decide(observation, policy, clock.now())) {
       if (action.do !== 'lookAgain') {
-        log.info({ taskId, action: action.do, because: action.because }, 'would act, but only observes');
+        log.info({ ...ids, action: action.do, because: action.because }, 'would act, but only observes');
       }
     }
     return { kind: 'done' };
@@ -390,10 +387,6 @@ function graceOf(error: unknown, mapping: Mapping | null, now: number): number {
 /** A submission or a cancel may still take effect: looking sooner must not cut the wait for it short. */
 function isInGrace(mapping: Mapping, now: number): boolean {
   return (mapping.state === 'intended' || mapping.state === 'cancelling') && mapping.nextCheckAt > now;
-}
-
-function isExpected(error: unknown): boolean {
-  return error instanceof BridgeError && error.isTransient;
 }
 
 function isLong(action: Action): boolean {

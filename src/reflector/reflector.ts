@@ -4,7 +4,7 @@
  */
 import type { Logger } from 'pino';
 import { lastRun } from '../domain/task.ts';
-import { StoreError } from '../errors.ts';
+import { levelOf, StoreError } from '../errors.ts';
 import type { Clock, MappingStore, TaskQueue } from '../ports.ts';
 import { createCronTimer, type Timer } from './cron.ts';
 import type { SweepReport } from './sweep.ts';
@@ -81,7 +81,7 @@ export function createReflector(options: ReflectorOptions): Reflector {
       await work();
       return undefined;
     } catch (error) {
-      log.warn({ part: name, err: error }, 'part of a round failed; the next round tries again');
+      log[levelOf(error)]({ part: name, err: error }, 'part of a round failed; the next round tries again');
       return error;
     }
   }

@@ -1,6 +1,6 @@
 /** What one call for many tasks could not read: said once for each reason, whoever needs it afterwards. */
 import type { Logger } from 'pino';
-import { type BridgeError, describeError } from '../errors.ts';
+import { type BridgeError, describeError, levelOf } from '../errors.ts';
 import type { Seen } from '../ports.ts';
 
 export interface Unread {
@@ -29,7 +29,7 @@ export function tellUnread(log: Logger, unread: readonly Unread[], message: stri
   }
   for (const group of byReason.values()) {
     const [first] = group;
-    const level = group.every(({ error }) => error.isTransient) ? 'warn' : 'error';
+    const level = levelOf(group.find(({ error }) => !error.isTransient)?.error ?? first?.error);
     const whose =
       group.length === 1
         ? { taskId: first?.taskId, buildRequestId: first?.buildRequestId }

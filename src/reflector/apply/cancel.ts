@@ -5,7 +5,7 @@ import { describeError, LegacyCiError } from '../../errors.ts';
 import type { CancelAnswer, MappingStore } from '../../ports.ts';
 import { readDefinition } from '../observe.ts';
 import { announceNoStop } from '../upload.ts';
-import { type ApplyContext, mappingOf, type Next, type Pass, requestOf, update } from './pass.ts';
+import { type ApplyContext, idsOf, mappingOf, type Next, type Pass, requestOf, update } from './pass.ts';
 
 /** Each repetition of a cancel waits twice as long, up to this. */
 export const MAX_CANCEL_RETRY_MS = 600_000;
@@ -120,13 +120,13 @@ async function tellNoStop(why: string, pass: Pass, { queue, upload, log }: Apply
     const { expires } = await readDefinition(taskId, knowledge, queue);
     await announceNoStop(upload, { taskId, runId, builder, expires }, why);
   } catch (error) {
-    log.warn({ taskId, runId, err: error }, 'the task does not say that its build goes on');
+    log.warn({ ...idsOf(pass), err: error }, 'the task does not say that its build goes on');
   }
 }
 
 /** A build that goes on although its task does not want it: a person should know, from the log and from the trace. */
 function noteNoCancel(pass: Pass, { clock, log }: ApplyContext, why: string): void {
-  const { runId, buildRequestId } = mappingOf(pass);
+  const { runId } = mappingOf(pass);
   pass.trace.push({ taskId: pass.taskId, runId, at: clock.now(), what: 'notCancelled', detail: why });
-  log.warn({ taskId: pass.taskId, runId, buildRequestId, because: why }, 'build request not cancelled');
+  log.warn({ ...idsOf(pass), because: why }, 'build request not cancelled');
 }

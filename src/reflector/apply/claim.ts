@@ -7,6 +7,7 @@ import { reclaimDue, reclaimTime } from '../claims.ts';
 import { announceBuild } from '../upload.ts';
 import {
   type ApplyContext,
+  idsOf,
   MappingMoved,
   mappingOf,
   type Next,
@@ -61,7 +62,7 @@ export async function announce(runId: number, pass: Pass, { upload, log }: Apply
       const { builder } = mappingOf(pass);
       await announceBuild(upload, { taskId, runId, builder, expires: taskOf(pass).expires }, url);
     } catch (error) {
-      log.warn({ taskId: pass.taskId, runId, err: error }, 'live log not linked to the build');
+      log.warn({ ...idsOf(pass), runId, err: error }, 'live log not linked to the build');
     }
   }
   return 'observe';
@@ -103,7 +104,7 @@ async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Pro
         return error;
       }
       // The work goes on: the lease and the claim outlive a few failed renewals, and the resolution finds out the rest.
-      context.log.warn({ taskId: pass.taskId, err: error }, 'claim not renewed during an upload');
+      context.log.warn({ ...idsOf(pass), err: error }, 'claim not renewed during an upload');
     }
   }
 }

@@ -11,6 +11,7 @@ import { keepingAlive } from './claim.ts';
 import {
   type ApplyContext,
   accept,
+  idsOf,
   isLeaseOver,
   MappingMoved,
   mappingOf,
@@ -120,7 +121,7 @@ export async function rerunTask(mapping: Mapping, pass: Pass, context: ApplyCont
     if (!(error instanceof QueueError && error.code === 'queue-conflict')) {
       throw error;
     }
-    context.log.warn({ taskId: pass.taskId, runId: mapping.runId, err: error }, 'rerun refused');
+    context.log.warn({ ...idsOf(pass), err: error }, 'rerun refused');
   }
   await update(pass, context, { reruns: mapping.reruns + 1 });
   return 'observe';

@@ -68,6 +68,15 @@ export class MappingMoved extends Error {
   }
 }
 
+/** What a line of the log says of a task, as far as it is known. */
+export function idsOf({ taskId, knowledge: { mapping } }: Pick<Pass, 'taskId' | 'knowledge'>): {
+  readonly taskId: string;
+  readonly runId: number | undefined;
+  readonly buildRequestId: number | undefined;
+} {
+  return { taskId, runId: mapping?.runId, buildRequestId: mapping?.buildRequestId ?? undefined };
+}
+
 export async function update(pass: Pass, { store, clock }: ApplyContext, changes: MappingChanges): Promise<void> {
   accept(pass, await store.update(mappingOf(pass), changes, clock.now()));
 }

@@ -7,7 +7,7 @@ import { plain } from '../../plain.ts';
 import type { MappingStore } from '../../ports.ts';
 import type { Action } from '../actions.ts';
 import { externalIdOf } from '../observe.ts';
-import { type ApplyContext, accept, MappingMoved, type Next, type Pass, renew, taskOf, update } from './pass.ts';
+import { type ApplyContext, accept, idsOf, MappingMoved, type Next, type Pass, renew, taskOf, update } from './pass.ts';
 
 export async function recordIntent(
   action: Extract<Action, { do: 'recordIntent' }>,
@@ -157,7 +157,7 @@ export async function submit(mapping: Mapping, pass: Pass, context: ApplyContext
     buildRequestId = await ci.submit(spec);
   } catch (error) {
     if (error instanceof LegacyCiError && error.code === 'legacy-ci-rejected') {
-      context.log.warn({ taskId: pass.taskId, runId: mapping.runId, err: error }, 'build request rejected');
+      context.log.warn({ ...idsOf(pass), err: error }, 'build request rejected');
       await update(pass, context, { state: 'refusing', hasSlot: false, lastError: describeError(error) });
       pass.knowledge.request = { kind: 'none' };
       return 'observe';

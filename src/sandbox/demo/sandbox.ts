@@ -11,7 +11,7 @@ import { systemClock } from '../../clock.ts';
 import { type Config, parseConfig } from '../../config.ts';
 import { connect, migrate } from '../../db/connection.ts';
 import { createLog } from '../../log.ts';
-import { createProcess } from '../../main.ts';
+import { createProcess, instanceName } from '../../main.ts';
 import type { Broker } from '../../ports.ts';
 import { createInProcessBroker, type PublishedMessage } from '../broker.ts';
 import { createFaults } from '../faults.ts';
@@ -137,8 +137,9 @@ async function startBridge(config: Config, logFile: string, broker: Broker | und
   await migrate(db);
   await db.destroy();
   const destination = pino.destination({ dest: logFile, sync: true });
-  const log = createLog({ level: 'debug', destination });
-  const { parts } = createProcess({ config, services: SERVICES, log, ...(broker ? { broker } : {}) });
+  const instance = instanceName(config);
+  const log = createLog({ level: 'debug', base: { instance }, destination });
+  const { parts } = createProcess({ config, services: SERVICES, instance, log, ...(broker ? { broker } : {}) });
   for (const part of parts) {
     await part.start();
   }
