@@ -8,8 +8,9 @@ import { readFirstBridge } from './db/first-bridge.ts';
 import { createMappingStore } from './db/mapping-store.ts';
 import { ConfigError } from './errors.ts';
 import { EXIT } from './lifecycle.ts';
-import { queueOf, rulesOf } from './main.ts';
+import { queueOf } from './main.ts';
 import { Secret } from './secret.ts';
+import { rulesOf } from './settings.ts';
 
 /** In place of the URL on the command line, which shows in the list of processes. */
 export const ADOPT_VARIABLE = 'ADOPT_DATABASE_URL';

@@ -12,13 +12,13 @@ import { encoded, propertiesOf, submissionProblems } from '../../src/buildbot/sc
 import { createWebStatus } from '../../src/buildbot/scheduler-db/web-status.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { TaskDefinition } from '../../src/domain/task.ts';
-import { rulesOf } from '../../src/main.ts';
 import type { BuildSpec, LegacyCi } from '../../src/ports.ts';
 import { builderProblems, parsePayload, refusalText, scopesForBuilder } from '../../src/reflector/admission.ts';
 import { statusJson } from '../../src/reflector/outcome.ts';
 import { type BuildbotEmulator, createBuildbotEmulator } from '../../src/sandbox/buildbot/emulator.ts';
 import { describeScheduler, type ForceSchedulerOptions } from '../../src/sandbox/buildbot/force.ts';
 import { createFaults } from '../../src/sandbox/faults.ts';
+import { rulesOf } from '../../src/settings.ts';
 import { aRequest, NOW, TASK_ID } from '../support/builders.ts';
 import { tried } from '../support/hostile-input.ts';
 import { startHostileServer } from '../support/hostile-server.ts';
