@@ -191,7 +191,6 @@ export interface Overview {
   readonly nearestTakenUntil: number | null;
 }
 
-/** The mapping database. Every method throws `StoreError`. */
 /** From now on, in milliseconds. */
 export interface LongestTimes {
   readonly leaseMs: number;
@@ -201,6 +200,7 @@ export interface LongestTimes {
   readonly graceMs: number;
 }
 
+/** The mapping database. Every method throws `StoreError`. */
 export interface MappingStore {
   /** The time by the database server's clock, UTC milliseconds: the one that all instances share. */
   now(): Promise<number>;

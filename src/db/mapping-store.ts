@@ -1,4 +1,4 @@
-/** The mapping store: every statement that the bridge sends to its database. */
+/** The mapping store: the statements about mappings, their traces and the running instances. */
 import type { Knex } from 'knex';
 import {
   FAILING_ATTEMPTS,

@@ -1,9 +1,8 @@
 /** What the bridge can do about a task. Every action says why, in plain words, for the log and the task's trace. */
 import type { Resolution } from '../ports.ts';
 
-export type Action = {
-  readonly because: string;
-} /** Ties the run to a request that is to be made, or to be refused. First of all, so that a crash leaves a trace. */ & (
+type Deed =
+  /** Ties the run to a request that is to be made, or to be refused. First of all, so that a crash leaves a trace. */
   | { readonly do: 'recordIntent'; readonly runId: number; readonly state: 'refusing' | 'intended' }
   /** From `held` to `intended`, if no unclaimed request of the same collapse key is in the way. */
   | { readonly do: 'takeSlot' }
@@ -51,8 +50,9 @@ export type Action = {
   | { readonly do: 'noteAbsence'; readonly of: 'task' | 'request'; readonly isMissing: boolean }
   | { readonly do: 'closeMapping' }
   /** Nothing to do until then, unless something happens. */
-  | { readonly do: 'lookAgain'; readonly at: number }
-);
+  | { readonly do: 'lookAgain'; readonly at: number };
+
+export type Action = Deed & { readonly because: string };
 
 export type ActionKind = Action['do'];
 

@@ -8,7 +8,7 @@ import { recordIntent, refuse, resubmit, submit, takeSlot } from './apply/submis
 
 /**
  * Carries out one action.
- * @throws MappingMoved, or the error of whatever failed; `grace` of a thrown SubmissionUnknown says how long to wait
+ * @throws MappingMoved, or the error of whatever failed; `retryAt` of a thrown SubmissionUnknown says until when to wait
  */
 export async function perform(action: Action, pass: Pass, context: ApplyContext): Promise<Next> {
   const before = pass.knowledge.mapping;

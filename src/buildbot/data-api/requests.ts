@@ -17,9 +17,9 @@ import { reasonOf } from './force-parameters.ts';
 import { type RestClient, toLegacyCiError } from './rest-client.ts';
 
 /** Ids a call: their query must fit in a URL that every proxy takes. */
+const BATCH = 100;
 /** Of one submission: the one that counts is among the first. */
 const MAX_COPIES = 10;
-const BATCH = 100;
 
 export interface RequestReader {
   readMany(ids: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>>;
