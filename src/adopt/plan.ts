@@ -1,7 +1,14 @@
 /** What becomes of a row of the first bridge, from what the queue says of its task. Pure. */
 import { type FirstBridgeRow, firstBridgeExternalId } from '../domain/first-bridge.ts';
 import type { AdoptedMapping, Mapping } from '../domain/mapping.ts';
-import { lastRun, priorityRank, type TaskRun, type TaskStatus } from '../domain/task.ts';
+import {
+  isRunningOn,
+  LONGEST_DEADLINE_MS,
+  lastRun,
+  priorityRank,
+  type TaskRun,
+  type TaskStatus,
+} from '../domain/task.ts';
 
 /** Who this bridge is to the queue. */
 export interface Identity {
@@ -24,9 +31,6 @@ export type Place =
       readonly standing: string;
     }
   | { readonly kind: 'skip'; readonly why: string };
-
-/** The queue takes no deadline later than this after a task was made. */
-const LONGEST_DEADLINE_MS = 5 * 24 * 3_600_000;
 
 /**
  * The first bridge ended a run with this after a RETRY, and asked for a rerun: the next run is the same request's. (It
@@ -51,7 +55,7 @@ export function placeOf(row: FirstBridgeRow, task: TaskSeen, identity: Identity)
   if (last === undefined) {
     return { kind: 'skip', why: 'its task has no runs yet' };
   }
-  if (last.state === 'running' && !isOurs(last, identity)) {
+  if (last.state === 'running' && !isRunningOn(last, identity)) {
     // The table of decisions would cancel the build, and this may well be the first bridge's own claim.
     const why = `run ${last.runId} is claimed by the worker ${last.workerGroup}/${last.workerId}, and this bridge is ${identity.workerGroup}/${identity.workerId}: see taskcluster.workerGroup and workerId`;
     return { kind: 'skip', why };
@@ -79,10 +83,6 @@ function servedRun(row: FirstBridgeRow, task: TaskStatus, last: TaskRun): number
   const own = task.runs.find(({ runId }) => runId === row.runId);
   // How any other run ended, the bridge sees by itself, and decides whether the next one gets a request of its own.
   return own?.reasonResolved === FIRST_BRIDGE_RETRY ? last.runId : row.runId;
-}
-
-function isOurs(run: TaskRun, { workerGroup, workerId }: Identity): boolean {
-  return run.workerGroup === workerGroup && run.workerId === workerId;
 }
 
 function standingOf({ runId, state, reasonResolved }: TaskRun): string {

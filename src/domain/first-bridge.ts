@@ -17,7 +17,10 @@ export type ReadRow =
   /** `shown`: the row's ids in a form that is safe to print on one line. */
   | { readonly kind: 'unusable'; readonly shown: string; readonly why: string };
 
-/** The id by which the first bridge's requests are known in the scheduler database: their buildset's external_idstring. */
+/**
+ * The id by which the first bridge's requests are known in the scheduler database: their buildset's external_idstring.
+ * This bridge writes the same there, for every submission of the task.
+ */
 export function firstBridgeExternalId(taskId: string): string {
   return `taskId:${taskId}`;
 }

@@ -16,7 +16,7 @@ export interface KeptBuild {
 }
 
 /** A build says when it started, and so does its row, though not always in the same second. */
-const SAME_START_MS = 60_000;
+export const SAME_START_MS = 60_000;
 
 /** What was kept of a build, by the database's row of it; the number alone counts per master and builder. */
 export function matchOf(

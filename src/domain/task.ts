@@ -70,6 +70,12 @@ export function isTaskId(text: string): boolean {
   return TASK_ID.test(text);
 }
 
+/**
+ * The queue takes no deadline later than this after a task was made ("the deadline property can be no more than 5 days
+ * into the future", says the reference of its `createTask`).
+ */
+export const LONGEST_DEADLINE_MS = 5 * 24 * 3_600_000;
+
 /** The rank of a priority: 6 for `highest` down to 0 for `lowest`. */
 export function priorityRank(priority: Priority): number {
   return PRIORITIES.length - 1 - PRIORITIES.indexOf(priority);

@@ -4,13 +4,13 @@ import fc from 'fast-check';
 import type { Limit, Schema } from '../../src/buildbot/scheduler-db/schema.ts';
 import {
   encoded,
-  externalIdString,
   priorityOf,
   propertiesOf,
   reasonOf,
   sourcestampOf,
   submissionProblems,
 } from '../../src/buildbot/scheduler-db/submission.ts';
+import { firstBridgeExternalId } from '../../src/domain/first-bridge.ts';
 import { PRIORITIES } from '../../src/domain/task.ts';
 import type { BuildSpec } from '../../src/ports.ts';
 import { NOW, TASK_ID } from '../support/builders.ts';
@@ -63,7 +63,7 @@ describe('a value', () => {
 
 describe('a request', () => {
   it("has the first bridge's names", () => {
-    expect([externalIdString(TASK_ID), reasonOf(TASK_ID)]).toEqual([
+    expect([firstBridgeExternalId(TASK_ID), reasonOf(TASK_ID)]).toEqual([
       `taskId:${TASK_ID}`,
       `Created by BBB for task ${TASK_ID}`,
     ]);

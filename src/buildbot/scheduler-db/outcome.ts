@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import type { Logger } from 'pino';
 import type { Build, RequestView } from '../../domain/build.ts';
 import { lastBuild } from '../../domain/build.ts';
+import { SAME_START_MS } from '../../domain/kept-build.ts';
 import { textOf, writable } from '../../json.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter, Outcome } from '../../ports.ts';
@@ -59,9 +60,6 @@ export async function readOutcome(options: OutcomeOptions, view: RequestView): P
   };
 }
 
-/** A build says when it started, and so does its row, though not always in the same second. */
-const SAME_START_S = 60;
-
 /**
  * The build's page. A RETRY gives its claim back, and another master may have the request by now: numbers count per
  * master, so every master is asked that may have built it, and the time of the start tells.
@@ -76,7 +74,7 @@ async function findPage(
   const others = masters.all.filter((master) => master !== likely);
   for (const master of likely === undefined ? others : [likely, ...others]) {
     const page = (await master.builds(builder, [row.number])).get(row.number);
-    if (page !== undefined && Math.abs((page.times[0] ?? 0) - row.startTime) < SAME_START_S) {
+    if (page !== undefined && Math.abs((page.times[0] ?? 0) - row.startTime) < SAME_START_MS / 1000) {
       return { master, page };
     }
   }

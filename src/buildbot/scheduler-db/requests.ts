@@ -2,6 +2,7 @@
 import type { Logger } from 'pino';
 import type { RequestView } from '../../domain/build.ts';
 import { type KeptBuild, matchOf } from '../../domain/kept-build.ts';
+import { LONGEST_DEADLINE_MS } from '../../domain/task.ts';
 import { BridgeError, LegacyCiError } from '../../errors.ts';
 import type { KeptBuilds, Seen } from '../../ports.ts';
 import type { SchedulerDb } from './database.ts';
@@ -34,8 +35,8 @@ export interface RequestReader {
   keptOf(request: RequestRow, build: BuildRow): Promise<KeptBuild | undefined>;
 }
 
-/** Taskcluster allows at most five days from a task's creation to its deadline; an hour for clocks that differ. */
-const LONGEST_TASK_S = 5 * 24 * 3600 + 3600;
+/** From a task's creation to its deadline; an hour for clocks that differ. */
+const LONGEST_TASK_S = LONGEST_DEADLINE_MS / 1000 + 3600;
 /** So long a master's page is waited for that says whether a build was stopped; then it was not. Seconds. */
 const STOPPED_WAIT_S = 3600;
 /** Of requests whose claims were said to be stale; far more than are at a time. */

@@ -13,11 +13,6 @@ export function reasonOf(taskId: string): string {
   return `Created by BBB for task ${taskId}`;
 }
 
-/** The buildset's id as the first bridge wrote it: the same for every submission of a task. */
-export function externalIdString(taskId: string): string {
-  return `taskId:${taskId}`;
-}
-
 /** The first bridge gave `high` 1 and everything else 0; a master of the old schema builds the highest first. */
 export function priorityOf(priority: Priority): number {
   const ranks: Partial<Record<Priority, number>> = { highest: 3, 'very-high': 2, high: 1 };

@@ -1,19 +1,12 @@
 /** Makes a build request by writing it into the scheduler database, once for each external id. */
 import { createHash } from 'node:crypto';
 import type { Knex } from 'knex';
+import { firstBridgeExternalId } from '../../domain/first-bridge.ts';
 import { LegacyCiError } from '../../errors.ts';
 import type { BuildSpec } from '../../ports.ts';
 import { type SchedulerDb, unavailable } from './database.ts';
 import type { Schema } from './schema.ts';
-import {
-  EXTERNAL_ID,
-  encoded,
-  externalIdString,
-  priorityOf,
-  propertiesOf,
-  reasonOf,
-  sourcestampOf,
-} from './submission.ts';
+import { EXTERNAL_ID, encoded, priorityOf, propertiesOf, reasonOf, sourcestampOf } from './submission.ts';
 
 /** How long to wait for another bridge that submits the same. */
 const LOCK_SECONDS = 10;
@@ -58,13 +51,13 @@ export async function findRequest(
       on.on('p.buildsetid', 's.id').andOn('p.property_name', db.raw('CAST(? AS BINARY)', [EXTERNAL_ID])),
     )
     .where('s.submitted_at', '>=', since)
-    .andWhere({ 's.external_idstring': externalIdString(taskId), 's.reason': reasonOf(taskId) })
+    .andWhere({ 's.external_idstring': firstBridgeExternalId(taskId), 's.reason': reasonOf(taskId) })
     .orderBy('r.id')
     .select('r.id as id', 's.external_idstring', 'p.property_value');
   // The database compares without regard to case; taskIds do not.
-  const wanted = externalId === externalIdString(taskId) ? null : encoded(externalId);
+  const wanted = externalId === firstBridgeExternalId(taskId) ? null : encoded(externalId);
   return rows.find(
-    (row) => row.external_idstring === externalIdString(taskId) && (row.property_value ?? null) === wanted,
+    (row) => row.external_idstring === firstBridgeExternalId(taskId) && (row.property_value ?? null) === wanted,
   )?.id;
 }
 
@@ -80,7 +73,7 @@ async function insert(trx: Knex.Transaction, { kind }: Schema, spec: BuildSpec):
   // What stock masters write for "not yet"; the fork has NULL there.
   const results = kind === 'A' ? {} : { results: -1 };
   const buildsetid = await insertRow(trx, 'buildsets', {
-    external_idstring: externalIdString(spec.taskId),
+    external_idstring: firstBridgeExternalId(spec.taskId),
     reason: reasonOf(spec.taskId),
     ...source,
     submitted_at,
