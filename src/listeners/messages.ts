@@ -1,5 +1,6 @@
 /** Foreign messages, narrowed to what they are good for: which task to look at. */
 import { z } from 'zod';
+import { isTaskId } from '../domain/task.ts';
 
 /** What a message says: look at this task; or why it says nothing. */
 export type ParsedMessage =
@@ -9,11 +10,8 @@ export type ParsedMessage =
 /** Taskcluster's own limit for a task is 1 MB; its messages are far smaller. */
 const MAX_BYTES = 2_000_000;
 
-/** A slugid: 22 characters of URL-safe base64, the last of which carries two bits only. */
-const SLUGID = /^[A-Za-z0-9_-]{21}[AQgw]$/;
-
 const message = z.object({
-  status: z.object({ taskId: z.string().regex(SLUGID, 'not a taskId') }),
+  status: z.object({ taskId: z.string().refine(isTaskId, 'not a taskId') }),
   runId: z.int().nonnegative().optional(),
 });
 

@@ -10,6 +10,7 @@ import { parseEvent } from '../../src/buildbot/scheduler-db/messages.ts';
 import { systemClock } from '../../src/clock.ts';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createKeptBuilds } from '../../src/db/kept-builds.ts';
+import { isTaskId } from '../../src/domain/task.ts';
 import type { SubscriptionOptions } from '../../src/ports.ts';
 import { createInProcessBroker } from '../../src/sandbox/broker.ts';
 import { TASK_ID } from '../support/builders.ts';
@@ -79,7 +80,7 @@ describe('a build event', () => {
           return;
         }
         events += 1;
-        expect(parsed.taskId === null || /^[\w-]{22}$/.test(parsed.taskId)).toBe(true);
+        expect(parsed.taskId === null || isTaskId(parsed.taskId)).toBe(true);
         expect(parsed.buildRequestIds.every((id) => Number.isSafeInteger(id) && id > 0)).toBe(true);
         if (parsed.build) {
           const { startedAt, logUrl, number } = parsed.build;

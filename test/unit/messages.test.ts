@@ -3,6 +3,7 @@ import path from 'node:path';
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import slugid from 'slugid';
+import { isTaskId } from '../../src/domain/task.ts';
 import { parseTaskMessage } from '../../src/listeners/messages.ts';
 import { excerpt } from '../../src/log.ts';
 import { tried } from '../support/hostile-input.ts';
@@ -61,6 +62,8 @@ describe('parseTaskMessage', () => {
     ['a taskId with a slash', '{"status":{"taskId":"RwycG7IhT6CSdg6W/VhkGw"}}'],
     ['a taskId that is a path', '{"status":{"taskId":"../../../../../../../a"}}'],
     ['a last character that no slugid has', '{"status":{"taskId":"RwycG7IhT6CSdg6WvVhkGx"}}'],
+    ['a UUID of another version', '{"status":{"taskId":"RwycG7IhJ6CSdg6WvVhkGw"}}'],
+    ['a UUID of another variant', '{"status":{"taskId":"RwycG7IhT6BSdg6WvVhkGw"}}'],
     ['a negative runId', `{"status":{"taskId":"${TASK_ID}"},"runId":-1}`],
     ['a broken runId', `{"status":{"taskId":"${TASK_ID}"},"runId":1.5}`],
     ['deeper JSON than anyone sends', '['.repeat(500_000)],
@@ -95,7 +98,7 @@ describe('parseTaskMessage', () => {
       fc.property(value, (json) => {
         tried('task messages');
         const parsed = parse(json);
-        expect(parsed.kind === 'malformed' || /^[\w-]{22}$/.test(parsed.taskId)).toBe(true);
+        expect(parsed.kind === 'malformed' || isTaskId(parsed.taskId)).toBe(true);
       }),
     );
   });

@@ -49,6 +49,13 @@ describe('an event', () => {
     });
   });
 
+  it('of a build whose taskId no task can have is about the requests that it names', () => {
+    const properties = [['taskId', 'dSlITZ4yJgmvxxAi4A8fHQ', 'bbb']];
+    expect(event('started', { build: { ...BUILD, properties }, request_ids: [17] })).toMatchObject({
+      ...{ kind: 'event', buildRequestIds: [17], taskId: null },
+    });
+  });
+
   it.each([
     ['the word "null"', 'null'],
     ['no text', 7],

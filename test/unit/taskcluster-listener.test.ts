@@ -10,6 +10,8 @@ import { countInputs } from '../support/count-inputs.ts';
 import { eventually } from '../support/eventually.ts';
 
 const TASK_ID = 'RwycG7IhT6CSdg6WvVhkGw';
+/** 22 characters of a slugid's, but no UUID of version 4. */
+const NOT_VERSION_4 = 'RwycG7IhJ6CSdg6WvVhkGw';
 const PENDING = 'exchange/taskcluster-queue/v1/task-pending';
 const EXCEPTION = 'exchange/taskcluster-queue/v1/task-exception';
 const KEY = `primary.${TASK_ID}.0._._.buildbot.bridge.sched.BaB2_cO5SCyarhnpEAkKaw._`;
@@ -104,6 +106,19 @@ describe('the TC listener', () => {
     expect(line).toMatchObject({ msg: 'malformed message dropped', reason: 'status.taskId: not a taskId' });
     expect(lines[0]?.length).toBeLessThan(600);
     expect(lines[0]).not.toMatch(/\p{Cc}[^\n]/u);
+  });
+
+  it('asks for no look at an id that the queue would refuse with all others of a batch', async () => {
+    const { publish, hints, lines, listener, inputs } = await startListener();
+    publish(PENDING, KEY, { status: { taskId: NOT_VERSION_4 } });
+    publish(PENDING, KEY, { status: { taskId: TASK_ID } });
+    await eventually(() => hints.length === 1);
+    await listener.stop();
+    expect(hints).toEqual([TASK_ID]);
+    expect(inputs.counts).toEqual({ 'received task-message': 2, 'rejected task-message': 1 });
+    expect(lines.map((line): unknown => JSON.parse(line))).toMatchObject([
+      { msg: 'malformed message dropped', reason: 'status.taskId: not a taskId' },
+    ]);
   });
 
   it('acknowledges what it cannot read, which would come again for ever', async () => {

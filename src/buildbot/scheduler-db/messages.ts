@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import type { KeptBuild } from '../../domain/kept-build.ts';
+import { isTaskId } from '../../domain/task.ts';
 import { textOf, writable } from '../../json.ts';
 
 export const EVENTS = ['started', 'finished', 'log_uploaded'] as const;
@@ -33,8 +34,6 @@ const MAX_URL = 2000;
 const MAX_INT = 2 ** 31 - 1;
 /** The furthest time that a date can be; what is beyond is none, and no database takes it. */
 const MAX_TIME = 8.64e15;
-/** A slugid: what else stands in the property is no task's. */
-const TASK_ID = /^[A-Za-z0-9_-]{21}[AQgw]$/;
 
 const triples = z.array(z.unknown()).transform((given) =>
   given.flatMap((triple): [string, unknown, string][] => {
@@ -83,7 +82,8 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
     kind: 'event',
     event,
     buildRequestIds: idsOf(event === 'log_uploaded' ? properties.get('request_ids')?.[0] : told),
-    taskId: typeof taskId === 'string' && TASK_ID.test(taskId) ? taskId : null,
+    // What else stands in the property is no task's.
+    taskId: typeof taskId === 'string' && isTaskId(taskId) ? taskId : null,
     build: event === 'started' ? undefined : keptOf(parsed.data, event, properties),
   };
 }
