@@ -3,6 +3,7 @@ import process from 'node:process';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { SERVICES, type Service } from './bridge.ts';
 import { loadConfig } from './config.ts';
+import { OPEN_STATES, type OpenState } from './domain/mapping.ts';
 import { isTaskId } from './domain/task.ts';
 import { BridgeError, ConfigError, describeError } from './errors.ts';
 import { EXIT, runUntilSignal } from './lifecycle.ts';
@@ -10,7 +11,7 @@ import { createLog } from './log.ts';
 import { createProcess, instanceName } from './main.ts';
 import { ADOPT_VARIABLE, runMigrate } from './migrate.ts';
 import { plainLines } from './plain.ts';
-import { DEFAULT_LIMIT, MAX_LIMIT, OPEN_STATES, type OpenState, runTasks } from './tasks/command.ts';
+import { DEFAULT_LIMIT, MAX_LIMIT, runTasks } from './tasks/command.ts';
 import { readVersion } from './version.ts';
 
 interface GlobalOptions {

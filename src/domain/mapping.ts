@@ -8,10 +8,10 @@
  * - `cancelling`: nobody wants the request any more; it is being cancelled.
  * - `closed`: history.
  */
-export const MAPPING_STATES = ['refusing', 'held', 'intended', 'submitted', 'cancelling', 'closed'] as const;
-export type MappingState = (typeof MAPPING_STATES)[number];
 export const OPEN_STATES = ['refusing', 'held', 'intended', 'submitted', 'cancelling'] as const;
 export type OpenState = (typeof OPEN_STATES)[number];
+export const MAPPING_STATES = [...OPEN_STATES, 'closed'] as const;
+export type MappingState = (typeof MAPPING_STATES)[number];
 
 /** With waits that double from a second, half a minute: what was away for a moment is back by then. */
 export const FAILING_ATTEMPTS = 5;
@@ -106,7 +106,7 @@ export type MappingChanges = Partial<
 export type ListWish = { readonly limit: number } & (
   | { readonly taskId: string }
   /** Of open mappings those in this state, and those that fail, where that is wished. */
-  | { readonly state: Exclude<MappingState, 'closed'> | undefined; readonly isFailing: boolean }
+  | { readonly state: OpenState | undefined; readonly isFailing: boolean }
 );
 
 export type Listed =

@@ -2,13 +2,10 @@
 import { loadDatabaseUrl } from '../config.ts';
 import { checkSchema, connect } from '../db/connection.ts';
 import { createMappingStore } from '../db/mapping-store.ts';
-import { MAPPING_STATES, type MappingState } from '../domain/mapping.ts';
+import type { OpenState } from '../domain/mapping.ts';
 import { EXIT } from '../lifecycle.ts';
 import type { MappingStore } from '../ports.ts';
 import { showJson, showList, showTask } from './show.ts';
-
-export type OpenState = Exclude<MappingState, 'closed'>;
-export const OPEN_STATES = MAPPING_STATES.filter((state): state is OpenState => state !== 'closed');
 
 export const DEFAULT_LIMIT = 100;
 /** More would be no list for people, and a burden on the database. */
