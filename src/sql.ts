@@ -2,6 +2,8 @@
 import { toError } from './errors.ts';
 
 const UNIQUE = new Set(['SQLITE_CONSTRAINT_UNIQUE', 'SQLITE_CONSTRAINT_PRIMARYKEY', 'ER_DUP_ENTRY', '23505']);
+/** What the engines call a table or a column that is not there. */
+const NOT_THERE = new Set(['ER_NO_SUCH_TABLE', 'ER_BAD_FIELD_ERROR', '42P01', '42703']);
 /** The engine undid the statement for another's sake and says: again. */
 const AGAIN = new Set([
   'ER_LOCK_DEADLOCK',
@@ -24,6 +26,11 @@ export function messageOf(error: unknown): string {
 /** Whether a unique index refused a row, on any of the engines. */
 export function isUniqueViolation(error: unknown): boolean {
   return UNIQUE.has(codeOf(error)) || /UNIQUE constraint failed/.test(messageOf(error));
+}
+
+/** Whether a table or a column that a statement names is not there, on any of the engines. */
+export function isNotThere(error: unknown): boolean {
+  return NOT_THERE.has(codeOf(error)) || /no such (table|column)/.test(messageOf(error));
 }
 
 /** Whether the engine undid a statement or a transaction for another's sake: it may be tried again as it was. */

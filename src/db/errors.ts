@@ -2,9 +2,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ZodError } from 'zod';
 import { BridgeError, StoreError } from '../errors.ts';
-import { codeOf, isUniqueViolation, messageOf, wantsAgain, withoutStatement } from '../sql.ts';
+import { codeOf, isNotThere, isUniqueViolation, messageOf, wantsAgain, withoutStatement } from '../sql.ts';
 
-const SCHEMA = new Set(['ER_NO_SUCH_TABLE', 'ER_BAD_FIELD_ERROR', '42P01', '42703']);
 const FULL = new Set(['SQLITE_FULL', 'ER_DISK_FULL', 'ER_RECORD_FILE_FULL', '53100']);
 const EXISTS = new Set(['ER_TABLE_EXISTS_ERROR', '42P07', '42710']);
 const MAX_TRIES = 5;
@@ -69,7 +68,7 @@ export function toStoreError(method: string, error: unknown): BridgeError {
     const message = `a row cannot be read, at ${method}: correct it, or delete it (\`bbb tasks\` lists it)`;
     return new StoreError('store-row', message, { cause, context });
   }
-  if (SCHEMA.has(code) || /no such (table|column)/.test(cause.message)) {
+  if (isNotThere(cause)) {
     const message = `the database's schema is not this version's, at ${method}: run \`bbb migrate\` once`;
     return new StoreError('store-schema', message, { cause, context });
   }

@@ -4,13 +4,11 @@ import { z } from 'zod';
 import type { FirstBridgeRow, ReadRow } from '../domain/first-bridge.ts';
 import { isTaskId } from '../domain/task.ts';
 import { StoreError } from '../errors.ts';
-import { withoutStatement } from '../sql.ts';
+import { isNotThere, withoutStatement } from '../sql.ts';
 import { clip } from './rows.ts';
 
 const ANSWER_MS = 60_000;
 const COLUMNS = ['buildrequestId', 'taskId', 'runId', 'createdDate', 'takenUntil'] as const;
-/** What the engines call a table or a column that is not there. */
-const NOT_THERE = new Set(['ER_NO_SUCH_TABLE', 'ER_BAD_FIELD_ERROR', '42P01', '42703']);
 const MAX_SHOWN = 60;
 
 /** A whole number; drivers answer large ones as text. */
@@ -74,8 +72,7 @@ function show(raw: unknown): string {
 
 function toReadError(thrown: unknown): StoreError {
   const cause = withoutStatement(thrown);
-  const code = 'code' in cause ? String(cause.code) : '';
-  if (NOT_THERE.has(code) || /no such (table|column)/.test(cause.message)) {
+  if (isNotThere(cause)) {
     const message = `the database to take over from has no table tasks of the first bridge, with ${COLUMNS.join(', ')}`;
     return new StoreError('store-schema', message, { cause });
   }
