@@ -4,6 +4,15 @@
 const MAX_DEPTH = 100;
 const TOO_DEEP = 'nested too deep to be kept';
 
+/** What a text says as JSON; undefined where it is none. */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 /** Whether a value out of JSON is nested so deep that it may be read, but not written again, here or in Buildbot. */
 export function isTooDeep(value: unknown): boolean {
   let level: readonly unknown[] = [value];

@@ -3,6 +3,9 @@
 /** Control characters, invisible ones, those that turn the direction, and halves of characters. */
 const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
 
+/** DEL, and all that is not ASCII, by halves of characters where they have two. */
+export const NOT_ASCII = /[\u007f-\uffff]/g;
+
 /** The text with these characters as JSON would escape them: of JSON, still the same JSON. */
 export function plain(text: string, characters: RegExp = INVISIBLE): string {
   return text.replace(characters, (char) =>

@@ -3,6 +3,8 @@ import { createHash } from 'node:crypto';
 import type { Knex } from 'knex';
 import { z } from 'zod';
 import type { KeptBuild } from '../domain/kept-build.ts';
+import { parseJson } from '../json.ts';
+import { NOT_ASCII, plain } from '../plain.ts';
 import type { KeptBuilds } from '../ports.ts';
 import { isUniqueViolation } from '../sql.ts';
 import { withStoreErrors } from './errors.ts';
@@ -94,22 +96,11 @@ function toRow(build: KeptBuild, now: number) {
     started_at: Math.round(startedAt),
     is_final: build.isFinal,
     // Escaped: PostgreSQL takes no NUL, and no engine takes half a character.
-    properties: JSON.stringify(build.properties).replace(
-      /[\u007f-\uffff]/g,
-      (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
-    ),
+    properties: plain(JSON.stringify(build.properties), NOT_ASCII),
     log_url: build.logUrl,
     worker: build.worker === null ? null : clip(build.worker, 255),
     kept_at: now,
   };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 function toKeptBuild(r: z.infer<typeof keptRow>): KeptBuild {

@@ -1,6 +1,7 @@
 /** TLS as a database's URL asks for it: whoever asks for it gets a server that is the one of the URL, or none. */
 import { z } from 'zod';
 import { ConfigError } from '../errors.ts';
+import { parseJson } from '../json.ts';
 
 /** Of mysql2's own options, those that take nothing away. */
 const mysqlOptions = z.strictObject({
@@ -45,13 +46,5 @@ export function checkPostgresTls(url: string, name: string): void {
     throw new ConfigError(
       `${name}: expected ssl=true or sslmode=verify-full (and sslrootcert=FILE), without uselibpqcompat; a server that is not verified is none to trust`,
     );
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }

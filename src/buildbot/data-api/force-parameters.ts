@@ -1,5 +1,6 @@
 /** How a payload's properties travel in the parameters that a ForceScheduler declares. Pure. */
 import { priorityRank } from '../../domain/task.ts';
+import { NOT_ASCII } from '../../plain.ts';
 import type { BuildSpec, Problem } from '../../ports.ts';
 import type { FieldAnswer, ForceSchedulerAnswer } from './answers.ts';
 
@@ -217,5 +218,5 @@ function isBlank(text: string): boolean {
 /** Of a value that travels as text, too. */
 function storedSize(value: unknown): number {
   const json = JSON.stringify(asText(value)) ?? '';
-  return json.length + 5 * (json.match(/[\u007f-\uffff]/g)?.length ?? 0);
+  return json.length + 5 * (json.match(NOT_ASCII)?.length ?? 0);
 }

@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 import { WebSocket } from 'ws';
 import { z } from 'zod';
 import { toError } from '../../errors.ts';
+import { parseJson } from '../../json.ts';
 import { excerpt } from '../../log.ts';
 import type { Clock, InputCounter } from '../../ports.ts';
 import type { Session } from './session.ts';
@@ -118,7 +119,7 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
       isAlive = true;
       const text = data.toString();
       options.inputs?.received('websocket-frame');
-      const parsed = parseFrame(text);
+      const parsed = frame.safeParse(parseJson(text)).data;
       if (parsed === undefined) {
         dropFrame(text);
         return;
@@ -165,13 +166,4 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
 /** What ws refuses by itself: too long, not UTF-8, against the protocol. */
 function isFrameError(error: Error): boolean {
   return 'code' in error && String(error.code).startsWith('WS_ERR_');
-}
-
-function parseFrame(text: string): z.infer<typeof frame> | undefined {
-  try {
-    const parsed = frame.safeParse(JSON.parse(text));
-    return parsed.success ? parsed.data : undefined;
-  } catch {
-    return undefined;
-  }
 }

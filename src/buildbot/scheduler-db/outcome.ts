@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import type { Build, RequestView } from '../../domain/build.ts';
 import { lastBuild } from '../../domain/build.ts';
 import { SAME_START_MS } from '../../domain/kept-build.ts';
-import { textOf, writable } from '../../json.ts';
+import { parseJson, textOf, writable } from '../../json.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter, Outcome } from '../../ports.ts';
 import { inBatches, type SchedulerDb, unavailable } from './database.ts';
@@ -116,12 +116,8 @@ async function requestedProperties(
 }
 
 function parsedPair(text: string): readonly [unknown, string] | undefined {
-  try {
-    const pair: unknown = JSON.parse(text);
-    return Array.isArray(pair) && pair.length === 2 ? [writable(pair[0]), textOf(pair[1])] : undefined;
-  } catch {
-    return undefined;
-  }
+  const pair = parseJson(text);
+  return Array.isArray(pair) && pair.length === 2 ? [writable(pair[0]), textOf(pair[1])] : undefined;
 }
 
 async function* completeLog(

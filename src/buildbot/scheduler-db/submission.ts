@@ -1,5 +1,6 @@
 /** What a build request is made of in the scheduler database. Pure. */
 import type { Priority } from '../../domain/task.ts';
+import { NOT_ASCII, plain } from '../../plain.ts';
 import type { BuildSpec, Problem } from '../../ports.ts';
 import type { Schema } from './schema.ts';
 
@@ -27,10 +28,7 @@ export function propertiesOf(spec: BuildSpec): readonly (readonly [string, strin
 
 /** As masters expect it: JSON of value and source. ASCII, as Python wrote it, because columns hold three-byte UTF-8 at most. */
 export function encoded(value: unknown): string {
-  return JSON.stringify([value, SOURCE]).replace(
-    /[\u007f-\uffff]/g,
-    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  return plain(JSON.stringify([value, SOURCE]), NOT_ASCII);
 }
 
 /** The sourcestamp's columns; branch and revision may be null, for the default branch and its tip. */

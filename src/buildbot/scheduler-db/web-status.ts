@@ -9,6 +9,7 @@ import type { Logger } from 'pino';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { limited, streamed } from '../../foreign-answer.ts';
+import { parseJson } from '../../json.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter } from '../../ports.ts';
 import type { Secret } from '../../secret.ts';
@@ -226,12 +227,4 @@ function isGone(given: unknown): boolean {
 
 function noAnswer(path: string, error: unknown): LegacyCiError {
   return unavailable(`the web status gave no answer to ${path}: ${toError(error).message}`);
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
