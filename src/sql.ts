@@ -1,4 +1,5 @@
-/** What SQL engines' errors mean, whichever database it is. */
+/** What SQL engines' errors mean, whichever database it is, and statements that end in bounded time. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { toError } from './errors.ts';
 
 const UNIQUE = new Set(['SQLITE_CONSTRAINT_UNIQUE', 'SQLITE_CONSTRAINT_PRIMARYKEY', 'ER_DUP_ENTRY', '23505']);
@@ -14,6 +15,7 @@ const AGAIN = new Set([
   'SQLITE_BUSY',
   'SQLITE_BUSY_SNAPSHOT',
 ]);
+const MAX_TRIES = 5;
 
 export function codeOf(error: unknown): string {
   return typeof error === 'object' && error !== null && 'code' in error ? String(error.code) : '';
@@ -36,6 +38,41 @@ export function isNotThere(error: unknown): boolean {
 /** Whether the engine undid a statement or a transaction for another's sake: it may be tried again as it was. */
 export function wantsAgain(error: unknown): boolean {
   return AGAIN.has(codeOf(error));
+}
+
+/**
+ * Runs statements, again where the engine undid them for another's sake; a database that has hung, or a network that
+ * swallows everything, must not hold a pass for ever.
+ * @param bounds.answerMs how long each try may take
+ * @param bounds.late the error where one takes longer; what it started may still take effect
+ */
+export async function runBounded<T>(
+  work: () => Promise<T>,
+  { answerMs, late }: { readonly answerMs: number; readonly late: () => Error },
+): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await within(answerMs, late, work());
+    } catch (error) {
+      if (!wantsAgain(error) || attempt >= MAX_TRIES) {
+        throw error;
+      }
+      await delay(Math.random() * 20 * 2 ** attempt);
+    }
+  }
+}
+
+async function within<T>(ms: number, late: () => Error, work: Promise<T>): Promise<T> {
+  const done = new AbortController();
+  const silence = async (): Promise<never> => {
+    await delay(ms, undefined, { signal: done.signal });
+    throw late();
+  };
+  try {
+    return await Promise.race([work, silence()]);
+  } finally {
+    done.abort();
+  }
 }
 
 /** knex puts whole statements, with their values, into messages, and drivers into fields: only the reason is kept. */

@@ -1,12 +1,10 @@
 /** What the three engines' errors mean. */
-import { setTimeout as delay } from 'node:timers/promises';
 import { ZodError } from 'zod';
 import { BridgeError, StoreError } from '../errors.ts';
-import { codeOf, isNotThere, isUniqueViolation, messageOf, wantsAgain, withoutStatement } from '../sql.ts';
+import { codeOf, isNotThere, isUniqueViolation, messageOf, runBounded, wantsAgain, withoutStatement } from '../sql.ts';
 
 const FULL = new Set(['SQLITE_FULL', 'ER_DISK_FULL', 'ER_RECORD_FILE_FULL', '53100']);
 const EXISTS = new Set(['ER_TABLE_EXISTS_ERROR', '42P07', '42710']);
-const MAX_TRIES = 5;
 /** No statement of the store takes nearly as long, unless nothing answers any more. */
 export const ANSWER_MS = 30_000;
 
@@ -24,36 +22,19 @@ export function withStoreErrors<T extends object>(store: T, { answerMs = ANSWER_
       if (typeof method !== 'function') {
         return method;
       }
+      const late = () =>
+        new StoreError('store-unavailable', `the database did not answer at ${String(key)} for ${answerMs / 1000} s`, {
+          isTransient: true,
+        });
       return async (...parameters: unknown[]) => {
-        for (let attempt = 1; ; attempt += 1) {
-          try {
-            return await within(answerMs, String(key), method.apply(target, parameters));
-          } catch (error) {
-            if (!wantsAgain(error) || attempt >= MAX_TRIES) {
-              throw toStoreError(String(key), error);
-            }
-            await delay(Math.random() * 20 * 2 ** attempt);
-          }
+        try {
+          return await runBounded(() => method.apply(target, parameters), { answerMs, late });
+        } catch (error) {
+          throw toStoreError(String(key), error);
         }
       };
     },
   });
-}
-
-/** A database that has hung, or a network that swallows everything, must not hold a pass for ever. */
-async function within<T>(ms: number, method: string, work: Promise<T>): Promise<T> {
-  const done = new AbortController();
-  const silence = async (): Promise<never> => {
-    await delay(ms, undefined, { signal: done.signal });
-    throw new StoreError('store-unavailable', `the database did not answer at ${method} for ${ms / 1000} s`, {
-      isTransient: true,
-    });
-  };
-  try {
-    return await Promise.race([work, silence()]);
-  } finally {
-    done.abort();
-  }
 }
 
 /** What happened at `method`; the cause says it in the engine's words. */

@@ -1,14 +1,12 @@
 /** The scheduler database: statements that end in bounded time, and whose errors say what they mean. */
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import { BridgeError, LegacyCiError } from '../../errors.ts';
 import type { InputCounter } from '../../ports.ts';
-import { codeOf, wantsAgain, withoutStatement } from '../../sql.ts';
+import { codeOf, runBounded, withoutStatement } from '../../sql.ts';
 import { countIfUnreadable } from '../unreadable.ts';
 
 /** Nothing here takes nearly as long, unless the database hangs. */
 const ANSWER_MS = 20_000;
-const MAX_TRIES = 5;
 const DENIED = new Set([
   'ER_ACCESS_DENIED_ERROR',
   'ER_DBACCESS_DENIED_ERROR',
@@ -37,34 +35,17 @@ export function createSchedulerDb(
 ): SchedulerDb {
   return {
     async run(what, work) {
-      for (let attempt = 1; ; attempt += 1) {
-        try {
-          return await within(answerMs, what, work(db));
-        } catch (error) {
-          if (!wantsAgain(error) || attempt >= MAX_TRIES) {
-            countIfUnreadable(inputs, error);
-            throw toLegacyCiError(what, error);
-          }
-          await delay(Math.random() * 20 * 2 ** attempt);
-        }
+      const late = () => unavailable(`the scheduler database did not answer for ${answerMs / 1000} s, ${what}`);
+      try {
+        return await runBounded(() => work(db), { answerMs, late });
+      } catch (error) {
+        countIfUnreadable(inputs, error);
+        throw toLegacyCiError(what, error);
       }
     },
     inputs,
     close: () => db.destroy(),
   };
-}
-
-async function within<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
-  const done = new AbortController();
-  const silence = async (): Promise<never> => {
-    await delay(ms, undefined, { signal: done.signal });
-    throw unavailable(`the scheduler database did not answer for ${ms / 1000} s, ${what}`);
-  };
-  try {
-    return await Promise.race([work, silence()]);
-  } finally {
-    done.abort();
-  }
 }
 
 export function unavailable(message: string, cause?: unknown): LegacyCiError {
