@@ -1,4 +1,7 @@
-/** How long to wait before trying Pulse again. All in milliseconds; everything has jitter and a cap. */
+/**
+ * How long to wait before connecting again, to Pulse or to a master, or taking a message again. All in milliseconds;
+ * everything has jitter and a cap.
+ */
 
 const FIRST_RECONNECT_MS = 500;
 const MAX_RECONNECT_MS = 30_000;

@@ -2,6 +2,7 @@
 import type { Logger } from 'pino';
 import { WebSocket } from 'ws';
 import { z } from 'zod';
+import { reconnectDelay } from '../../delays.ts';
 import { toError } from '../../errors.ts';
 import { parseJson } from '../../json.ts';
 import { excerpt } from '../../log.ts';
@@ -21,8 +22,6 @@ export interface WatchOptions {
 const PATHS = ['buildrequests/*/*', 'builds/*/*'] as const;
 /** A connection that answers nothing for so long is dead, whatever the socket says. */
 const PING_MS = 20_000;
-const FIRST_DELAY_MS = 500;
-const MAX_DELAY_MS = 30_000;
 /** What held for this long was no accident: the next failure is the first again. */
 const STABLE_MS = 10_000;
 const MAX_FRAME = 4_000_000;
@@ -68,8 +67,7 @@ export function startWatch(options: WatchOptions): { stop(): Promise<void> } {
       // A master that hangs up as soon as it has listened is not asked at once, again and again.
       const wasStable = listeningSince !== undefined && clock.uptime() - listeningSince >= STABLE_MS;
       failures = wasStable ? 1 : failures + 1;
-      const base = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 16));
-      await clock.sleep(base * (0.5 + Math.random() / 2), stopping.signal);
+      await clock.sleep(reconnectDelay(failures), stopping.signal);
     }
   })();
 
