@@ -100,3 +100,8 @@ export function levelOf(thrown: unknown): 'warn' | 'error' {
 export function isTransient(thrown: unknown): boolean {
   return thrown instanceof BridgeError ? thrown.isTransient : false;
 }
+
+/** Whether rights or credentials are wrong: once an operator has mended them, trying again helps. */
+export function isForbidden(thrown: unknown): boolean {
+  return thrown instanceof BridgeError && (thrown.code === 'queue-forbidden' || thrown.code === 'legacy-ci-forbidden');
+}

@@ -4,7 +4,15 @@
  */
 import type { Mapping } from '../domain/mapping.ts';
 import { lastRun } from '../domain/task.ts';
-import { BridgeError, describeError, isTransient, levelOf, QueueError, StoreError } from '../errors.ts';
+import {
+  type BridgeError,
+  describeError,
+  isForbidden,
+  isTransient,
+  levelOf,
+  QueueError,
+  StoreError,
+} from '../errors.ts';
 import { type Action, applyMode, type Mode } from './actions.ts';
 import type { BuilderRules } from './admission.ts';
 import { type ApplyContext, idsOf, MappingMoved, type Pass, renewIfOver } from './apply/pass.ts';
@@ -366,10 +374,6 @@ function forgetMissing(knowledge: Knowledge): void {
 function failure(error: unknown, retryAt: number): PassResult {
   const isAway = error instanceof StoreError && error.code !== 'store-row';
   return isAway ? { kind: 'store-away' } : { kind: 'failed', retryAt };
-}
-
-function isForbidden(error: unknown): boolean {
-  return error instanceof BridgeError && (error.code === 'queue-forbidden' || error.code === 'legacy-ci-forbidden');
 }
 
 function isClaimed(mapping: Mapping | null): boolean {

@@ -2,7 +2,7 @@
 import type { Logger } from 'pino';
 import type { RequestView } from '../domain/build.ts';
 import { lastBuild } from '../domain/build.ts';
-import { BridgeError, describeError, isTransient } from '../errors.ts';
+import { BridgeError, describeError, isForbidden, isTransient } from '../errors.ts';
 import type { Artifact, LegacyCi, Outcome, Resolution, TaskQueue } from '../ports.ts';
 import { MappingMoved } from './apply/pass.ts';
 import { type Spool, withSpooledLog } from './log-spool.ts';
@@ -164,10 +164,6 @@ function json(name: string, value: unknown): ArtifactWithoutExpiry {
 
 function putter({ queue }: UploadContext, { taskId, runId, expires }: UploadTarget): Put {
   return (artifact) => queue.putArtifact(taskId, runId, { ...artifact, expires } as Artifact);
-}
-
-function isForbidden(error: unknown): boolean {
-  return error instanceof BridgeError && error.code === 'queue-forbidden';
 }
 
 /**
