@@ -105,3 +105,8 @@ export function isTransient(thrown: unknown): boolean {
 export function isForbidden(thrown: unknown): boolean {
   return thrown instanceof BridgeError && (thrown.code === 'queue-forbidden' || thrown.code === 'legacy-ci-forbidden');
 }
+
+/** The code that Node.js, a driver or a library gave an error, such as `ECONNREFUSED`; empty where it has none. */
+export function codeOf(thrown: unknown): string {
+  return typeof thrown === 'object' && thrown !== null && 'code' in thrown ? String(thrown.code) : '';
+}

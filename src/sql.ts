@@ -1,6 +1,6 @@
 /** What SQL engines' errors mean, whichever database it is, and statements that end in bounded time. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { toError } from './errors.ts';
+import { codeOf, toError } from './errors.ts';
 
 const UNIQUE = new Set(['SQLITE_CONSTRAINT_UNIQUE', 'SQLITE_CONSTRAINT_PRIMARYKEY', 'ER_DUP_ENTRY', '23505']);
 /** What the engines call a table or a column that is not there. */
@@ -16,10 +16,6 @@ const AGAIN = new Set([
   'SQLITE_BUSY_SNAPSHOT',
 ]);
 const MAX_TRIES = 5;
-
-export function codeOf(error: unknown): string {
-  return typeof error === 'object' && error !== null && 'code' in error ? String(error.code) : '';
-}
 
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : '';

@@ -1,7 +1,7 @@
 /** What the three engines' errors mean. */
 import { ZodError } from 'zod';
-import { BridgeError, StoreError } from '../errors.ts';
-import { codeOf, isNotThere, isUniqueViolation, messageOf, runBounded, wantsAgain, withoutStatement } from '../sql.ts';
+import { BridgeError, codeOf, StoreError } from '../errors.ts';
+import { isNotThere, isUniqueViolation, messageOf, runBounded, wantsAgain, withoutStatement } from '../sql.ts';
 
 const FULL = new Set(['SQLITE_FULL', 'ER_DISK_FULL', 'ER_RECORD_FILE_FULL', '53100']);
 const EXISTS = new Set(['ER_TABLE_EXISTS_ERROR', '42P07', '42710']);

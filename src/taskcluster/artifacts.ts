@@ -2,7 +2,7 @@
 import { createReadStream } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import got, { HTTPError } from 'got';
-import { QueueError } from '../errors.ts';
+import { codeOf, QueueError } from '../errors.ts';
 import { limited } from '../foreign-answer.ts';
 import type { Artifact } from '../ports.ts';
 import { type AnswerReader, putUrlAnswer } from './answers.ts';
@@ -124,13 +124,9 @@ async function put(
 /** Without the URL, whose query is a credential. */
 function putError(name: string, thrown: unknown): QueueError {
   const statusCode = thrown instanceof HTTPError ? thrown.response.statusCode : undefined;
-  const reason = statusCode === undefined ? errorCode(thrown) : `status ${statusCode}`;
+  const reason = statusCode === undefined ? codeOf(thrown) || 'no answer' : `status ${statusCode}`;
   return new QueueError('queue-unavailable', `the content of ${name} could not be uploaded: ${reason}`, {
     isTransient: true,
     context: { artifact: name, ...(statusCode === undefined ? {} : { statusCode }) },
   });
-}
-
-function errorCode(thrown: unknown): string {
-  return typeof thrown === 'object' && thrown !== null && 'code' in thrown ? String(thrown.code) : 'no answer';
 }

@@ -7,7 +7,7 @@ const NOT_FOUND = 'ResourceNotFound';
 /** Too slow, too early, too many: of the moment, and said by what stands in front of the queue. */
 const LATER = new Set([408, 425, 429]);
 
-function codeOf(statusCode: number, errorCode: string | undefined): QueueErrorCode {
+function errorCodeOfStatus(statusCode: number, errorCode: string | undefined): QueueErrorCode {
   switch (statusCode) {
     case 401:
     case 403:
@@ -39,7 +39,7 @@ export function toQueueError(what: string, thrown: unknown, context: Record<stri
     });
   }
   const { statusCode } = thrown;
-  const code = codeOf(statusCode, thrown.code);
+  const code = errorCodeOfStatus(statusCode, thrown.code);
   // The queue's message repeats the request; its first part says what matters, with any missing scopes.
   const [message = ''] = thrown.message.split('\n---\n');
   return new QueueError(code, `${what}: ${message.trim().slice(0, 1000)}`, {

@@ -1,8 +1,8 @@
 /** The scheduler database: statements that end in bounded time, and whose errors say what they mean. */
 import type { Knex } from 'knex';
-import { BridgeError, LegacyCiError } from '../../errors.ts';
+import { BridgeError, codeOf, LegacyCiError } from '../../errors.ts';
 import type { InputCounter } from '../../ports.ts';
-import { codeOf, runBounded, withoutStatement } from '../../sql.ts';
+import { runBounded, withoutStatement } from '../../sql.ts';
 import { countIfUnreadable } from '../unreadable.ts';
 
 /** Nothing here takes nearly as long, unless the database hangs. */
