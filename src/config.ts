@@ -7,6 +7,7 @@ import { describeIssues, keysOf } from './config/problems.ts';
 import { readYaml, withEnvironment } from './config/source.ts';
 import {
   amqpUrl,
+  baseUrl,
   certificate,
   cron,
   databaseUrl,
@@ -28,7 +29,7 @@ const resolution = z.enum(['completed', 'failed', ...EXCEPTION_REASONS]);
 
 const dataApi = z
   .strictObject({
-    url: httpUrl,
+    url: baseUrl,
     forceScheduler: text,
     username: text.optional(),
     password: secret.optional(),
@@ -40,7 +41,7 @@ const dataApi = z
   );
 
 const webStatus = z
-  .strictObject({ url: httpUrl, username: text.optional(), password: secret.optional() })
+  .strictObject({ url: baseUrl, username: text.optional(), password: secret.optional() })
   .refine(
     ({ username, password }) => (username === undefined) === (password === undefined),
     'username and password go together: give both or neither',
@@ -61,7 +62,7 @@ const webStatuses = z.record(z.string(), z.unknown()).transform((given, context)
 const schedulerDb = z.strictObject({
   url: mysqlUrl,
   pulseExchange: text.optional(),
-  selfServeUrl: httpUrl.optional(),
+  selfServeUrl: baseUrl.optional(),
   webStatus: webStatuses.optional(),
   pollInterval: duration('10s', '100ms', '1h').prefault('10s'),
   buildersUrl: httpUrl.optional(),

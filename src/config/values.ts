@@ -53,6 +53,9 @@ export const httpUrl = z
     'a URL is shown in logs and artifacts: leave user and password out of it',
   );
 
+/** Of a server, for paths below it: slashes at its end would make another path. */
+export const baseUrl = httpUrl.transform((url) => url.replace(/\/+$/, ''));
+
 export const secret = z
   .string()
   .min(1, 'expected a text that is not empty')

@@ -193,6 +193,23 @@ describe('the environment', () => {
     expect(webStatus).toMatchObject({ username: 'w', password: new Secret('q') });
   });
 
+  it('takes the slashes off the ends of URLs below which there are paths', () => {
+    const modern = { kind: 'data-api', dataApi: { url: 'http://buildbot:8010/bb//', forceScheduler: 'bridge' } };
+    expect(dataApiOf(parse({ ...least(), legacyCi: modern })).url).toBe('http://buildbot:8010/bb');
+    const schedulerDb = {
+      ...{
+        url: 'mysql://u:p@h/buildbot',
+        buildersUrl: 'http://builders/',
+        selfServeUrl: 'http://buildapi/self-serve/',
+      },
+      webStatus: { 'bm1:/x': { url: 'http://m/' } },
+    };
+    expect(schedulerDbOf(parse({ ...least(), legacyCi: { kind: 'scheduler-db', schedulerDb } }))).toMatchObject({
+      ...{ selfServeUrl: 'http://buildapi/self-serve', webStatus: { 'bm1:/x': { url: 'http://m' } } },
+      buildersUrl: 'http://builders/',
+    });
+  });
+
   it('makes sections that the file lacks, and does not count where it is empty', () => {
     const { taskcluster: _taskcluster, ...rest } = least();
     const env = {

@@ -15,7 +15,7 @@ import { createSession } from './session.ts';
 import { startWatch } from './watch.ts';
 
 export interface DataApiOptions {
-  /** Of the master's web server. */
+  /** Of the master's web server, without a slash at its end. */
   readonly url: string;
   readonly forceScheduler: string;
   readonly username?: string | undefined;

@@ -26,7 +26,7 @@ export interface RequestReader {
   findByExternalId(spec: { readonly taskId: string; readonly externalId: string }): Promise<Seen<RequestView>>;
 }
 
-/** @param url of the master, for the builds' pages */
+/** @param url of the master's web server, without a slash at its end, for the builds' pages */
 export function createRequestReader(
   rest: RestClient,
   catalogue: Catalogue,
@@ -205,7 +205,7 @@ function toBuild(build: BuildAnswer, { workerNames, url }: Names): Build {
     isComplete: build.complete,
     stateText: build.state_string,
     startedAt: build.started_at,
-    url: `${url.replace(/\/+$/, '')}/#/builders/${build.builderid}/builds/${build.number}`,
+    url: `${url}/#/builders/${build.builderid}/builds/${build.number}`,
     ...(results === undefined ? {} : { results }),
     ...(build.complete_at === null ? {} : { completedAt: build.complete_at }),
     ...(worker === undefined ? {} : { worker }),

@@ -12,6 +12,7 @@ import { countIfUnreadable, unreadable } from '../unreadable.ts';
 import type { Session } from './session.ts';
 
 export interface RestClientOptions {
+  /** Of the master's web server, without a slash at its end. */
   readonly url: string;
   readonly session: Session;
   /** For each single call. */
@@ -63,7 +64,7 @@ export function createRestClient({
 }: RestClientOptions): RestClient {
   const agentOptions = { keepAlive: true, maxSockets, maxFreeSockets: 4, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
-  const base = `${url.replace(/\/+$/, '')}/api/v2`;
+  const base = `${url}/api/v2`;
   const client: Got = got.extend({
     agent,
     timeout: { connect: 5000, request: timeoutMs },

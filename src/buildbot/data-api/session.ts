@@ -17,13 +17,14 @@ const COOKIE = /^(TWISTED_SESSION[^=;]*=[^;]+)/;
 /**
  * Reading is open on most masters, so nobody signs in before a call was refused. Basic credentials count on
  * `/auth/login` only, which answers 302 with two session cookies: the last one is the signed-in one.
+ * @param url of the master's web server, without a slash at its end
  */
 export function createSession(url: string, username?: string, password?: Secret): Session {
   let cookie: string | undefined;
   let renewal: Promise<void> | undefined;
 
   async function signIn(user: string, secret: Secret): Promise<void> {
-    const login = `${url.replace(/\/+$/, '')}/auth/login`;
+    const login = `${url}/auth/login`;
     let statusCode: number;
     let cookies: readonly string[];
     try {

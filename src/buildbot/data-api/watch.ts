@@ -10,6 +10,7 @@ import type { Clock, InputCounter } from '../../ports.ts';
 import type { Session } from './session.ts';
 
 export interface WatchOptions {
+  /** Of the master's web server, without a slash at its end. */
   readonly url: string;
   readonly session: Session;
   readonly clock: Clock;
@@ -81,7 +82,7 @@ export function startWatch(options: WatchOptions): { stop(): Promise<void> } {
 
 /** One connection, from its opening to its end. Resolves when it is closed, throws when it never worked. */
 async function listen(options: WatchOptions, signal: AbortSignal, onListening: () => void): Promise<void> {
-  const address = `${options.url.replace(/^http/, 'ws').replace(/\/+$/, '')}/ws`;
+  const address = `${options.url.replace(/^http/, 'ws')}/ws`;
   const headers = await options.session.headers();
   const dropFrame = (text: string) => {
     options.inputs?.rejected('websocket-frame');

@@ -47,14 +47,14 @@ export interface SelfServeContext {
   readonly inputs?: InputCounter | undefined;
 }
 
+/** @param base its URL, without a slash at its end */
 export function createSelfServe(
-  url: string,
+  base: string,
   clock: Clock,
   { timeoutMs = TIMEOUT_MS, retries = 2, inputs }: SelfServeContext = {},
 ): SelfServe {
   const agentOptions = { keepAlive: true, maxSockets: 6, maxFreeSockets: 2, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
-  const base = url.replace(/\/+$/, '');
   const client: Got = got.extend({
     agent,
     timeout: { connect: 5000, request: timeoutMs },

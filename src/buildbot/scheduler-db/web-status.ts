@@ -17,6 +17,7 @@ import { countIfUnreadable, unreadable } from '../unreadable.ts';
 import { unavailable } from './database.ts';
 
 export interface WebStatusOptions {
+  /** Without a slash at its end. */
   readonly url: string;
   readonly username?: string | undefined;
   readonly password?: Secret | undefined;
@@ -74,12 +75,11 @@ export interface WebStatusContext {
 }
 
 export function createWebStatus(
-  { url, username, password }: WebStatusOptions,
+  { url: base, username, password }: WebStatusOptions,
   { timeoutMs = TIMEOUT_MS, retries = 2, log, inputs }: WebStatusContext = {},
 ): WebStatus {
   const agentOptions = { keepAlive: true, maxSockets: 6, maxFreeSockets: 2, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
-  const base = url.replace(/\/+$/, '');
   const client: Got = got.extend({
     agent,
     timeout: { connect: 5000, request: timeoutMs },
