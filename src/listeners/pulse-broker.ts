@@ -24,14 +24,10 @@ export interface PulseStatus {
   readonly isConnected: boolean;
   /** Whether every queue that was subscribed to is being consumed. */
   readonly isConsuming: boolean;
-  /** Since when, UTC milliseconds. */
-  readonly since: number;
   /** How often a connection was lost. */
   readonly reconnects: number;
   /** Why it is not connected or not consuming; null while it is both. */
   readonly lastError: string | null;
-  /** UTC milliseconds. */
-  readonly lastMessageAt: number | null;
 }
 
 export interface PulseBroker extends Broker {
@@ -52,10 +48,8 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
   const server = parseUrl(options.url, options.heartbeatS ?? 30);
   let status: Omit<PulseStatus, 'isConsuming'> = {
     isConnected: false,
-    since: clock.now(),
     reconnects: 0,
     lastError: null,
-    lastMessageAt: null,
   };
   /** Subscribed to, and whether it is being consumed. */
   const queues = new Map<string, boolean>();
@@ -93,7 +87,7 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
     model.on('connect', () => {
       log.info('connected to Pulse');
       connectedAt = clock.uptime();
-      note({ isConnected: true, since: clock.now() });
+      note({ isConnected: true });
     });
     model.on('disconnect', (error) => {
       log.warn({ err: toConnectionError(error) }, 'connection to Pulse lost; reconnecting');
@@ -103,7 +97,6 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
       shortLived = clock.uptime() - connectedAt < STABLE_MS ? shortLived + 1 : 0;
       note({
         isConnected: false,
-        since: clock.now(),
         reconnects: status.reconnects + 1,
         lastError: describeError(error),
       });
@@ -135,14 +128,13 @@ export function createPulseBroker(options: PulseBrokerOptions): PulseBroker {
         openChannel: async () => (await connected()).createChannel(),
         onConsuming: () => noteQueue(queueName, true, null),
         onTrouble: (error) => noteQueue(queueName, false, describeError(error)),
-        onHeard: () => note({ lastMessageAt: clock.now() }),
       });
     },
     async close() {
       const model = await connection?.catch(() => undefined);
       // amqplib waits for the answer for ever, and on a dead connection there is none.
       await Promise.race([model?.close(), clock.sleep(CLOSE_TIMEOUT_MS)]);
-      note({ isConnected: false, since: clock.now() });
+      note({ isConnected: false });
     },
   };
 }

@@ -18,8 +18,6 @@ export interface PulseSubscriptionOptions extends SubscriptionOptions {
   readonly onConsuming: () => void;
   /** The queue is not being consumed, and this is why; it is tried again. */
   readonly onTrouble: (error: PulseError) => void;
-  /** A message came. */
-  readonly onHeard: () => void;
 }
 
 /** How long a stop waits, after the messages under way, for a broker that does not answer. */
@@ -117,7 +115,6 @@ export function createPulseSubscription(options: PulseSubscriptionOptions): Subs
         onCancelled();
         return;
       }
-      options.onHeard();
       const handled = handle(channel, message).finally(() => underWay.delete(handled));
       underWay.add(handled);
     });

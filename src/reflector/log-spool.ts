@@ -9,7 +9,6 @@ export interface SpooledLog {
   readonly path: string;
   /** Bytes. */
   readonly size: number;
-  readonly isCut: boolean;
 }
 
 export interface SpoolOptions {
@@ -40,50 +39,45 @@ export async function withSpooledLog<T>(
   const folder = await mkdtemp(path.join(tempDir, 'bbb-log-'));
   try {
     const file = path.join(folder, 'live_backing.log');
-    const cut = cutAt(source, { maxSize, maxMs, hint });
-    await pipeline(cut.chunks, createWriteStream(file), { end: true });
+    await pipeline(cutAt(source, { maxSize, maxMs, hint }), createWriteStream(file), { end: true });
     const { size } = await stat(file);
-    return await use({ path: file, size, isCut: cut.isCut() });
+    return await use({ path: file, size });
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 }
 
 /** Reads no further than it has to: a source may have no end. */
-function cutAt(
+async function* cutAt(
   source: Readable,
   { maxSize, maxMs, hint }: { maxSize: number; maxMs: number; hint: string },
-): { chunks(): AsyncGenerator<Buffer>; isCut(): boolean } {
+): AsyncGenerator<Buffer> {
   let cut: string | undefined;
   let written = 0;
-
-  async function* chunks(): AsyncGenerator<Buffer> {
-    const timer = setTimeout(() => {
-      cut = `it did not come within ${maxMs / 1000} s`;
-      source.destroy();
-    }, maxMs);
-    try {
-      for await (const given of source) {
-        const chunk: Buffer = Buffer.isBuffer(given) ? given : Buffer.from(String(given));
-        const room = maxSize - written;
-        written += Math.min(room, chunk.length);
-        yield chunk.subarray(0, room);
-        if (chunk.length > room) {
-          cut = `it is longer than ${maxSize} bytes`;
-          break;
-        }
+  const timer = setTimeout(() => {
+    cut = `it did not come within ${maxMs / 1000} s`;
+    source.destroy();
+  }, maxMs);
+  try {
+    for await (const given of source) {
+      const chunk: Buffer = Buffer.isBuffer(given) ? given : Buffer.from(String(given));
+      const room = maxSize - written;
+      written += Math.min(room, chunk.length);
+      yield chunk.subarray(0, room);
+      if (chunk.length > room) {
+        cut = `it is longer than ${maxSize} bytes`;
+        break;
       }
-    } catch (error) {
-      if (cut === undefined) {
-        throw error;
-      }
-    } finally {
-      clearTimeout(timer);
-      source.destroy();
     }
-    if (cut !== undefined) {
-      yield Buffer.from(`\n[the bridge cut this log here: ${cut}. ${hint}]\n`);
+  } catch (error) {
+    if (cut === undefined) {
+      throw error;
     }
+  } finally {
+    clearTimeout(timer);
+    source.destroy();
   }
-  return { chunks, isCut: () => cut !== undefined };
+  if (cut !== undefined) {
+    yield Buffer.from(`\n[the bridge cut this log here: ${cut}. ${hint}]\n`);
+  }
 }

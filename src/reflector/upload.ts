@@ -122,7 +122,7 @@ async function putLog(context: UploadContext, request: RequestView, outcome: Out
       const options = { tempDir: context.tempDir, maxSize: context.maxLogSize, hint };
       const spool = context.spool ?? withSpooledLog;
       await spool(await log.open(), options, (spooled) =>
-        put({ kind: 'file', name: BACKING_LOG, contentType: LOG_TYPE, ...fileOf(spooled) }),
+        put({ kind: 'file', name: BACKING_LOG, contentType: LOG_TYPE, ...spooled }),
       );
       return linkLiveLog(put);
     }
@@ -143,10 +143,6 @@ async function putLog(context: UploadContext, request: RequestView, outcome: Out
     default:
       return log satisfies never;
   }
-}
-
-function fileOf({ path, size }: { path: string; size: number }): { path: string; size: number } {
-  return { path, size };
 }
 
 async function putTextLog(text: string, put: Put): Promise<void> {

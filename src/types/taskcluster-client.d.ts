@@ -3,14 +3,8 @@ declare module 'taskcluster-client' {
   export interface ClientOptions {
     readonly rootUrl: string;
     readonly credentials?: { clientId?: string; accessToken?: string; certificate?: string };
-    /** Milliseconds for each single request. */
-    readonly timeout?: number;
     /** Repeats after the first try; network errors and 5xx only. */
     readonly retries?: number;
-    readonly delayFactor?: number;
-    readonly maxDelay?: number;
-    /** Options of the client's own http and https agents. */
-    readonly agent?: import('node:http').AgentOptions;
   }
   interface Page {
     readonly continuationToken?: string;

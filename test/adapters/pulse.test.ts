@@ -43,7 +43,6 @@ describe('a subscription on a real broker', () => {
     await eventually(() => heard.texts.length === 2);
     expect(heard.messages[0]).toMatchObject({ exchange, routingKey: 'key', isRedelivered: false });
     expect(broker.status()).toMatchObject({ isConnected: true, reconnects: 0, lastError: null });
-    expect(broker.status().lastMessageAt).toBeGreaterThan(Date.now() - 60_000);
     // What was not acknowledged would wait again after the stop.
     await heard.subscription.stop();
     expect(await waiting(queue)).toBe(0);

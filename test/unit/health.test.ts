@@ -13,7 +13,7 @@ const OVERVIEW: Overview = {
   nearestTakenUntil: null,
 };
 const PULSE: PulseStatus = {
-  ...{ isConnected: true, isConsuming: true, since: 0, reconnects: 0, lastError: null, lastMessageAt: null },
+  ...{ isConnected: true, isConsuming: true, reconnects: 0, lastError: null },
 };
 
 const WELL = { isFailing: () => false, heartbeat: async () => undefined };

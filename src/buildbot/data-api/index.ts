@@ -25,15 +25,12 @@ export interface DataApiOptions {
   readonly clock: Clock;
   readonly log?: Logger;
   readonly inputs?: InputCounter;
-  /** For each single call. */
-  readonly timeoutMs?: number;
 }
 
 export function createDataApi(options: DataApiOptions): LegacyCi {
   const { url, forceScheduler, clock, log, inputs } = options;
   const session = createSession(url, options.username, options.password);
-  const { timeoutMs } = options;
-  const rest = createRestClient({ url, session, inputs, ...(timeoutMs ? { timeoutMs } : {}) });
+  const rest = createRestClient({ url, session, inputs });
   const catalogue = createCatalogue(rest, clock, forceScheduler, { log, inputs });
   const reader = createRequestReader(rest, catalogue, url, inputs);
 

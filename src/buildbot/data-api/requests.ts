@@ -168,7 +168,7 @@ interface Names {
 }
 
 /** @param builds of any requests; those of this one are picked out */
-export function toRequestView(request: RequestAnswer, builds: readonly BuildAnswer[], names: Names): RequestView {
+function toRequestView(request: RequestAnswer, builds: readonly BuildAnswer[], names: Names): RequestView {
   const own = builds
     .filter(({ buildrequestid }) => buildrequestid === request.buildrequestid)
     .sort((a, b) => a.buildid - b.buildid)

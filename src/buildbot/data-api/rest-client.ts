@@ -19,8 +19,6 @@ export interface RestClientOptions {
   readonly timeoutMs?: number;
   /** How often a read is repeated. */
   readonly retries?: number;
-  /** Connections at once. */
-  readonly maxSockets?: number;
   readonly inputs?: InputCounter | undefined;
 }
 
@@ -59,10 +57,9 @@ export function createRestClient({
   session,
   timeoutMs = 15_000,
   retries = 2,
-  maxSockets = 8,
   inputs,
 }: RestClientOptions): RestClient {
-  const agentOptions = { keepAlive: true, maxSockets, maxFreeSockets: 4, timeout: 60_000 };
+  const agentOptions = { keepAlive: true, maxSockets: 8, maxFreeSockets: 4, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
   const base = `${url}/api/v2`;
   const client: Got = got.extend({

@@ -174,7 +174,7 @@ export function createWorld({ seed, start, plan, mutate, ambush }: WorldOptions)
         maxLogSize: 1,
         random: random.next,
         timer: timerOf(host, scheduler),
-        spool: (_source, _options, use) => use({ path: '', size: 0, isCut: false }),
+        spool: (_source, _options, use) => use({ path: '', size: 0 }),
       });
       return { host, bridge };
     },
