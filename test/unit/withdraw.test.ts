@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, it } from '@jest/globals';
 import pino from 'pino';
 import type { RequestView } from '../../src/domain/build.ts';
 import type { Mapping } from '../../src/domain/mapping.ts';
-import { LegacyCiError } from '../../src/errors.ts';
+import { LegacyCiError, StoreError } from '../../src/errors.ts';
 import type { Clock, MappingStore, Seen } from '../../src/ports.ts';
 import { createWithdrawals } from '../../src/reflector/apply/withdrawals.ts';
 import { aRequest, aTask, MINUTE, NOW, pending, requestComplete, TASK_ID } from '../support/builders.ts';
@@ -45,6 +45,10 @@ interface Story {
   readonly sharedWith?: readonly number[];
   /** The bridge is stopped right after the pass. At once, and without a stop, unless given. */
   readonly sleep?: Clock['sleep'];
+  /** What happens between two tries to withdraw it. */
+  readonly sleepBetween?: () => Promise<void>;
+  /** In place of the store's own, for the withdrawal. */
+  readonly openMapping?: MappingStore['openMapping'];
 }
 
 /** One pass that makes request 17; answers which requests were cancelled, how often one was made, and what people are told. */
@@ -82,11 +86,11 @@ async function pass(story: Story) {
       return story.impossible === undefined ? { kind: 'asked' } : { kind: 'impossible', why: story.impossible };
     },
   });
-  const { sleep = async () => undefined } = story;
+  const { sleep = story.sleepBetween ?? (async () => undefined), openMapping = store.openMapping } = story;
   const said: string[] = [];
   const log = pino({ level: 'warn' }, { write: (line: string) => void said.push(line) });
   const clock = { ...createManualClock(NOW), sleep };
-  const withdrawals = createWithdrawals({ ci, store, clock, log });
+  const withdrawals = createWithdrawals({ ci, store: { ...store, openMapping }, clock, log });
   const result = await aReconciler({ queue, ci, store, clock, log, withdrawals }).reconcile(TASK_ID);
   await (story.sleep ? withdrawals.stop() : withdrawals.settled());
   const failures = said.filter((line) => line.includes('nonsense')).length;
@@ -140,7 +144,8 @@ it('is asked to be cancelled again until it is', async () => {
 
 it.each([
   [2, { cancelled: [OURS], failures: 2, isToBeCancelledByHand: false }],
-  [100, { cancelled: [], failures: 8, isToBeCancelledByHand: true }],
+  // It may be the mapping's: who cancelled that by hand would cancel the task.
+  [100, { cancelled: [], failures: 8, isToBeCancelledByHand: false }],
 ])('is said once for each try not to be readable, %i times', async (unread, done) => {
   expect(await pass({ meanwhile: recordTheirs, unread })).toMatchObject(done);
 });
@@ -156,6 +161,29 @@ it('is withdrawn where the one that has taken over will find another', async () 
 it('is kept where the other one was collapsed into it', async () => {
   const theirs = { ...requestComplete('SKIPPED'), buildRequestId: THEIRS };
   expect(await pass({ meanwhile: recordTheirs, theirs })).toMatchObject({ cancelled: [] });
+});
+
+it('is withdrawn where another pass has looked before, and is about to make one', async () => {
+  let tries = 0;
+  const done = await pass({
+    meanwhile: onlyLease,
+    found: OURS,
+    async sleepBetween() {
+      tries += 1;
+      const open = await store.openMapping(TASK_ID);
+      if (tries === 2 && open) {
+        await store.release(open, { state: 'submitted', buildRequestId: THEIRS }, NOW);
+      }
+    },
+  });
+  expect(done).toMatchObject({ cancelled: [OURS], isToBeCancelledByHand: false });
+});
+
+it('is not to be cancelled by hand where nobody can tell whether it is too many: its task may want it', async () => {
+  const away = new StoreError('store-unavailable', 'away', { isTransient: true });
+  const done = await pass({ meanwhile: onlyLease, openMapping: () => Promise.reject(away) });
+  expect(done).toMatchObject({ cancelled: [], isToBeCancelledByHand: false });
+  expect(done.said.filter((line) => line.includes('it is not known'))).toHaveLength(1);
 });
 
 it('is followed, and none is made in its place, where the mapping’s own was collapsed into it', async () => {

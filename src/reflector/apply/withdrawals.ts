@@ -47,16 +47,39 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
       if (isLast || last.kind === 'impossible') {
         break;
       }
-      if (last.kind === 'failed' && attempt < TRIES) {
+      if ('error' in last && attempt < TRIES) {
         log.warn({ ...fields, err: last.error }, 'a build request too many could not be withdrawn yet');
       }
       await clock.sleep(Math.min(1000 * 4 ** attempt, MAX_WAIT_MS), stopping.signal);
     }
-    if (last?.kind === 'shared') {
-      // Whoever cancelled it by hand would stop the others' build.
-      log.warn(fields, 'a build request too many is left alone: its build serves others, too');
-    } else {
-      log.error({ ...fields, ...reasonOf(last) }, 'a build request too many could not be withdrawn: cancel it by hand');
+    tellOfWhatIsLeft(last, fields);
+  }
+
+  function tellOfWhatIsLeft(last: Withdrawal | Failed | undefined, fields: Readonly<Record<string, unknown>>): void {
+    switch (last?.kind) {
+      case 'shared':
+        // Whoever cancelled it by hand would stop the others' build.
+        log.warn(fields, 'a build request too many is left alone: its build serves others, too');
+        break;
+      case 'undecided':
+        log.warn(fields, UNKNOWN);
+        break;
+      case 'unknown':
+        log.error({ ...fields, err: last.error }, UNKNOWN);
+        break;
+      case 'failed':
+        log.error({ ...fields, err: last.error }, BY_HAND);
+        break;
+      case 'impossible':
+        log.error({ ...fields, because: last.why }, BY_HAND);
+        break;
+      case 'asked':
+      case 'settled':
+      case undefined:
+        log.error(fields, BY_HAND);
+        break;
+      default:
+        last satisfies never;
     }
   }
 
@@ -64,7 +87,7 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
     try {
       return await tryOnce(request, mapping, context);
     } catch (error) {
-      return { kind: 'failed', error };
+      return { kind: 'unknown', error };
     }
   }
 
@@ -88,67 +111,69 @@ export function createWithdrawals(context: Pick<ApplyContext, 'ci' | 'store' | '
 }
 
 const ASKED = 'build request withdrawn: the task has another one or is no longer wanted';
+const BY_HAND = 'a build request too many could not be withdrawn: cancel it by hand';
+/** Its task may want it: whoever cancelled it by hand would cancel that. */
+const UNKNOWN = 'it is not known whether a build request is one too many: look at its task';
 
 /** How a try to withdraw a request ended. */
 type Withdrawal =
   /** It is over, or is the mapping's after all. */
   | { readonly kind: 'settled' }
+  /** The mapping has yet to look for a request, and would find this one; or another one is just being made for it. */
+  | { readonly kind: 'undecided' }
   /** Its build serves others, too. */
   | { readonly kind: 'shared' }
   | { readonly kind: 'asked'; readonly kept: number | null | undefined }
   | { readonly kind: 'impossible'; readonly why: string };
-type Failed = { readonly kind: 'failed'; readonly error: unknown };
-
-/** Why it is left, for the log; a cancel that was asked for and came to nothing has no reason. */
-function reasonOf(last: Withdrawal | Failed | undefined): object {
-  if (last?.kind === 'impossible') {
-    return { because: last.why };
-  }
-  return last?.kind === 'failed' ? { err: last.error } : {};
-}
+/** That it is one too many is known, and it could not be cancelled; or not even that could be found out. */
+type Failed = { readonly kind: 'failed' | 'unknown'; readonly error: unknown };
 
 async function tryOnce(
   request: RequestView,
   mapping: Mapping,
   { store, ci }: Pick<ApplyContext, 'store' | 'ci'>,
-): Promise<Withdrawal> {
+): Promise<Withdrawal | Failed> {
   const { buildRequestId } = request;
   const now = await read(buildRequestId, ci);
   if (now === undefined || now.state === 'complete') {
     return { kind: 'settled' };
   }
   const open = await store.openMapping(mapping.taskId);
-  if (open?.externalId === mapping.externalId && (await isTheOne(request, open, ci))) {
-    return { kind: 'settled' };
+  if (open?.externalId === mapping.externalId) {
+    const place = await placeOf(request, open, ci);
+    if (place !== 'too-many') {
+      return { kind: place };
+    }
   }
-  const answer = await cancelUnlessShared(now, 'another build request of the same task exists', { ci, store });
-  switch (answer.kind) {
-    case 'asked':
-      return { kind: 'asked', kept: open?.buildRequestId };
-    case 'shared':
-    case 'impossible':
-      return answer;
-    default:
-      return answer satisfies never;
+  try {
+    const answer = await cancelUnlessShared(now, 'another build request of the same task exists', { ci, store });
+    return answer.kind === 'asked' ? { kind: 'asked', kept: open?.buildRequestId } : answer;
+  } catch (error) {
+    return { kind: 'failed', error };
   }
 }
 
-/** Whether this request, made under the open mapping's external id, is the one that serves it. */
-async function isTheOne(request: RequestView, open: Mapping, ci: LegacyCi): Promise<boolean> {
+/** What this request, made under the open mapping's external id, is to it. */
+async function placeOf(
+  request: RequestView,
+  open: Mapping,
+  ci: LegacyCi,
+): Promise<'settled' | 'undecided' | 'too-many'> {
   if (open.buildRequestId === request.buildRequestId) {
-    return true;
+    return 'settled';
   }
   if (open.buildRequestId !== null) {
     const kept = await read(open.buildRequestId, ci);
     // Then ours took its place, and is found when another one would be made.
-    return kept !== undefined && isCollapsed(kept);
+    return kept !== undefined && isCollapsed(kept) ? 'settled' : 'too-many';
   }
-  // It has yet to look for a request under this external id, and finds one: ours, or one that was made meanwhile.
+  // It has yet to look for a request under this external id, and finds one: ours, or one that was made meanwhile. Or it
+  // has looked, found none, and makes another just now: which of these shows when it has one.
   const found = await ci.findByExternalId(open);
   if (found.kind === 'unreadable') {
     throw found.error;
   }
-  return found.kind === 'present' && found.value.buildRequestId === request.buildRequestId;
+  return found.kind === 'present' && found.value.buildRequestId === request.buildRequestId ? 'undecided' : 'too-many';
 }
 
 async function read(buildRequestId: number, ci: LegacyCi): Promise<RequestView | undefined> {
