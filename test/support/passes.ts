@@ -5,7 +5,7 @@ import path from 'node:path';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import type { RequestView } from '../../src/domain/build.ts';
-import type { LegacyCi, MappingStore } from '../../src/ports.ts';
+import type { LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
 import type { Reconciler } from '../../src/reflector/reconcile.ts';
 import { aRequest, MINUTE } from './builders.ts';
 import { clientOf } from './queue-client.ts';
@@ -17,6 +17,8 @@ export interface Passes {
   readonly queue: QueueFixture;
   readonly store: MappingStore;
   readonly reconciler: Reconciler;
+  /** Another one, on a store of its own. */
+  reconcilerOn(store: MappingStore): Reconciler;
   /** What Buildbot shows of every request. */
   request: RequestView;
   /** How many requests were made. */
@@ -26,10 +28,14 @@ export interface Passes {
   stop(): Promise<void>;
 }
 
-/** @param ci what of the legacy CI is not as usual */
+/**
+ * @param ci what of the legacy CI is not as usual
+ * @param queueCalls what of the queue's client is not
+ */
 export async function startPasses(
   options: Parameters<typeof startQueue>[0] = {},
   ci: Partial<LegacyCi> = {},
+  queueCalls: Partial<TaskQueue> = {},
 ): Promise<Passes> {
   const queue = await startQueue(options);
   const db = connect('sqlite::memory:');
@@ -37,7 +43,7 @@ export async function startPasses(
   const store = createMappingStore(db);
   const tempDir = mkdtempSync(path.join(tmpdir(), 'bbb-passes-'));
   const { clock } = queue;
-  const client = clientOf(queue.emulator.rootUrl, { clock, retries: 0 });
+  const client = { ...clientOf(queue.emulator.rootUrl, { clock, retries: 0 }), ...queueCalls };
   const legacyCi = aLegacyCi({
     builders: async (wanted) => new Set([wanted]),
     problems: async () => [],
@@ -50,10 +56,13 @@ export async function startPasses(
     outcome: async () => ({ properties: {}, log: { kind: 'none' } }),
     ...ci,
   });
+  const reconcilerOn = (its: MappingStore) =>
+    aReconciler({ queue: client, ci: legacyCi, store: its, clock, logs: { tempDir, maxLogSize: 1_000_000 } });
   const passes: Passes = {
     queue,
     store,
-    reconciler: aReconciler({ queue: client, ci: legacyCi, store, clock, logs: { tempDir, maxLogSize: 1_000_000 } }),
+    reconciler: reconcilerOn(store),
+    reconcilerOn,
     request: aRequest(),
     submitted: 0,
     async create(changes = {}) {

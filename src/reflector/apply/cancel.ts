@@ -24,19 +24,21 @@ export function isCancelOldNews({ cancels }: Mapping): boolean {
 export async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
   const request = requestOf(pass);
   const { clock, timing } = context;
-  const isRepeated = mappingOf(pass).state === 'cancelling';
-  let answer = await askForCancel(request, because, context);
-  if (answer.kind === 'shared' && !isRepeated) {
-    // Those that are canceled at once would take one another for wanted: each says so first, and then looks again.
+  const { state, attempts } = mappingOf(pass);
+  // A try that failed has asked nobody.
+  const isFirst = state !== 'cancelling' || attempts > 0;
+  if (state !== 'cancelling') {
+    // Before anything is asked: whoever finds the build stopped has to know that no person did it, and those that are
+    // canceled at once would take one another for wanted.
     await update(pass, context, { state: 'cancelling', hasSlot: false });
-    answer = await askForCancel(request, because, context);
-    if (answer.kind === 'shared') {
-      noteNoCancel(pass, context, `${because}; its build goes on, for build request ${answer.others.join(', ')}`);
-    }
   }
+  const answer = await askForCancel(request, because, context);
   const mapping = mappingOf(pass);
   const { cancels } = mapping;
   if (answer.kind === 'shared') {
+    if (isFirst) {
+      noteNoCancel(pass, context, `${because}; its build goes on, for build request ${answer.others.join(', ')}`);
+    }
     // Whoever is the last to want the build stops it. That it still goes on is no news.
     await update(pass, context, { nextCheckAt: clock.now() + MAX_CANCEL_RETRY_MS });
     return 'undone';

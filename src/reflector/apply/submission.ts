@@ -129,7 +129,8 @@ export async function resubmit(mapping: Mapping, pass: Pass, context: ApplyConte
     pass.knowledge.request = found;
     return 'observe';
   }
-  await update(pass, context, { state: 'held', buildRequestId: null, hasSlot: false, cancels: 0 });
+  const anew = { buildRequestId: null, hasSlot: false, cancels: 0, retriesReported: 0 };
+  await update(pass, context, { state: 'held', ...anew });
   pass.knowledge.request = { kind: 'none' };
   return 'observe';
 }
