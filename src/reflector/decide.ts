@@ -30,11 +30,14 @@
  *  submitted   pending                       collapsed                resubmit, bounded; then claimRun
  *  submitted   pending                       complete                 claimRun
  *  submitted   running, ours                 open, a new RETRY        uploadOutcome, resolveRun worker-shutdown
+ *  submitted   running, ours                 building                 follow, where it still has a place for an
+ *                                                                     unclaimed request: others may have it now
  *  submitted   running, ours                 open                     reclaimRun when takenUntil is near
  *  submitted   running, ours                 complete, CANCELLED      uploadOutcome, cancelTask; past the deadline: wait;
  *                                                                     by a master's shutdown: resolve worker-shutdown
  *  submitted   running, ours                 collapsed                resubmit, bounded; then resolveRun
- *  submitted   running, ours                 complete, settling       wait for its properties and log
+ *  submitted   running, ours                 complete, settling       wait for its properties and log, but not
+ *                                                                     until the deadline
  *  submitted   running, ours                 complete                 uploadOutcome, resolveRun by the result policy
  *  submitted   pending | running, ours       absent, after the grace  claimRun; then resolveRun internal-error
  *  any         running, another worker's     open                     cancelRequest, loudly

@@ -36,6 +36,10 @@ export function createManualClock(start: number): ManualClock {
     sleepers: () => sleepers.size,
     sleep: (ms, signal) =>
       new Promise((wake) => {
+        if (signal?.aborted) {
+          wake();
+          return;
+        }
         sleepers.add({ until: now + ms, wake });
         signal?.addEventListener('abort', () => wake(), { once: true });
       }),

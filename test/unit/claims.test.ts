@@ -1,5 +1,6 @@
 /** Claims of any length, on an emulated queue and the real mapping store. */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import type { PassResult } from '../../src/reflector/reconcile.ts';
 import { aBuild, MINUTE, requestBuilding, requestComplete } from '../support/builders.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Passes, startPasses } from '../support/passes.ts';
@@ -43,21 +44,27 @@ describe.each([20_000, 5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 60 * MINUTE])('a cl
 
 describe('a long upload', () => {
   let finish: () => void;
+  let isSlow: boolean;
+  let isUploading: boolean;
   beforeEach(async () => {
+    isSlow = false;
+    isUploading = false;
     upload = new Promise((resolve) => {
       finish = resolve;
     });
-    const outcome = async () => {
-      await upload;
-      return { properties: {}, log: { kind: 'none' } } as const;
+    const putArtifact = async () => {
+      isUploading = isSlow;
+      await (isSlow ? upload : undefined);
     };
-    passes = await startPasses({ claimTimeoutMs: 20_000 }, { outcome });
+    const builders = async (wanted: string) => new Set(wanted === 'there is none' ? [] : [wanted]);
+    passes = await startPasses({ claimTimeoutMs: 20_000 }, { builders }, { putArtifact });
   });
 
-  it('does not lose a claim that is shorter than the lease', async () => {
-    const taskId = await aBuildingTask();
-    passes.request = requestComplete('SUCCESS', aBuild('SUCCESS'));
+  /** A pass that takes a minute, until it may finish. */
+  async function aSlowPass(taskId: string): Promise<PassResult> {
+    isSlow = true;
     const pass = passes.reconciler.reconcile(taskId);
+    await eventually(() => isUploading, { what: 'an upload' });
     for (let seconds = 0; seconds < 60; seconds += 5) {
       const before = takenUntil(taskId);
       const { clock, emulator } = passes.queue;
@@ -67,7 +74,20 @@ describe('a long upload', () => {
       emulator.tick();
     }
     finish();
-    expect(await pass).toEqual({ kind: 'done' });
+    return pass;
+  }
+
+  it('does not lose a claim that is shorter than the lease', async () => {
+    const taskId = await aBuildingTask();
+    passes.request = requestComplete('SUCCESS', aBuild('SUCCESS'));
+    expect(await aSlowPass(taskId)).toEqual({ kind: 'done' });
     expect(passes.queue.emulator.tasks.get(taskId)?.status.runs).toMatchObject([{ state: 'completed' }]);
+  });
+
+  it('nor does one of the reason for which a task is refused', async () => {
+    const taskId = await passes.create({ payload: { buildername: 'there is none' } });
+    expect(await aSlowPass(taskId)).toEqual({ kind: 'done' });
+    const malformed = { state: 'exception', reasonResolved: 'malformed-payload' };
+    expect(passes.queue.emulator.tasks.get(taskId)?.status.runs).toMatchObject([malformed]);
   });
 });

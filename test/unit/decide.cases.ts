@@ -315,6 +315,14 @@ export const CASES: readonly Case[] = [
     ],
   },
   {
+    name: 'a refused task is claimed, and its claim is near its end',
+    mapping: { ...refusing, ...running, takenUntil: NOW + 5 * MINUTE },
+    task: aTask([ours(NOW + 5 * MINUTE)]),
+    request: 'none',
+    admission: REFUSED,
+    todo: ['reclaimRun', 'uploadExplanation', 'resolveRun'],
+  },
+  {
     name: 'a refused task is resolved',
     mapping: refusing,
     task: aTask([exception('malformed-payload')]),
@@ -702,6 +710,20 @@ export const CASES: readonly Case[] = [
     todo: ['lookAgain'],
   },
   {
+    name: 'the same, and its deadline is a few minutes away',
+    mapping: { ...running, deadline: NOW + 2.5 * MINUTE },
+    task: aTask([ours()], { deadline: NOW + 2.5 * MINUTE }),
+    request: { ...requestComplete('SUCCESS', aBuild('SUCCESS')), isSettling: true },
+    todo: [{ do: 'lookAgain', at: NOW + MINUTE / 2 }],
+  },
+  {
+    name: 'the same, and there is no time left to wait in',
+    mapping: { ...running, deadline: NOW + 2 * MINUTE },
+    task: aTask([ours()], { deadline: NOW + 2 * MINUTE }),
+    request: { ...requestComplete('SUCCESS', aBuild('SUCCESS')), isSettling: true },
+    todo: [{ do: 'uploadOutcome', isLastTry: true }, 'resolveRun'],
+  },
+  {
     name: 'the same, and its claim is near its end',
     mapping: { ...running, takenUntil: NOW + 5 * MINUTE },
     task: aTask([ours(NOW + 5 * MINUTE)]),
@@ -721,6 +743,20 @@ export const CASES: readonly Case[] = [
     task: aTask([exception('canceled')]),
     request: { ...requestComplete('SUCCESS', aBuild('SUCCESS')), isSettling: true },
     todo: ['closeMapping'],
+  },
+  {
+    name: 'its build has begun, and it has the place of an unclaimed request',
+    mapping: { ...running, collapseKey: 'k', hasSlot: true },
+    task: aTask([ours()]),
+    request: requestBuilding(),
+    todo: ['follow'],
+  },
+  {
+    name: 'a RETRY, and it has the place of an unclaimed request',
+    mapping: { ...running, collapseKey: 'k', hasSlot: true },
+    task: aTask([ours()]),
+    request: requestBuilding(aBuild('RETRY')),
+    todo: ['uploadOutcome', { do: 'resolveRun', resolution: { state: 'exception', reason: 'worker-shutdown' } }],
   },
   {
     name: 'uploads have failed too often',

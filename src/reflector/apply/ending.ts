@@ -57,7 +57,9 @@ export async function explain(
       : EXPLANATIONS[action.about](mapping.buildRequestId);
   const reason = isRefusal ? ('malformed-payload' as const) : ('internal-error' as const);
   const target = await uploadTarget(action.runId, { state: 'exception', reason }, pass, context);
-  await uploadExplanation(underLease(pass, context), target, text, mapping.attempts >= EXPLANATION_TRIES);
+  const uploads = underLease(pass, context);
+  const isLastTry = mapping.attempts >= EXPLANATION_TRIES;
+  await keepingAlive(pass, context, () => uploadExplanation(uploads, target, text, isLastTry));
   return 'next';
 }
 

@@ -45,6 +45,14 @@ export function nextLook({ mapping, policy, now, takenUntil }: Facts): number {
     : Math.min(usual, Math.max(now, reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs, now)));
 }
 
+/** So long before its deadline a run is resolved with what there is: afterwards its result would be lost. */
+export const LAST_CHANCE_MS = 120_000;
+
+/** From when on nothing is waited for any more, in UTC milliseconds: the queue takes no resolution after the deadline. */
+export function lastChance({ mapping }: Facts): number {
+  return mapping.deadline - LAST_CHANCE_MS;
+}
+
 /** The request, if it is open, is to be cancelled; then the mapping is history. */
 export function abandon(facts: Facts, because: string, isLoud = false): readonly Action[] {
   const { mapping, request, policy, now } = facts;
@@ -116,16 +124,17 @@ export function uploadAndResolve(
 }
 
 export function uploadOutcome(
-  { mapping, policy }: Facts,
+  facts: Facts,
   run: TaskRun,
   resolution: Resolution | 'canceled',
   because: string,
 ): Action {
+  const { mapping, policy, now } = facts;
   return {
     do: 'uploadOutcome',
     runId: run.runId,
     resolution,
-    isLastTry: mapping.attempts >= policy.maxUploadAttempts,
+    isLastTry: mapping.attempts >= policy.maxUploadAttempts || now >= lastChance(facts),
     because,
   };
 }

@@ -8,8 +8,10 @@ import { resolutionOf, runResults } from '../outcome.ts';
 import {
   abandon,
   type Facts,
+  follow,
   followClaimed,
   isLostToShutdown,
+  lastChance,
   lookAgain,
   nextLook,
   reclaimIfNear,
@@ -30,6 +32,7 @@ export function decideRunning(facts: Facts, run: TaskRun, admission: Admission |
   switch (mapping.state) {
     case 'refusing':
       return [
+        ...near,
         { do: 'uploadExplanation', runId: run.runId, about: 'refused', because: 'the author has to know why' },
         resolveRun(run, { state: 'exception', reason: 'malformed-payload' }, 'the task cannot be built here'),
       ];
@@ -70,6 +73,9 @@ function decideBuilding(facts: Facts, run: TaskRun, request: RequestView): reado
       'its build ended RETRY and Buildbot builds the same request again',
     );
   }
+  if (mapping.hasSlot && request.state === 'building') {
+    return [follow(facts, run, 'its build has begun: others may be asked for now')];
+  }
   const near = reclaimIfNear(facts);
   return near.length > 0 ? near : [lookAgain(nextLook(facts), `the build request is ${request.state}`)];
 }
@@ -77,8 +83,9 @@ function decideBuilding(facts: Facts, run: TaskRun, request: RequestView): reado
 /** Our run is running and its request is complete. */
 function decideOutcome(facts: Facts, run: TaskRun, request: RequestView): readonly Action[] {
   const { mapping, policy, now } = facts;
-  if (request.isSettling) {
-    return [lookAgain(nextLook(facts), 'its build is over; properties and log are on their way')];
+  if (request.isSettling && now < lastChance(facts)) {
+    const at = Math.min(nextLook(facts), lastChance(facts));
+    return [lookAgain(at, 'its build is over; properties and log are on their way')];
   }
   if (isCollapsed(request)) {
     return (

@@ -26,6 +26,8 @@ export interface ArtifactRulesContext {
   readonly truth: () => Truth;
   /** Whether there is a request too many for the run: then either may be the one that is followed. */
   readonly isDoubled: (taskId: string, runId: number) => boolean;
+  /** Whether the task's deadline may be so near that nothing is waited for any more. */
+  readonly isLastChance: (taskId: string) => boolean;
 }
 
 interface Put {
@@ -42,7 +44,8 @@ const INGREDIENTS: Readonly<Record<string, readonly string[]>> = {
   [STATUS]: [STATUS],
 };
 
-export function createArtifactRules({ complain, queue, store, truth, isDoubled }: ArtifactRulesContext): ArtifactRules {
+export function createArtifactRules(context: ArtifactRulesContext): ArtifactRules {
+  const { complain, queue, store, truth, isDoubled, isLastChance } = context;
   /** By process and task, or run of it: what failed when it was tried last. */
   const failed = new Set<string>();
   /** By run and name: artifacts whose last resort failed. */
@@ -74,7 +77,10 @@ export function createArtifactRules({ complain, queue, store, truth, isDoubled }
     const isUnclear = request?.isPurged || request?.endedBy === 'collapse' || isDoubled(taskId, runId);
     const build = isUnclear ? undefined : request?.builds.at(-1);
     const properties = content(PROPERTIES);
-    if (build !== undefined && properties !== undefined && firstOf(properties.buildid) !== build.id) {
+    const isRight = firstOf(properties?.buildid) === build?.id;
+    // What is told of a build after its end may come too late.
+    const isEarly = isLastChance(taskId) && properties?.buildid === undefined;
+    if (build !== undefined && properties !== undefined && !isRight && !isEarly) {
       complain(`${run} with properties of another build than ${build.id}`);
     }
     const status = content(STATUS);
@@ -124,7 +130,8 @@ export function createArtifactRules({ complain, queue, store, truth, isDoubled }
       // Only the last resort is left then, which may fail as well: see `guarded` in upload.ts.
       const put = putOf(call);
       const isLastResort = put?.kind === 'error' || put?.kind === 'link';
-      const isLastTry = (store().open(call.taskId ?? '')?.attempts ?? 0) >= POLICY.maxUploadAttempts;
+      const { taskId = '' } = call;
+      const isLastTry = (store().open(taskId)?.attempts ?? 0) >= POLICY.maxUploadAttempts || isLastChance(taskId);
       // What took effect late, of another kind and without its content, has the name for good.
       const isTaken = error instanceof QueueError && error.code === 'queue-conflict';
       if (put !== undefined && (isTaken || (isLastResort && (isLastTry || !isTransient(error))))) {

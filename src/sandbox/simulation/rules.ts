@@ -1,6 +1,7 @@
 /** What must hold at every step, whatever goes wrong. Each rule hears of what happened and complains. */
 import type { Mapping, TraceEvent } from '../../domain/mapping.ts';
 import type { Message } from '../../ports.ts';
+import { LAST_CHANCE_MS } from '../../reflector/decide/facts.ts';
 import { createArtifactRules } from './artifact-rules.ts';
 import { createClaimRules } from './claim-rules.ts';
 import { createDeeds } from './deeds.ts';
@@ -99,6 +100,10 @@ export function createRules(context: RulesContext): Rules {
     ...{ complain: history.complain, queue, store, truth },
     isDoubled: (taskId, runId) =>
       [...zombies.keys()].some((zombie) => zombie.taskId === taskId && zombie.runId <= runId),
+    isLastChance(taskId) {
+      const deadline = Date.parse(queue().state.tasks.get(taskId)?.definition.deadline ?? '');
+      return scheduler.now() + latestOffset() + READING_MS >= deadline - LAST_CHANCE_MS;
+    },
   });
   const judging = { ...context, complain: history.complain, now: scheduler.now };
   const claims = createClaimRules(judging);
