@@ -83,6 +83,10 @@ const PARK_WAIT_MS = 5000;
 /** They come from messages, of which there can be any number. */
 const MAX_PARKED = 1000;
 
+/**
+ * Has passes made over the tasks that were asked for, never two at once over the same task. What fails is tried again after
+ * waits that grow; a task that goes on failing is parked, so that it holds up no others.
+ */
 export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
   const { pass, concurrency, clock, log, maxTries = 12, maxParked = MAX_PARKED } = options;
   const entries = new Map<string, Entry>();
@@ -193,6 +197,9 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
         return;
       case 'failed':
         afterFailure(taskId, entry, served, result.retryAt);
+        return;
+      default:
+        return result satisfies never;
     }
   }
 
