@@ -90,6 +90,7 @@ const CLOCKS_MS = 10_000;
 /** At the start, from one try to write to the next. */
 const AGAIN_MS = 5000;
 
+/** Puts the parts together; nothing runs, and nothing is asked of anybody, before `start`. */
 export function createBridge(options: BridgeOptions): Bridge {
   const { queue, ci, store, clock, log, metrics, policy, timing, instance, random } = options;
   const services = servicesIn(options.mode, options.services);

@@ -35,6 +35,7 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
+/** How a run ends: `reportCompleted`, `reportFailed` or `reportException` in the queue's words. */
 export type Resolution =
   | { readonly state: 'completed' }
   | { readonly state: 'failed' }
@@ -170,6 +171,7 @@ export type Stored =
   /** Another mapping has the one place that the collapse key has for an unclaimed request. */
   | { readonly kind: 'slot-taken' };
 
+/** The outcome of taking a lease. */
 export type Leased =
   | { readonly kind: 'leased'; readonly mapping: Mapping }
   /** Another pass, here or elsewhere, has it. */

@@ -46,6 +46,7 @@ export const workerType = z
     'expected a workerType: 1 to 38 of a-z 0-9 -, beginning with a letter and not ending with -',
   );
 
+/** One that may be shown: without user and password. */
 export const httpUrl = z
   .url({ protocol: /^https?$/, error: 'expected a URL that begins with http:// or https://' })
   .refine(
@@ -56,6 +57,7 @@ export const httpUrl = z
 /** Of a server, for paths below it: slashes at its end would make another path. */
 export const baseUrl = httpUrl.transform((url) => url.replace(/\/+$/, ''));
 
+/** A text that is shown nowhere. */
 export const secret = z
   .string()
   .min(1, 'expected a text that is not empty')

@@ -130,6 +130,7 @@ export function toOverview(given: unknown): Overview {
   };
 }
 
+/** Due at once, and leased to whoever inserts it. */
 export function toNewRow(mapping: NewMapping, lease: { owner: string; leaseUntil: number; now: number }): object {
   const collapseKey = mapping.collapseKey === null ? null : toKey(mapping.collapseKey);
   return {

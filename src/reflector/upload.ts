@@ -8,7 +8,9 @@ import { MappingMoved } from './apply/pass.ts';
 import { type Spool, withSpooledLog } from './log-spool.ts';
 import { runResults, statusJson } from './outcome.ts';
 
+/** What people open: leads to the build's page while the build runs, and to the stored log afterwards. */
 export const LIVE_LOG = 'public/logs/live.log';
+/** The log as it is stored; of one that Buildbot has stored itself, a redirect there. */
 export const BACKING_LOG = 'public/logs/live_backing.log';
 export const PROPERTIES = 'public/properties.json';
 /** Of every form of the log: links and redirects too. */

@@ -84,8 +84,8 @@ const PARK_WAIT_MS = 5000;
 const MAX_PARKED = 1000;
 
 /**
- * Has passes made over the tasks that were asked for, never two at once over the same task. What fails is tried again after
- * waits that grow; a task that goes on failing is parked, so that it holds up no others.
+ * Has passes made over the tasks that were asked for, never two at once over the same task. What fails is tried again
+ * after waits that grow; a task that goes on failing is parked, so that it holds up no others.
  */
 export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
   const { pass, concurrency, clock, log, maxTries = 12, maxParked = MAX_PARKED } = options;

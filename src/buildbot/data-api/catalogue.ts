@@ -33,6 +33,7 @@ export interface CatalogueContext {
   readonly inputs?: InputCounter | undefined;
 }
 
+/** @param name the ForceScheduler's */
 export function createCatalogue(
   rest: RestClient,
   clock: Clock,

@@ -27,6 +27,7 @@ export interface DataApiOptions {
   readonly inputs?: InputCounter;
 }
 
+/** Asks nothing of the master before the first call. */
 export function createDataApi(options: DataApiOptions): LegacyCi {
   const { url, forceScheduler, clock, log, inputs } = options;
   const session = createSession(url, options.username, options.password);

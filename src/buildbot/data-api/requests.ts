@@ -21,6 +21,7 @@ const BATCH = 100;
 /** Of one submission: the one that counts is among the first. */
 const MAX_COPIES = 10;
 
+/** As in `LegacyCi`: neither throws. */
 export interface RequestReader {
   readMany(ids: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>>;
   findByExternalId(spec: { readonly taskId: string; readonly externalId: string }): Promise<Seen<RequestView>>;

@@ -29,6 +29,10 @@ const FAILURE = 2;
 /** The bridge, among the masters that claim requests. */
 const CLAIMANT = { name: 'buildbot-bridge', class_name: 'buildbot.master.BuildMaster' };
 
+/**
+ * @returns asks for a cancel; `why` is for the page of a build that a master stops
+ * @throws (what is returned) LegacyCiError: `legacy-ci-unavailable` also where a build is about to start or serves others
+ */
 export function createCanceller(options: CancellerOptions): (view: RequestView, why: string) => Promise<CancelAnswer> {
   const { database, selfServe, masters, log } = options;
 

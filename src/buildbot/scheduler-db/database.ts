@@ -29,6 +29,7 @@ export interface SchedulerDb {
   close(): Promise<void>;
 }
 
+/** @param options.answerMs how long each try may take, milliseconds; the pool is closed with `close` */
 export function createSchedulerDb(
   db: Knex,
   { answerMs = ANSWER_MS, inputs }: { readonly answerMs?: number; readonly inputs?: InputCounter | undefined } = {},
@@ -48,6 +49,7 @@ export function createSchedulerDb(
   };
 }
 
+/** The error of something that is so at the moment: trying again later can help. */
 export function unavailable(message: string, cause?: unknown): LegacyCiError {
   return new LegacyCiError('legacy-ci-unavailable', message, { cause, isTransient: true });
 }

@@ -44,6 +44,7 @@ export interface SchedulerDbOptions {
   readonly inputs?: InputCounter | undefined;
 }
 
+/** Asks nothing of the database, the masters or Self-serve before the first call. */
 export function createSchedulerDbCi(options: SchedulerDbOptions): LegacyCi {
   const { clock, log, inputs } = options;
   const database = createSchedulerDb(options.db, { inputs });

@@ -7,6 +7,7 @@ import type { KeptBuild } from '../../domain/kept-build.ts';
 import { isTaskId } from '../../domain/task.ts';
 import { textOf, writable } from '../../json.ts';
 
+/** What the routing keys of the events end in that are about builds. */
 export const EVENTS = ['started', 'finished', 'log_uploaded'] as const;
 export type EventKind = (typeof EVENTS)[number];
 

@@ -24,6 +24,7 @@ export interface RequestReaderOptions {
   readonly log: Logger | undefined;
 }
 
+/** The first two as in `LegacyCi`: neither throws. */
 export interface RequestReader {
   readMany(ids: readonly number[]): Promise<ReadonlyMap<number, Seen<RequestView>>>;
   findByExternalId(spec: {

@@ -171,6 +171,7 @@ function keyOf({ number, startTime, builder }: { number: number; startTime: numb
   return `${number} ${startTime} ${builder}`;
 }
 
+/** Unix seconds, by the clock that the times of rows go by. */
 export async function databaseNow(db: Knex): Promise<number> {
   const [rows]: unknown[] = await db.raw('SELECT UNIX_TIMESTAMP() AS now');
   const [row] = z.array(z.object({ now: int })).parse(rows);

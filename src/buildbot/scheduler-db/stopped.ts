@@ -14,12 +14,14 @@ export interface Suspect {
   readonly request: RequestRow;
 }
 
+/** Ids of builds. */
 export interface Stopped {
   readonly builds: ReadonlySet<number>;
   /** Builds of which it could not be learnt: nothing may be concluded of them yet. */
   readonly unknown: ReadonlySet<number>;
 }
 
+/** Buildbot's code of that result. */
 export const EXCEPTION = 4;
 /** Answers never change; so many are remembered. */
 const MAX_ANSWERS = 20_000;

@@ -59,6 +59,10 @@ export const STALE_CLAIM_S = 3600;
 /** What is written for a request that is cancelled while it waits: FAILURE. */
 const CANCELLED_WAITING = 2;
 
+/**
+ * A request, from its rows and what is known beside them. No column alone has its state: a claim may be a dead master's,
+ * an open build one that never started, and a result what is written for a request that was cancelled while it waited.
+ */
 export function toView(input: ViewInput): RequestView {
   const { request, builds } = input;
   const base = { buildRequestId: request.id, builder: request.builder };

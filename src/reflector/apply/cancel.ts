@@ -21,6 +21,12 @@ export function isCancelOldNews({ cancels }: Mapping): boolean {
   return cancels >= VAIN_CANCELS;
 }
 
+/**
+ * Asks for the request to be cancelled, unless others want its build; from then on the mapping is `cancelling`, and due
+ * again after a wait that doubles up to `MAX_CANCEL_RETRY_MS`. A refusal, or that there is no way, is told and no error.
+ * @param because for the legacy CI and the trace
+ * @throws MappingMoved, StoreError, or the LegacyCiError of a legacy CI that is away
+ */
 export async function cancelRequest(because: string, pass: Pass, context: ApplyContext): Promise<Next> {
   const request = requestOf(pass);
   const { clock, timing } = context;

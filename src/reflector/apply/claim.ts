@@ -18,6 +18,10 @@ import {
   update,
 } from './pass.ts';
 
+/**
+ * Claims the run, and has the mapping serve it from now on.
+ * @throws QueueError: `queue-conflict` if it is not there to be claimed any more; MappingMoved, StoreError
+ */
 export async function claimRun(
   action: Extract<Action, { do: 'claimRun' }>,
   pass: Pass,
@@ -34,6 +38,7 @@ export async function claimRun(
   return 'next';
 }
 
+/** Renews the claim of the run. @throws QueueError, MappingMoved, StoreError */
 export async function reclaim(runId: number, pass: Pass, context: ApplyContext): Promise<void> {
   const { takenUntil } = await context.queue.reclaim(pass.taskId, runId);
   const { task } = pass.knowledge;

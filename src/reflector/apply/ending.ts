@@ -22,6 +22,10 @@ import {
   update,
 } from './pass.ts';
 
+/**
+ * Uploads what the request's builds leave behind, and keeps lease and claim alive meanwhile.
+ * @throws what `uploadOutcome` throws; MappingMoved
+ */
 export async function upload(
   action: Extract<Action, { do: 'uploadOutcome' }>,
   pass: Pass,
@@ -44,6 +48,10 @@ const EXPLANATIONS = {
     `Buildbot collapsed every build request of this task into newer ones of the same builder and revision, without building it. Somebody else asks for the same builds: set collapseRequests = False for this builder in master.cfg, or rerun the task when the builder is quieter.\n`,
 } as const;
 
+/**
+ * Uploads a log that says why there is no build.
+ * @throws QueueError that a later try may overcome; MappingMoved
+ */
 export async function explain(
   action: Extract<Action, { do: 'uploadExplanation' }>,
   pass: Pass,
@@ -92,6 +100,10 @@ async function uploadTarget(
   return { taskId: pass.taskId, runId, builder: mappingOf(pass).builder, expires, resolution };
 }
 
+/**
+ * Resolves the run; the mapping stays open, for a later run or its end.
+ * @throws QueueError: `queue-conflict` if the run is not the bridge's running one any more; MappingMoved, StoreError
+ */
 export async function resolveRun(
   action: Extract<Action, { do: 'resolveRun' }>,
   pass: Pass,
@@ -135,6 +147,10 @@ async function resolved(status: TaskStatus, resolution: string, pass: Pass, cont
   return 'observe';
 }
 
+/**
+ * Closes the mapping and lets its lease go; how it ended is what the queue says of its run, where that is known.
+ * @throws MappingMoved, StoreError
+ */
 export async function closeMapping(mapping: Mapping, pass: Pass, { store, clock }: ApplyContext): Promise<Next> {
   const { task } = pass.knowledge;
   const run = task?.kind === 'present' ? task.value.runs.find(({ runId }) => runId === mapping.runId) : undefined;

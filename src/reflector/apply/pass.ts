@@ -77,6 +77,7 @@ export function idsOf({ taskId, knowledge: { mapping } }: Pick<Pass, 'taskId' | 
   return { taskId, runId: mapping?.runId, buildRequestId: mapping?.buildRequestId ?? undefined };
 }
 
+/** Changes the mapping, under the lease as it is. @throws MappingMoved, StoreError */
 export async function update(pass: Pass, { store, clock }: ApplyContext, changes: MappingChanges): Promise<void> {
   accept(pass, await store.update(mappingOf(pass), changes, clock.now()));
 }
@@ -103,6 +104,7 @@ export function isLeaseOver(pass: Pass, { clock }: Pick<ApplyContext, 'clock'>):
   return clock.uptime() >= pass.leaseEnd || clock.now() >= mappingOf(pass).leaseUntil;
 }
 
+/** Has the lease last for all of its time again, from now on. @throws MappingMoved, StoreError */
 export async function renew(pass: Pass, { store, clock, timing }: ApplyContext): Promise<void> {
   const now = clock.now();
   const leaseEnd = clock.uptime() + timing.leaseMs;
@@ -110,7 +112,10 @@ export async function renew(pass: Pass, { store, clock, timing }: ApplyContext):
   pass.leaseEnd = leaseEnd;
 }
 
-/** Takes over what was stored, and notes whether a place for an unclaimed request became free. */
+/**
+ * Takes over what was stored, and notes whether a place for an unclaimed request became free.
+ * @throws MappingMoved if nothing was stored
+ */
 export function accept(pass: Pass, stored: Stored): void {
   if (stored.kind !== 'stored') {
     throw new MappingMoved(pass.taskId);

@@ -9,6 +9,11 @@ import type { Action } from '../actions.ts';
 import { externalIdOf } from '../observe.ts';
 import { type ApplyContext, accept, idsOf, MappingMoved, type Next, type Pass, renew, taskOf, update } from './pass.ts';
 
+/**
+ * Inserts the mapping of a task that has none, under a lease of this pass: as `held` where another mapping has the one
+ * place of its collapse key. What was read of the task before is forgotten.
+ * @throws MappingMoved if the task has a mapping by now; StoreError
+ */
 export async function recordIntent(
   action: Extract<Action, { do: 'recordIntent' }>,
   pass: Pass,
@@ -85,6 +90,11 @@ async function hasToWait(collapseKey: string, mapping: Mapping | null, store: Ma
   return first !== undefined && first !== mapping?.taskId;
 }
 
+/**
+ * From `held` to `intended`, as another submission with an id of its own; ends the pass where an unclaimed request of the
+ * same collapse key is in the way, or another task's turn comes first.
+ * @throws MappingMoved, StoreError
+ */
 export async function takeSlot(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
   const { collapseKey } = mapping;
   const later = { end: Number.POSITIVE_INFINITY };
@@ -144,6 +154,11 @@ export class SubmissionUnknown extends BridgeError<'submission-unknown'> {
   }
 }
 
+/**
+ * Makes the build request. A task whose request the legacy CI rejects is one to refuse; a request that could not be
+ * recorded is left to the withdrawals.
+ * @throws SubmissionUnknown for all other failures of the legacy CI; MappingMoved, StoreError
+ */
 export async function submit(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
   const { ci, clock, timing, withdrawals } = context;
   const { admission } = pass.knowledge;
