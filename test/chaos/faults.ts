@@ -94,6 +94,7 @@ const PLACES: readonly Place[] = [
     faults: [
       queueFault('queue answers 5xx', 3, { probability: 0.4, times: 15, outcome: { kind: 'status', status: 503 } }),
       queueFault('connections to the queue cut', 2, { probability: 0.3, times: 8, outcome: { kind: 'reset' } }),
+      queueFault('queue slow', 2, { probability: 0.5, times: 20, outcome: { kind: 'slow', ms: 4000 } }),
       { name: 'queue does not answer', weight: 2, happen: queueSilence },
     ],
   },
@@ -269,7 +270,7 @@ function queueFault(
       const onHit = (call: string) => {
         count += PEOPLES_CALL.test(call) ? 0 : 1;
       };
-      for (const takesEffect of [true, false]) {
+      for (const takesEffect of rule.outcome.kind === 'slow' ? [true] : [true, false]) {
         faults.http.push({ ...rule, path: ANY_CALL, takesEffect, onHit });
       }
       await lasting(random.between(2000, 6000), hits);

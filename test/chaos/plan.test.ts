@@ -49,7 +49,7 @@ const EVERYWHERE = [
   ...['bridge killed', 'bridge paused', 'all bridges restarted, one after the other'],
   ...['broker restarted', 'database restarted', 'master restarted', 'master killed', 'worker killed'],
   ...[...ofNetwork('the pulse'), ...ofNetwork('the database'), ...ofNetwork('the legacy'), 'Pulse queue deleted'],
-  ...['queue answers 5xx', 'queue does not answer', 'connections to the queue cut'],
+  ...['queue answers 5xx', 'queue does not answer', 'queue slow', 'connections to the queue cut'],
   ...['messages dropped', 'messages repeated', 'messages delayed', 'messages re-ordered'],
 ];
 const AT_SITE = [

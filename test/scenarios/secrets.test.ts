@@ -102,6 +102,17 @@ describe.each(SET_UPS)('secrets in the $secretsIn, with $legacy, $mappings, $cre
     expect(await stage.leaks()).toEqual([]);
   });
 
+  it('show nowhere in bbb tasks', async () => {
+    for (const flags of [[], ['--json'], ['--failing']]) {
+      expect(await stage.spawn(['tasks', ...flags]).ended).toBe(EXIT.ok);
+    }
+    if (stage.mappings.gate !== undefined) {
+      const tasks = stage.spawn(['tasks'], changeSecret(stage.config, ['database', 'url']));
+      expect([await tasks.ended, tasks.stderr()]).toEqual([EXIT.tempFail, expect.stringContaining('the database')]);
+    }
+    expect(await stage.leaks()).toEqual([]);
+  });
+
   it('show nowhere in bbb migrate', async () => {
     if (stage.mappings.gate !== undefined) {
       const config = changeSecret(stage.config, ['database', 'url']);
