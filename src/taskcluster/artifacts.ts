@@ -3,8 +3,8 @@ import { createReadStream } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import got, { HTTPError } from 'got';
 import { codeOf, QueueError } from '../errors.ts';
-import { limited } from '../foreign-answer.ts';
-import type { Artifact } from '../ports.ts';
+import { AnswerTooLong, limited } from '../foreign-answer.ts';
+import type { Artifact, InputCounter } from '../ports.ts';
 import { type AnswerReader, putUrlAnswer } from './answers.ts';
 import { toQueueError } from './errors.ts';
 import type { Services } from './services.ts';
@@ -13,6 +13,7 @@ export interface ArtifactOptions {
   readonly services: Pick<Services, 'createArtifact'>;
   readonly agent: { readonly http: import('node:http').Agent; readonly https: import('node:https').Agent };
   readonly reader: AnswerReader;
+  readonly inputs?: InputCounter | undefined;
   /** How often a PUT is tried, each time with a fresh URL. */
   readonly tries?: number;
   /** Before the second try, doubled each time. */
@@ -47,7 +48,11 @@ export async function putArtifact(
     case 'file':
       return upload(artifact, () => create({ storageType: 's3', contentType: artifact.contentType }), options);
     case 'redirect':
-      await create({ storageType: 'reference', contentType: artifact.contentType, url: httpUrl(artifact.url) });
+      await create({
+        storageType: 'reference',
+        contentType: artifact.contentType,
+        url: httpUrl(artifact.url, options.inputs),
+      });
       return;
     case 'link':
       await create({ storageType: 'link', contentType: artifact.contentType, artifact: artifact.target });
@@ -67,9 +72,10 @@ const NOT_OF_A_URI = /%(?![0-9a-f]{2})|[^\w\-.~:/?#@!$&'()*+,;=%]/gi;
  * Nothing but http(s) is redirected to: the URL comes from Buildbot, and people follow it. It is escaped as the queue
  * wants it, by RFC 3986: a URL with a blank or an umlaut, which every browser takes, is refused there.
  */
-function httpUrl(text: string): string {
+function httpUrl(text: string, inputs: InputCounter | undefined): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol !== 'http:' && url?.protocol !== 'https:') {
+    inputs?.rejected('legacy-ci-answer');
     throw new QueueError('queue-invalid', 'an artifact can only redirect to an http or https URL');
   }
   const { protocol, username, password, host, pathname, search, hash } = url;
@@ -81,7 +87,7 @@ function httpUrl(text: string): string {
 async function upload(
   artifact: Extract<Artifact, { kind: 'content' | 'file' }>,
   create: () => Promise<unknown>,
-  { agent, reader, tries = 4, firstDelayMs = 500 }: ArtifactOptions,
+  { agent, reader, inputs, tries = 4, firstDelayMs = 500 }: ArtifactOptions,
 ): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     // Asked for again each time: a URL lives for a while only, and asking twice for the same artifact is fine.
@@ -90,6 +96,9 @@ async function upload(
       await put(putUrl, artifact, agent);
       return;
     } catch (error) {
+      if (error instanceof AnswerTooLong) {
+        inputs?.rejected('queue-answer');
+      }
       if (attempt >= tries) {
         throw putError(artifact.name, error);
       }

@@ -227,7 +227,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     cancelTask: (taskId) => call('cancelTask', { taskId }, () => services.cancelTask(taskId), statusOf(taskId)),
     rerunTask: (taskId) => call('rerunTask', { taskId }, () => services.rerunTask(taskId), statusOf(taskId)),
     putArtifact: (taskId, runId, artifact) =>
-      putArtifact(taskId, runId, artifact, { services, agent: uploadAgent, reader }),
+      putArtifact(taskId, runId, artifact, { services, agent: uploadAgent, reader, inputs: options.inputs }),
     listPending: () => list('listPendingTasks', () => true),
     listClaimed: () =>
       list('listClaimedTasks', (task) => task.workerGroup === workerGroup && task.workerId === workerId),

@@ -10,6 +10,7 @@ import type { Artifact, TaskQueue } from '../../src/ports.ts';
 import { createAnswerReader } from '../../src/taskcluster/answers.ts';
 import { putArtifact } from '../../src/taskcluster/artifacts.ts';
 import { createServices } from '../../src/taskcluster/services.ts';
+import { countInputs } from '../support/count-inputs.ts';
 import { eventually } from '../support/eventually.ts';
 import { clientOf, type FakeServer, startFakeServer } from '../support/queue-client.ts';
 import { newTaskId, type QueueFixture, ROOT_CLIENT, startQueue, taskAt } from '../support/queue-emulator.ts';
@@ -225,9 +226,12 @@ describe('what has no content of its own', () => {
   it.each(['javascript:alert(1)', 'file:///etc/passwd', 'ftp://host/x', 'buildbot/x', ''])(
     'does not redirect to %p',
     async (url) => {
-      const put = queue.putArtifact(taskId, 0, { ...page, kind: 'redirect', url, expires });
+      const inputs = countInputs();
+      const client = clientOf(fixture.emulator.rootUrl, { clock: fixture.clock, inputs });
+      const put = client.putArtifact(taskId, 0, { ...page, kind: 'redirect', url, expires });
       await expect(put).rejects.toMatchObject({ code: 'queue-invalid', isTransient: false });
       expect(stored(page.name)).toBeUndefined();
+      expect(inputs.counts).toEqual({ 'rejected legacy-ci-answer': 1 });
     },
   );
 

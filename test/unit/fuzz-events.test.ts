@@ -193,6 +193,47 @@ describe('a build event', () => {
   });
 });
 
+describe('of a build event what is left out', () => {
+  it.each([
+    ['is counted and said once, where the build is a bridge’s', [7], 1],
+    ['is nobody’s business, where it is not', [], 0],
+  ])('%s', async (_what, own, count) => {
+    const lines: Record<string, unknown>[] = [];
+    const inputs = countInputs();
+    const broker = createInProcessBroker();
+    let isKept: () => void = () => undefined;
+    const heard = new Promise<void>((resolve) => {
+      isKept = resolve;
+    });
+    const events = await startEvents({
+      ...{ broker, exchange: 'exchange/build/', inputs, clock: systemClock, retentionMs: 1 },
+      kept: { keep: async () => undefined, of: async () => [], prune: async () => 0 },
+      async ownRequests() {
+        isKept();
+        return own;
+      },
+      ...{ onHint: () => undefined, onGap: () => undefined },
+      log: pino({ level: 'info' }, { write: (line) => void lines.push(JSON.parse(line)) }),
+    });
+    const properties = [
+      ['taskId', TASK_ID, 's'],
+      ['log_url', 'javascript:alert(1)', 's'],
+      ['request_ids', [7], 's'],
+    ];
+    const payload = { payload: { build: { number: 1, properties } } };
+    broker.publish({ exchange: 'exchange/build/', routingKey: 'build.b.1.log_uploaded', payload });
+    await heard;
+    await events.stop();
+    expect(lines.map(({ taskId, what }) => ({ taskId, what }))).toEqual(
+      Array.from({ length: count }, () => ({ taskId: TASK_ID, what: ['log_url'] })),
+    );
+    expect(inputs.counts).toEqual({
+      'received build-event': 1,
+      ...(count > 0 ? { 'rejected build-event': count } : {}),
+    });
+  });
+});
+
 describe('frames of a WebSocket', () => {
   it('name a request by a whole number, or none', () => {
     fc.assert(

@@ -245,9 +245,12 @@ it('an artifact is given up when the bucket answers without end', async () => {
   );
   undo.push(() => server.stop());
   const artifact = { kind: 'content', name: 'a', contentType: 'text/plain', expires: 0, content: 'x' } as const;
-  const error = await failure(clientOf(server.url).putArtifact('t', 0, artifact));
+  const inputs = countInputs();
+  const error = await failure(clientOf(server.url, { inputs }).putArtifact('t', 0, artifact));
   expect(error).toMatchObject({ code: 'queue-unavailable', isTransient: true });
   expect(String(error)).toContain('ERR_ANSWER_TOO_LONG');
+  // One for each try.
+  expect(inputs.counts).toEqual({ 'rejected queue-answer': 4 });
 });
 
 it.each([302, 307])('an artifact that the bucket answers with %i is not taken for uploaded', async (status) => {

@@ -29,6 +29,7 @@ describe('an event', () => {
     expect(event('started', { build: { ...BUILD, times: [BUILD.times[0], null] }, request_ids: [17] })).toEqual({
       ...{ kind: 'event', event: 'started', buildRequestIds: [17], taskId: 'dSlITZ4yQgmvxxAi4A8fHQ' },
       build: undefined,
+      leftOut: [],
     });
   });
 
@@ -64,6 +65,19 @@ describe('an event', () => {
     ['very long', `http://x/${'a'.repeat(2000)}`],
   ])('whose URL is %s has no log', (_what, url) => {
     expect(uploaded([['log_url', url, 'postrun.py']])).toMatchObject({ build: { logUrl: null } });
+  });
+
+  it('says what of it is left out, and nothing of what is merely not there', () => {
+    const leftOut = (properties: readonly unknown[]) => {
+      const parsed = uploaded(properties);
+      return parsed.kind === 'event' && parsed.leftOut;
+    };
+    expect(leftOut(UPLOADED)).toEqual([]);
+    expect(leftOut([['log_url', 'null', 'postrun.py']])).toEqual([]);
+    expect(leftOut([['log_url', 'javascript:alert(1)', 'postrun.py']])).toEqual(['log_url']);
+    expect(leftOut([...UPLOADED, 'no triple'])).toEqual(['properties']);
+    expect(leftOut([['request_ids', [17, -1], 'postrun.py']])).toEqual(['request_ids']);
+    expect(leftOut([['huge', 'x'.repeat(100_001), 'bbb']])).toEqual(['huge']);
   });
 
   it.each([

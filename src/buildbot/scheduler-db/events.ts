@@ -104,10 +104,24 @@ export async function startEvents(options: EventsOptions): Promise<{ stop(): Pro
     if (build !== undefined && buildRequestIds.length > 0) {
       const builds = buildRequestIds.map((buildRequestId) => ({ ...build, buildRequestId }));
       await kept.keep(builds, clock.now());
+      tellLeftOut(parsed, buildRequestIds);
       lastKept = clock.uptime();
       await prune();
     }
     return buildRequestIds;
+  }
+
+  /** Of builds that are a bridge's: what is wrong with those of others is no news. */
+  function tellLeftOut({ leftOut, taskId }: ParsedEvent, buildRequestIds: readonly number[]): void {
+    if (leftOut.length > 0) {
+      inputs?.rejected('build-event');
+      const [buildRequestId] = buildRequestIds;
+      const what = leftOut.slice(0, 10).map((name) => excerpt(name, 100));
+      log?.warn(
+        { taskId, buildRequestId, what },
+        'parts of a build event left out: they cannot be read, or are too large',
+      );
+    }
   }
 
   async function prune(): Promise<void> {

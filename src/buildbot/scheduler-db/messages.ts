@@ -21,6 +21,8 @@ export type ParsedEvent =
       readonly taskId: string | null;
       /** What is to be kept for each of the requests; `started` tells nothing that lasts. */
       readonly build: Omit<KeptBuild, 'buildRequestId'> | undefined;
+      /** What of it cannot be read, is too large, or leads nowhere that a browser goes, by its name. */
+      readonly leftOut: readonly string[];
     }
   /** Other things that are published there: heartbeats, slaves, changes. */
   | { readonly kind: 'other' }
@@ -36,19 +38,20 @@ const MAX_INT = 2 ** 31 - 1;
 /** The furthest time that a date can be; what is beyond is none, and no database takes it. */
 const MAX_TIME = 8.64e15;
 
-const triples = z.array(z.unknown()).transform((given) =>
-  given.flatMap((triple): [string, unknown, string][] => {
+const triples = z.array(z.unknown()).transform((given) => {
+  const readable = given.flatMap((triple): [string, unknown, string][] => {
     const parsed = z.tuple([z.string(), z.unknown(), z.unknown()]).safeParse(triple);
     return parsed.success ? [[parsed.data[0], writable(parsed.data[1]), textOf(parsed.data[2] ?? '')]] : [];
-  }),
-);
+  });
+  return { readable, isWhole: readable.length === given.length };
+});
 const body = z.object({
   payload: z.object({
     build: z.object({
       number: z.int().min(0).max(MAX_INT),
       slave: z.string().nullish(),
       times: z.array(z.unknown()).default([]),
-      properties: triples.default([]),
+      properties: triples.default({ readable: [], isWhole: true }),
     }),
     request_ids: z.unknown().optional(),
   }),
@@ -77,15 +80,25 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
     return { kind: 'malformed', reason: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'invalid'}` };
   }
   const { build, request_ids: told } = parsed.data.payload;
-  const properties = new Map(build.properties.map(([name, given, source]) => [name, [given, source] as const]));
+  const properties = new Map(
+    build.properties.readable.map(([name, given, source]) => [name, [given, source] as const]),
+  );
   const taskId = properties.get('taskId')?.[0];
+  const ids = event === 'log_uploaded' ? properties.get('request_ids')?.[0] : told;
+  const kept = event === 'started' ? undefined : keptOf(parsed.data, event, properties);
   return {
     kind: 'event',
     event,
-    buildRequestIds: idsOf(event === 'log_uploaded' ? properties.get('request_ids')?.[0] : told),
+    buildRequestIds: idsOf(ids),
     // What else stands in the property is no task's.
     taskId: typeof taskId === 'string' && isTaskId(taskId) ? taskId : null,
-    build: event === 'started' ? undefined : keptOf(parsed.data, event, properties),
+    build: kept,
+    leftOut: [
+      ...(build.properties.isWhole ? [] : ['properties']),
+      ...(Array.isArray(ids) && idsOf(ids).length < ids.length ? ['request_ids'] : []),
+      ...(kept === undefined ? [] : [...properties.keys()].filter((name) => !Object.hasOwn(kept.properties, name))),
+      ...(kept?.logUrl === null && isMeant(properties.get('log_url')?.[0]) ? ['log_url'] : []),
+    ],
   };
 }
 
@@ -118,7 +131,12 @@ function timeOf(given: unknown): number | undefined {
   return Math.abs(time) <= MAX_TIME ? time : undefined;
 }
 
-/** The upload writes the text "null" when it got no URL. People are sent only where a browser goes. */
+/** The upload writes the text "null" when it got no URL. */
+function isMeant(logUrl: unknown): boolean {
+  return logUrl !== undefined && logUrl !== null && logUrl !== 'null' && logUrl !== '';
+}
+
+/** People are sent only where a browser goes. */
 function logUrlOf(given: unknown): string | null {
   if (typeof given !== 'string' || given.length > MAX_URL || !URL.canParse(given)) {
     return null;
