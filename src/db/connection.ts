@@ -169,7 +169,9 @@ function connectSqlite(file: string, isReadOnly: boolean): Knex {
             connection.pragma('query_only = ON');
           } else {
             connection.pragma('journal_mode = WAL');
-            connection.pragma('synchronous = NORMAL');
+            // What is committed has to outlive a loss of power: a submission that is forgotten is made again. With NORMAL a
+            // write-ahead log is brought to disk only at its checkpoints.
+            connection.pragma('synchronous = FULL');
             connection.pragma('foreign_keys = ON');
           }
           done(null, connection);

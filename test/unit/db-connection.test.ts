@@ -1,4 +1,5 @@
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import type { Knex } from 'knex';
@@ -54,6 +55,22 @@ describe('the URL of the database', () => {
   ])('%s is taken', (url, driver) => {
     expect(open(url).client.driverName).toBe(driver);
   });
+});
+
+it('a file keeps what was committed through a loss of power', async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'bbb-file-'));
+  try {
+    const db = open(`sqlite:${path.join(folder, 'b.db')}`);
+    await migrate(db);
+    // 2 is FULL.
+    expect([await db.raw('PRAGMA journal_mode'), await db.raw('PRAGMA synchronous')]).toEqual([
+      [{ journal_mode: 'wal' }],
+      [{ synchronous: 2 }],
+    ]);
+  } finally {
+    await Promise.all(opened.splice(0).map((db) => db.destroy()));
+    rmSync(folder, { recursive: true });
+  }
 });
 
 describe('a database in memory', () => {
