@@ -19,8 +19,8 @@ export type Misbehaviour =
   | { readonly kind: 'bomb' }
   /** These bytes in place of an answer, and then these again and again: headers without end, or interim answers. */
   | { readonly kind: 'floods'; readonly head: string; readonly chunk: string }
-  /** A byte now and then. */
-  | { readonly kind: 'drips'; readonly everyMs: number; readonly status?: number }
+  /** A byte now and then, without end unless it is said how many. */
+  | { readonly kind: 'drips'; readonly everyMs: number; readonly status?: number; readonly times?: number }
   /** Promises more than it sends, and hangs up. */
   | { readonly kind: 'cut' }
   /** Nothing at all. */
@@ -93,7 +93,15 @@ function misbehave(what: Misbehaviour, response: ServerResponse, onSent: (bytes:
     }
     case 'drips': {
       response.writeHead(what.status ?? 200, { 'content-type': 'application/json' });
-      const timer = setInterval(() => response.write(' '), what.everyMs);
+      response.flushHeaders();
+      let left = what.times ?? Number.POSITIVE_INFINITY;
+      const timer = setInterval(() => {
+        response.write(' ');
+        left -= 1;
+        if (left <= 0) {
+          response.end();
+        }
+      }, what.everyMs);
       response.on('close', () => clearInterval(timer));
       return;
     }

@@ -30,7 +30,7 @@ export interface DataApiOptions {
 /** Asks nothing of the master before the first call. */
 export function createDataApi(options: DataApiOptions): LegacyCi {
   const { url, forceScheduler, clock, log, inputs } = options;
-  const session = createSession(url, options.username, options.password);
+  const session = createSession(url, options.username, options.password, options.inputs);
   const rest = createRestClient({ url, session, inputs });
   const catalogue = createCatalogue(rest, clock, forceScheduler, { log, inputs });
   const reader = createRequestReader(rest, catalogue, url, inputs);

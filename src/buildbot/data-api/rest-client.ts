@@ -17,6 +17,8 @@ export interface RestClientOptions {
   readonly session: Session;
   /** For each single call. */
   readonly timeoutMs?: number;
+  /** How long nothing may come of a stream; how long it takes in all is up to its reader. */
+  readonly idleMs?: number;
   /** How often a read is repeated. */
   readonly retries?: number;
   readonly inputs?: InputCounter | undefined;
@@ -56,6 +58,7 @@ export function createRestClient({
   url,
   session,
   timeoutMs = 15_000,
+  idleMs = 60_000,
   retries = 2,
   inputs,
 }: RestClientOptions): RestClient {
@@ -69,6 +72,17 @@ export function createRestClient({
     headers: { accept: 'application/json' },
     // Reads only; every other call says for itself that it must not be repeated.
     retry: { limit: retries, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
+  });
+
+  // Logs take long, as a whole as long as they take. Whatever else is asked must not wait for their connections, which are
+  // as many as uploads go on at once.
+  const streamAgent = { http: new http.Agent({ keepAlive: true }), https: new https.Agent({ keepAlive: true }) };
+  const streams: Got = got.extend({
+    agent: streamAgent,
+    timeout: { connect: 5000, response: timeoutMs, socket: idleMs },
+    followRedirect: false,
+    throwHttpErrors: false,
+    retry: { limit: 0 },
   });
 
   /** Runs a call; signs in (again) and repeats it once if the master says 403. */
@@ -93,10 +107,9 @@ export function createRestClient({
     } catch (error) {
       throw unreadable(inputs, `the answer to ${shown} is not JSON: ${toError(error).message}`);
     }
-    const parsed = answer.safeParse(value);
+    const parsed = parsedAs(answer, value);
     if (!parsed.success) {
-      const reason = z.prettifyError(parsed.error);
-      throw unreadable(inputs, `the answer to ${shown} is not what Buildbot is known to say: ${reason}`);
+      throw unreadable(inputs, `the answer to ${shown} is not what Buildbot is known to say: ${parsed.reason}`);
     }
     return parsed.data;
   }
@@ -127,15 +140,11 @@ export function createRestClient({
 
   async function* stream(path: string): AsyncGenerator<Buffer> {
     const headers = await session.headers();
-    const source = client.stream(`${base}/${path}`, {
-      headers,
-      throwHttpErrors: false,
-      timeout: { connect: 5000, response: timeoutMs, read: 60_000 },
-      retry: { limit: 0 },
-    });
+    const source = streams.stream(`${base}/${path}`, { headers: { accept: 'application/json', ...headers } });
     try {
       yield* streamed(source);
     } catch (error) {
+      countIfUnreadable(inputs, error);
       throw toLegacyCiError(`GET ${path}`, error);
     }
   }
@@ -145,10 +154,27 @@ export function createRestClient({
     control,
     stream,
     close() {
-      agent.http.destroy();
-      agent.https.destroy();
+      for (const one of [agent.http, agent.https, streamAgent.http, streamAgent.https]) {
+        one.destroy();
+      }
     },
   };
+}
+
+/** Some answers may hold themselves again: what is nested too deep is no more readable than what has another shape. */
+function parsedAs<T>(
+  answer: z.ZodType<T>,
+  value: unknown,
+): { readonly success: true; readonly data: T } | { readonly success: false; readonly reason: string } {
+  try {
+    const parsed = answer.safeParse(value);
+    return parsed.success ? parsed : { success: false, reason: z.prettifyError(parsed.error) };
+  } catch (error) {
+    if (error instanceof RangeError) {
+      return { success: false, reason: 'it is nested too deep' };
+    }
+    throw error;
+  }
 }
 
 function isForbidden(error: unknown): boolean {

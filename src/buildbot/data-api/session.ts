@@ -2,7 +2,9 @@
 import got from 'got';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { limited } from '../../foreign-answer.ts';
+import type { InputCounter } from '../../ports.ts';
 import type { Secret } from '../../secret.ts';
+import { countIfUnreadable } from '../unreadable.ts';
 
 export interface Session {
   readonly canSignIn: boolean;
@@ -19,7 +21,7 @@ const COOKIE = /^(TWISTED_SESSION[^=;]*=[^;]+)/;
  * `/auth/login` only, which answers 302 with two session cookies: the last one is the signed-in one.
  * @param url of the master's web server, without a slash at its end
  */
-export function createSession(url: string, username?: string, password?: Secret): Session {
+export function createSession(url: string, username?: string, password?: Secret, inputs?: InputCounter): Session {
   let cookie: string | undefined;
   let renewal: Promise<void> | undefined;
 
@@ -40,6 +42,7 @@ export function createSession(url: string, username?: string, password?: Secret)
       statusCode = response.statusCode;
       cookies = response.headers['set-cookie'] ?? [];
     } catch (error) {
+      countIfUnreadable(inputs, error);
       // Without the cause: it holds the request's options, and in them the password.
       const { message } = toError(error);
       throw new LegacyCiError('legacy-ci-unavailable', `no answer to the sign-in: ${message}`, { isTransient: true });

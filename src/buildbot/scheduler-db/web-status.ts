@@ -68,6 +68,8 @@ const COOKIE = /^(BuildBotSession=[^;]+)/;
 export interface WebStatusContext {
   /** For each single call. */
   readonly timeoutMs?: number;
+  /** How long nothing may come of a log; how long it takes in all is up to its reader. */
+  readonly idleMs?: number;
   /** Of a read. */
   readonly retries?: number;
   readonly log?: Logger | undefined;
@@ -76,7 +78,7 @@ export interface WebStatusContext {
 
 export function createWebStatus(
   { url: base, username, password }: WebStatusOptions,
-  { timeoutMs = TIMEOUT_MS, retries = 2, log, inputs }: WebStatusContext = {},
+  { timeoutMs = TIMEOUT_MS, idleMs = 60_000, retries = 2, log, inputs }: WebStatusContext = {},
 ): WebStatus {
   const agentOptions = { keepAlive: true, maxSockets: 6, maxFreeSockets: 2, timeout: 60_000 };
   const agent = { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
@@ -85,6 +87,17 @@ export function createWebStatus(
     timeout: { connect: 5000, request: timeoutMs },
     followRedirect: false,
     retry: { limit: retries, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
+  });
+
+  // Logs take long, as a whole as long as they take. Whatever else is asked must not wait for their connections, which are
+  // as many as uploads go on at once.
+  const streamAgent = { http: new http.Agent({ keepAlive: true }), https: new https.Agent({ keepAlive: true }) };
+  const streams: Got = got.extend({
+    agent: streamAgent,
+    timeout: { connect: 5000, response: timeoutMs, socket: idleMs },
+    followRedirect: false,
+    throwHttpErrors: false,
+    retry: { limit: 0 },
   });
 
   async function json<T>(path: string, answer: z.ZodType<T>): Promise<T | undefined> {
@@ -124,6 +137,7 @@ export function createWebStatus(
         // It is gone, or it belongs to another incarnation of the master: the database will tell.
         return false;
       }
+      countIfUnreadable(inputs, error);
       throw error instanceof LegacyCiError ? error : noAnswer(`POST ${path}`, error);
     }
   }
@@ -139,6 +153,7 @@ export function createWebStatus(
       const answer = await limited(client.post(`${base}/login`, { form, retry: { limit: 0 } }));
       cookies = answer.headers['set-cookie'] ?? [];
     } catch (error) {
+      countIfUnreadable(inputs, error);
       // Without the cause: it holds the request's options, and in them the password.
       throw unavailable(`no answer to the sign-in: ${toError(error).message}`);
     }
@@ -179,16 +194,14 @@ export function createWebStatus(
     async *logText(logUrl) {
       const path = logPath(logUrl);
       if (path === undefined) {
+        inputs?.rejected('legacy-ci-answer');
         throw new LegacyCiError('legacy-ci-protocol', 'a log is not where a web status has its logs');
       }
-      const source = client.stream(`${base}${path}/text`, {
-        throwHttpErrors: false,
-        timeout: { connect: 5000, response: timeoutMs, read: 60_000 },
-        retry: { limit: 0 },
-      });
+      const source = streams.stream(`${base}${path}/text`);
       try {
         yield* streamed(source);
       } catch (error) {
+        countIfUnreadable(inputs, error);
         throw noAnswer(path, error);
       }
     },
@@ -200,8 +213,9 @@ export function createWebStatus(
       await session();
     },
     close() {
-      agent.http.destroy();
-      agent.https.destroy();
+      for (const one of [agent.http, agent.https, streamAgent.http, streamAgent.https]) {
+        one.destroy();
+      }
     },
   };
 }
