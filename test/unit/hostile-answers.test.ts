@@ -28,21 +28,21 @@ afterEach(async () => {
   }
 });
 
-function rest(url: string, signsIn = false) {
-  const session = signsIn ? createSession(url, 'u', new Secret('p')) : createSession(url);
-  const client = createRestClient({ url, session, ...limits });
+function rest(url: string, { signsIn = false, inputs = countInputs() } = {}) {
+  const session = signsIn ? createSession(url, 'u', new Secret('p'), inputs) : createSession(url);
+  const client = createRestClient({ url, session, inputs, ...limits });
   undo.push(() => client.close());
   return { client, session };
 }
 
-function web(url: string, more = {}) {
-  const client = createWebStatus({ url, ...more }, limits);
+function web(url: string, inputs = countInputs(), more = {}) {
+  const client = createWebStatus({ url, ...more }, { ...limits, inputs });
   undo.push(() => client.close());
   return client;
 }
 
-function selfServe(url: string) {
-  const client = createSelfServe(url, systemClock, limits);
+function selfServe(url: string, inputs = countInputs()) {
+  const client = createSelfServe(url, systemClock, { ...limits, inputs });
   undo.push(() => client.close());
   return client;
 }
@@ -54,6 +54,8 @@ function listOfBuilders(url: string, inputs = countInputs()): Promise<ReadonlySe
   const masters = createMasters(undefined);
   return createBuilders({ url, masters, database, clock: systemClock, log: undefined, inputs })('b');
 }
+
+type Counted = ReturnType<typeof countInputs>;
 
 const anything = z.object({ wanted: z.string() });
 const drain = async (chunks: AsyncGenerator<Buffer>, most = Number.POSITIVE_INFINITY) => {
@@ -67,15 +69,16 @@ const drain = async (chunks: AsyncGenerator<Buffer>, most = Number.POSITIVE_INFI
 };
 
 /** Calls whose whole answer is held in memory. */
-const HELD: Readonly<Record<string, (url: string) => Promise<unknown>>> = {
-  'a read of the Data API': (url) => rest(url).client.get('builds', anything),
-  'a control call of the Data API': (url) => rest(url).client.control('forceschedulers/x', 'force', {}),
-  'the sign-in of the Data API': (url) => rest(url, true).session.renew(),
-  'builds of a web status': (url) => web(url).builds('b', [1]),
-  'builders of a web status': (url) => web(url).builders(),
-  'a form of a web status': (url) => web(url).stopBuild('b', 1, 'why'),
-  'the sign-in of a web status': (url) => web(url, { username: 'u', password: new Secret('p') }).signIn(),
-  'a cancel in Self-serve': (url) => selfServe(url).cancelRequest('main', 1),
+const HELD: Readonly<Record<string, (url: string, inputs?: Counted) => Promise<unknown>>> = {
+  'a read of the Data API': (url, inputs) => rest(url, { inputs }).client.get('builds', anything),
+  'a control call of the Data API': (url, inputs) => rest(url, { inputs }).client.control('builds/1', 'stop', {}),
+  'the sign-in of the Data API': (url, inputs) => rest(url, { signsIn: true, inputs }).session.renew(),
+  'builds of a web status': (url, inputs) => web(url, inputs).builds('b', [1]),
+  'builders of a web status': (url, inputs) => web(url, inputs).builders(),
+  'a form of a web status': (url, inputs) => web(url, inputs).stopBuild('b', 1, 'why'),
+  'the sign-in of a web status': (url, inputs) =>
+    web(url, inputs, { username: 'u', password: new Secret('p') }).signIn(),
+  'a cancel in Self-serve': (url, inputs) => selfServe(url, inputs).cancelRequest('main', 1),
 };
 const held = Object.entries(HELD);
 
@@ -89,8 +92,10 @@ describe.each(held)('%s', (_what, call) => {
   it.each([200, 500])('is given up when the answer, with status %i, does not end', async (status) => {
     const server = await startHostileServer(BUILDBOT, () => ({ kind: 'endless', status }));
     undo.push(() => server.stop());
-    const error = await failure(call(server.url));
+    const inputs = countInputs();
+    const error = await failure(call(server.url, inputs));
     expect(error).toBeInstanceOf(BridgeError);
+    expect(inputs.counts).toEqual({ 'rejected legacy-ci-answer': 1 });
     // With what lies in the buffers of both ends.
     expect(server.sent()).toBeLessThan(server.calls.length * (MAX_ANSWER + 30_000_000));
   });

@@ -19,6 +19,11 @@ const rest: Call = (url, inputs) => {
   const answer = z.object({ builds: z.record(z.string(), z.number()) });
   return createRestClient({ url, session: createSession(url), inputs, retries: 0 }).get('builds', answer);
 };
+type Nested = readonly Nested[];
+const nesting: z.ZodType<Nested> = z.lazy(() => z.array(nesting));
+const nested: Call = (url, inputs) =>
+  createRestClient({ url, session: createSession(url), inputs, retries: 0 }).get('forceschedulers', nesting);
+const strayLog: Call = (url, inputs) => createWebStatus({ url }, { retries: 0, inputs }).logText(`${url}/x`).next();
 const control: Call = (url, inputs) =>
   createRestClient({ url, session: createSession(url), inputs, retries: 0 }).control('x', 'force', {});
 const web: Call = (url, inputs) => createWebStatus({ url }, { retries: 0, inputs }).builders();
@@ -29,6 +34,8 @@ const claim: Call = (url, inputs) => clientOf(url, { retries: 0, inputs }).claim
 it.each<[string, Call, unknown, string]>([
   ['a read of the Data API', rest, { builds: { [LONG]: 'no number' } }, 'legacy-ci-answer'],
   ['a read of the Data API, not JSON', rest, LONG, 'legacy-ci-answer'],
+  ['a read of the Data API, nested without end', nested, '['.repeat(20_000) + ']'.repeat(20_000), 'legacy-ci-answer'],
+  ['a log of a web status that leads elsewhere', strayLog, '', 'legacy-ci-answer'],
   ['a control call of the Data API, not JSON', control, LONG, 'legacy-ci-answer'],
   ['a web status', web, [LONG], 'legacy-ci-answer'],
   ['Self-serve', selfServe, [LONG], 'legacy-ci-answer'],
