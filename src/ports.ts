@@ -78,8 +78,11 @@ export interface TaskQueue {
   listPending(): AsyncIterable<readonly string[]>;
   /** The ids of tasks claimed by this worker in this task queue, a page at a time. */
   listClaimed(): AsyncIterable<readonly string[]>;
-  /** Expands `assume:` scopes through auth. */
-  expandScopes(scopes: readonly string[]): Promise<readonly string[]>;
+  /**
+   * Expands `assume:` scopes through auth.
+   * @param options.isFresh auth is asked now; else an answer of a few minutes ago may do
+   */
+  expandScopes(scopes: readonly string[], options?: { readonly isFresh?: boolean }): Promise<readonly string[]>;
 }
 
 /** What is asked of the legacy CI: one build of one builder. */

@@ -88,8 +88,12 @@ async function admit(taskId: string, knowledge: Knowledge, context: ObserveConte
   const hasRoles = definition.scopes.some((scope) => scope.startsWith('assume:'));
   const builders = await ci.builders(spec.builder);
   const needsScope = restrictedAs(spec.builder, rules, builders).length > 0;
-  const scopes = hasRoles && needsScope ? await queue.expandScopes(definition.scopes) : definition.scopes;
-  const problems = builderProblems(spec.builder, rules, scopes, builders);
+  const judge = (scopes: readonly string[]) => builderProblems(spec.builder, rules, scopes, builders);
+  let problems = judge(hasRoles && needsScope ? await queue.expandScopes(definition.scopes) : definition.scopes);
+  if (problems.length > 0 && hasRoles && needsScope) {
+    // A role may have been granted since: nothing is refused for what auth said minutes ago.
+    problems = judge(await queue.expandScopes(definition.scopes, { isFresh: true }));
+  }
   const all = problems.length > 0 ? problems : await ci.problems(spec);
   return all.length > 0
     ? { kind: 'refused', builder: spec.builder, problems: all }

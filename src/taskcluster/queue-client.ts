@@ -173,12 +173,15 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
     }
   }
 
-  async function expandScopes(scopes: readonly string[]): Promise<readonly string[]> {
+  async function expandScopes(
+    scopes: readonly string[],
+    { isFresh = false }: { readonly isFresh?: boolean } = {},
+  ): Promise<readonly string[]> {
     const key = createHash('sha256')
       .update(JSON.stringify([...scopes].sort()))
       .digest('hex');
     const cached = expanded.get(key);
-    if (cached && clock.uptime() < cached.until) {
+    if (cached && !isFresh && clock.uptime() < cached.until) {
       return cached.scopes;
     }
     const answer = await call(

@@ -14,6 +14,8 @@ const STALE_MS = 3_600_000;
 export interface Catalogue {
   /** @throws LegacyCiError; `legacy-ci-forbidden` if there is no such ForceScheduler: an operator has to mend that */
   forceScheduler(): Promise<ForceSchedulerAnswer>;
+  /** The same, just read: nothing is refused for what an operator may have mended. @throws LegacyCiError */
+  forceSchedulerNow(): Promise<ForceSchedulerAnswer>;
   /** The ForceScheduler's builders; read again when `wanted` is not among them. @throws LegacyCiError */
   builders(wanted: string): Promise<ReadonlySet<string>>;
   /** Every ForceScheduler there is, just read. */
@@ -113,6 +115,7 @@ export function createCatalogue(
   return {
     forceSchedulers,
     forceScheduler: async () => own(await recentSchedulers()),
+    forceSchedulerNow: async () => own(await forceSchedulers()),
     async builders(wanted) {
       const known = new Set(own(await recentSchedulers()).builder_names);
       return known.has(wanted) ? known : new Set(own(await forceSchedulers()).builder_names);

@@ -5,9 +5,9 @@ import { ConfigError, LegacyCiError } from '../../errors.ts';
 import type { BuildSpec, Clock, InputCounter, LegacyCi } from '../../ports.ts';
 import type { Secret } from '../../secret.ts';
 import { unreadable } from '../unreadable.ts';
-import { forceAnswer } from './answers.ts';
+import { type ForceSchedulerAnswer, forceAnswer } from './answers.ts';
 import { createCatalogue } from './catalogue.ts';
-import { declaresTaskId, forceParameters } from './force-parameters.ts';
+import { declaresTaskId, type ForceParameters, forceParameters } from './force-parameters.ts';
 import { readOutcome } from './outcome.ts';
 import { createRequestReader } from './requests.ts';
 import { createRestClient } from './rest-client.ts';
@@ -56,7 +56,7 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
     if (!declaresTaskId(scheduler)) {
       throw new LegacyCiError('legacy-ci-forbidden', `the ForceScheduler "${forceScheduler}" does not declare taskId`);
     }
-    const { parameters, problems } = forceParameters(spec, scheduler);
+    const { parameters, problems } = await parametersOf(spec, scheduler);
     const [problem] = problems;
     if (problem !== undefined) {
       // Admitted a moment ago, but the master's configuration changed meanwhile.
@@ -68,6 +68,12 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
       throw unreadable(inputs, 'Buildbot does not say which build request it made');
     }
     return buildRequestId;
+  }
+
+  /** What does not fit the ForceScheduler as it was may fit it as it is. */
+  async function parametersOf(spec: BuildSpec, known: ForceSchedulerAnswer): Promise<ForceParameters> {
+    const first = forceParameters(spec, known);
+    return first.problems.length === 0 ? first : forceParameters(spec, await catalogue.forceSchedulerNow());
   }
 
   async function force(parameters: Readonly<Record<string, unknown>>): Promise<unknown> {
@@ -92,7 +98,7 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
   return {
     check,
     builders: (wanted) => catalogue.builders(wanted),
-    problems: async (spec) => forceParameters(spec, await catalogue.forceScheduler()).problems,
+    problems: async (spec) => (await parametersOf(spec, await catalogue.forceScheduler())).problems,
     collapseKey: (spec) => (options.collapseGuard ? collapseKey(spec) : null),
     submit,
     findByExternalId: reader.findByExternalId,
