@@ -11,8 +11,11 @@ import type { Weather } from './weather.ts';
 export interface SimBroker {
   publish(message: QueueMessage): void;
   portFor(host: Host): Broker;
-  /** The connection of the process of this name breaks, or of some process; it is made again a little later. */
-  disconnect(name: string | undefined): void;
+  /**
+   * The connection of the process of this name breaks, or of some process; it is made again a little later.
+   * @returns whether there was one
+   */
+  disconnect(name: string | undefined): boolean;
   /** For so long nobody reaches it. What it has it keeps; what is published meanwhile comes when it is back, or never. */
   leave(ms: number, isHeldBack: boolean): void;
   isAway(): boolean;
@@ -224,6 +227,7 @@ export function createBroker({ scheduler, random, weather, history, onDelivered 
         breakConnection(consumer);
         connectIn(random.int(100, RECONNECTION_MS), consumer);
       }
+      return connected.length > 0;
     },
     leave(ms, isHeldBack) {
       absence = { until: scheduler.now() + ms, isHeldBack };

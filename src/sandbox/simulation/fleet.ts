@@ -3,14 +3,15 @@ import type { Bridge } from '../../bridge.ts';
 import type { Host } from './host.ts';
 import type { World } from './world.ts';
 
+/** What befalls a process answers whether there was one that it could befall. */
 export interface Fleet {
   start(): void;
   /** Of the process of this name, or of some process. It is started again after a while. */
-  crash(name: string | undefined, downMs: number): void;
+  crash(name: string | undefined, downMs: number): boolean;
   /** As an operator does it: what is under way is finished first, or the process is killed after a time. */
-  restart(name: string | undefined): void;
-  pause(name: string | undefined, ms: number): void;
-  setClock(name: string | undefined, offsetMs: number): void;
+  restart(name: string | undefined): boolean;
+  pause(name: string | undefined, ms: number): boolean;
+  setClock(name: string | undefined, offsetMs: number): boolean;
   /** All run again. */
   recover(): void;
 }
@@ -70,16 +71,18 @@ export function createFleet(world: World): Fleet {
     },
     crash(name, downMs) {
       const member = find(name);
-      if (member?.host) {
-        history.note(member.host.name, 'dies');
-        end(member, member.host, downMs);
+      if (member?.host === undefined) {
+        return false;
       }
+      history.note(member.host.name, 'dies');
+      end(member, member.host, downMs);
+      return true;
     },
     restart(name) {
       const member = find(name);
       const { host, bridge } = member ?? {};
       if (member === undefined || host === undefined || bridge === undefined) {
-        return;
+        return false;
       }
       history.note(host.name, 'is asked to stop');
       host.deliver(() => {
@@ -87,20 +90,24 @@ export function createFleet(world: World): Fleet {
         bridge.stop().then(again, again);
         scheduler.after(STOP_MS, again);
       });
+      return true;
     },
     pause(name, ms) {
       const member = find(name);
-      if (member?.host) {
-        history.note(member.host.name, `freezes for ${ms} ms`);
-        member.host.pause(ms);
+      if (member?.host === undefined) {
+        return false;
       }
+      history.note(member.host.name, `freezes for ${ms} ms`);
+      return member.host.pause(ms);
     },
     setClock(name, offsetMs) {
       const member = find(name);
-      if (member?.host) {
-        history.note(member.host.name, `its machine's clock is ${offsetMs} ms off now`);
-        member.host.setClock(offsetMs);
+      if (member?.host === undefined) {
+        return false;
       }
+      history.note(member.host.name, `its machine's clock is ${offsetMs} ms off now`);
+      member.host.setClock(offsetMs);
+      return true;
     },
     recover() {
       for (const member of members) {

@@ -30,7 +30,8 @@ export interface Host {
   /** Something comes in from outside: now, when the process wakes, or never. */
   deliver(run: () => void): void;
   crash(): void;
-  pause(ms: number): void;
+  /** @returns whether it was not frozen already */
+  pause(ms: number): boolean;
   /** Before its time. */
   wake(): void;
   /** Its machine's, which people and NTP set. */
@@ -187,19 +188,21 @@ export function createHost(options: HostOptions): Host {
       }
     },
     pause(ms) {
-      if (frozen === undefined && isAlive) {
-        frozen = [];
-        naps += 1;
-        const nap = naps;
-        scheduler.after(ms, () => {
-          if (nap === naps) {
-            wake();
-          }
-        });
-        for (const onFreeze of freezers) {
-          onFreeze();
-        }
+      if (frozen !== undefined || !isAlive) {
+        return false;
       }
+      frozen = [];
+      naps += 1;
+      const nap = naps;
+      scheduler.after(ms, () => {
+        if (nap === naps) {
+          wake();
+        }
+      });
+      for (const onFreeze of freezers) {
+        onFreeze();
+      }
+      return true;
     },
     wake,
     setClock(offsetMs) {

@@ -18,12 +18,13 @@ interface Scene {
   readonly builder: string;
 }
 
-const MACHINES: Readonly<Record<MachineIncident, (scene: Scene) => void>> = {
+/** Each answers whether it hit anything: a master that is down already cannot be stopped. */
+const MACHINES: Readonly<Record<MachineIncident, (scene: Scene) => boolean>> = {
   crash({ world: { random }, fleet, process }) {
-    fleet.crash(process, random.int(SECOND, random.chance(0.8) ? 30 * SECOND : 15 * MINUTE));
+    return fleet.crash(process, random.int(SECOND, random.chance(0.8) ? 30 * SECOND : 15 * MINUTE));
   },
   restart({ fleet, process }) {
-    fleet.restart(process);
+    return fleet.restart(process);
   },
   pause({ world: { random }, fleet, process }) {
     const [shortest, longest] = random.pick([
@@ -32,32 +33,34 @@ const MACHINES: Readonly<Record<MachineIncident, (scene: Scene) => void>> = {
       [LEASE_MS, 2 * LEASE_MS],
       [LEASE_MS, 10 * MINUTE],
     ] as const);
-    fleet.pause(process, random.int(shortest, longest));
+    return fleet.pause(process, random.int(shortest, longest));
   },
   clock({ world: { random }, fleet, process }) {
-    fleet.setClock(process, offsetOf(random));
+    return fleet.setClock(process, offsetOf(random));
   },
   disconnect({ world }) {
-    disconnect(world);
+    return disconnect(world);
   },
   pulseLost({ world, process }) {
-    world.broker.disconnect(process);
+    return world.broker.disconnect(process);
   },
   workerLost({ world: { master, random }, builder }) {
-    master.loseWorker(builder, random.int(SECOND, 5 * MINUTE));
+    return master.loseWorker(builder, random.int(SECOND, 5 * MINUTE));
   },
   masterStopped({ world: { master, random } }) {
-    master.shutdown(random.int(5 * SECOND, 5 * MINUTE));
+    return master.shutdown(random.int(5 * SECOND, 5 * MINUTE));
   },
   masterKilled({ world: { master, random } }) {
-    master.kill(random.int(5 * SECOND, 10 * MINUTE));
+    return master.kill(random.int(5 * SECOND, 10 * MINUTE));
   },
   foreignRequest({ world: { master, random }, builder }) {
     const stamp = `${random.pick(['main', 'release'])}@-`;
     master.submit({ builder, stamp, externalId: null, taskId: null, runId: 0, priority: random.int(0, 6) });
+    return true;
   },
 };
 
+/** These count themselves: what a cancel comes to that is followed by a rerun is known only then. */
 const TASKS: Readonly<Record<TaskIncident, (world: World, taskId: string) => void>> = {
   hidden(world, taskId) {
     // Once: what is missing again and again, whenever it is looked for, is missing for longer than the grace.
@@ -82,21 +85,26 @@ const TASKS: Readonly<Record<TaskIncident, (world: World, taskId: string) => voi
     }
   },
   cancelledInQueue(world, taskId) {
-    cancel(world, taskId);
-    world.history.fault('cancelledInQueue');
+    if (cancel(world, taskId)) {
+      world.history.fault('cancelledInQueue');
+    }
   },
   rerun(world, taskId) {
-    rerun(world, taskId);
-    world.history.fault('rerun');
+    if (rerun(world, taskId)) {
+      world.history.fault('rerun');
+    }
   },
   cancelledAndRerun(world, taskId) {
-    const { scheduler, random } = world;
-    cancel(world, taskId);
-    world.history.fault('cancelledAndRerun');
+    const { scheduler, random, history } = world;
+    const isCancelled = cancel(world, taskId);
     world.errands.open += 1;
     scheduler.after(random.int(0, random.chance(0.5) ? 500 : 60 * SECOND), () => {
       world.errands.open -= 1;
-      rerun(world, taskId);
+      if (rerun(world, taskId)) {
+        history.fault(isCancelled ? 'cancelledAndRerun' : 'rerun');
+      } else if (isCancelled) {
+        history.fault('cancelledInQueue');
+      }
     });
   },
   takenByOther: takeByOther,
@@ -106,8 +114,9 @@ const TASKS: Readonly<Record<TaskIncident, (world: World, taskId: string) => voi
 export function happen(kind: IncidentKind, world: World, fleet: Fleet, taskId?: string, process?: string): void {
   const { random, history, queue } = world;
   if (isMachine(kind)) {
-    history.fault(kind);
-    MACHINES[kind]({ world, fleet, process, builder: random.pick(Object.keys(world.plan.workers)) });
+    if (MACHINES[kind]({ world, fleet, process, builder: random.pick(Object.keys(world.plan.workers)) })) {
+      history.fault(kind);
+    }
     return;
   }
   const ids = queue.taskIds();
@@ -130,23 +139,30 @@ function someRequest(
   return meant.length > 0 && master.isUp() ? [random.pick(meant.slice(-2))] : [];
 }
 
-function cancel(world: World, taskId: string): void {
-  asPerson(world, taskId, 'cancels', (task, now) => cancelTask(world.queue.state, task, now));
+function cancel(world: World, taskId: string): boolean {
+  return asPerson(world, taskId, 'cancels', (task, now) => cancelTask(world.queue.state, task, now));
 }
 
-function rerun(world: World, taskId: string): void {
-  asPerson(world, taskId, 'reruns', (task, now) => rerunTask(world.queue.state, task, now));
+function rerun(world: World, taskId: string): boolean {
+  return asPerson(world, taskId, 'reruns', (task, now) => rerunTask(world.queue.state, task, now));
 }
 
 type Change = Parameters<World['queue']['act']>[3];
 
-function asPerson({ queue, history }: World, taskId: string, what: string, change: Change): void {
+/** @returns whether the task is another one now: what is over is not cancelled, and what is not is not rerun */
+function asPerson({ queue, history }: World, taskId: string, what: string, change: Change): boolean {
   history.note('person', `${what} ${shortName(taskId)}`);
+  const stateOf = () => {
+    const runs = queue.view(taskId)?.runs ?? [];
+    return `${runs.length} ${runs.at(-1)?.state}`;
+  };
+  const before = stateOf();
   try {
     queue.act(taskId, 'person', what, change);
   } catch {
     // Past its deadline: people are refused, too.
   }
+  return stateOf() !== before;
 }
 
 /** Another worker is quicker, and builds it its own way. */
@@ -182,7 +198,8 @@ export function resolveAsWorker(world: World, taskId: string, as: 'completed' | 
 }
 
 /** Hints are lost while the connection is down, and the bridge is told when it is back. */
-function disconnect({ watchers, scheduler, random }: World): void {
+function disconnect({ watchers, scheduler, random }: World): boolean {
+  const isHeard = watchers.size > 0;
   for (const watcher of [...watchers]) {
     watchers.delete(watcher);
     scheduler.after(random.int(100, 2 * MINUTE), () => {
@@ -192,4 +209,5 @@ function disconnect({ watchers, scheduler, random }: World): void {
       }
     });
   }
+  return isHeard;
 }

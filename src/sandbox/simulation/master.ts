@@ -25,9 +25,12 @@ export interface Master {
   submit(wish: Wish): SimRequest;
   /** A pending request is cancelled, a running build stopped, and with it all whom it serves. */
   cancel(request: SimRequest, by: 'person' | 'bridge'): void;
-  loseWorker(builder: string, downMs: number): void;
-  shutdown(downMs: number): void;
-  kill(downMs: number): void;
+  /** @returns whether one was left that could be lost */
+  loseWorker(builder: string, downMs: number): boolean;
+  /** @returns whether it was up */
+  shutdown(downMs: number): boolean;
+  /** @returns whether it was up */
+  kill(downMs: number): boolean;
   isUp(): boolean;
 }
 
@@ -166,6 +169,7 @@ export function createMaster(options: MasterOptions): Master {
       }
     },
     loseWorker(builder, downMs) {
+      const wasLeft = (options.workers[builder] ?? 0) > (away.get(builder) ?? 0);
       away.set(builder, (away.get(builder) ?? 0) + 1);
       const lost = [...running].find((build) => build.group[0]?.builder === builder);
       if (lost) {
@@ -175,35 +179,40 @@ export function createMaster(options: MasterOptions): Master {
         away.set(builder, (away.get(builder) ?? 1) - 1);
         start(builder);
       });
+      return wasLeft || lost !== undefined;
     },
     shutdown(downMs) {
-      if (isUp) {
-        isUp = false;
-        history.note('buildbot', 'the master stops');
-        // Over the Data API a stopped master cancels what it builds; a classic one takes its claims back.
-        for (const build of [...running]) {
-          finish(build, kind === 'data-api' ? 'CANCELLED' : 'RETRY', 'shutdown');
-        }
-        resume(downMs, () => undefined);
+      if (!isUp) {
+        return false;
       }
+      isUp = false;
+      history.note('buildbot', 'the master stops');
+      // Over the Data API a stopped master cancels what it builds; a classic one takes its claims back.
+      for (const build of [...running]) {
+        finish(build, kind === 'data-api' ? 'CANCELLED' : 'RETRY', 'shutdown');
+      }
+      resume(downMs, () => undefined);
+      return true;
     },
     kill(downMs) {
-      if (isUp) {
-        isUp = false;
-        history.note('buildbot', 'the master dies');
-        const lost = [...running];
-        // Nothing is said: that the builds were lost is found when it is back.
-        resume(downMs, () => {
-          for (const build of lost.filter((one) => running.delete(one))) {
-            build.completedAt = scheduler.now();
-            build.results = 'RETRY';
-            build.stateText = 'retry';
-            for (const request of build.group) {
-              tell(request, `build ${build.number} was lost`);
-            }
-          }
-        });
+      if (!isUp) {
+        return false;
       }
+      isUp = false;
+      history.note('buildbot', 'the master dies');
+      const lost = [...running];
+      // Nothing is said: that the builds were lost is found when it is back.
+      resume(downMs, () => {
+        for (const build of lost.filter((one) => running.delete(one))) {
+          build.completedAt = scheduler.now();
+          build.results = 'RETRY';
+          build.stateText = 'retry';
+          for (const request of build.group) {
+            tell(request, `build ${build.number} was lost`);
+          }
+        }
+      });
+      return true;
     },
     isUp: () => isUp,
   };
