@@ -9,7 +9,7 @@ export interface Mutation {
   readonly name: string;
   /** What a bridge like this does wrong. */
   readonly wrong: string;
-  /** What is complained of first where it shows: any other complaint would be of something else. */
+  /** What is complained of where it shows, be it first or after something that follows from the same fault. */
   readonly complaint: RegExp;
   readonly mutate: Mutate;
 }
