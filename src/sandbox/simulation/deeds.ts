@@ -28,8 +28,20 @@ const NAMES: Readonly<Record<string, string>> = {
   claim: 'claimRun',
   resolve: 'resolveRun',
   cancelTask: 'cancelTask',
+  rerunTask: 'rerunTask',
   submit: 'submit',
 };
+
+/**
+ * That a cancel was asked for is what the mapping says, which counts them: a withdrawal, beside the passes, asks for one
+ * that no mapping knows.
+ */
+const CANCELS = /\bcancels=(\d+)/;
+/** The trace does not tell of more. */
+const TOLD_CANCELS = 10;
+
+/** What is told of the mapping's run, whatever the call was about. */
+const RUN_OF_MAPPING = new Set(['submit', 'rerunTask', 'cancelRequest']);
 
 /** For so long after its sleep a process may be looking at one task in two passes, whose deeds cannot be told apart. */
 const AWAKE_MS = 2 * LEASE_MS;
@@ -75,12 +87,12 @@ export function createDeeds(store: () => StoreState, { now }: Pick<Scheduler, 'n
       if (what !== undefined) {
         begun.set(key, { host, taskId, runId: runIn(about), what });
       } else if (method === 'update') {
-        const deed = begun.get(key);
+        const deed = isToldCancel(about) ? { host, taskId, runId: undefined, what: 'cancelRequest' } : begun.get(key);
         begun.delete(key);
         const runId = storedRun(answer);
         if (deed !== undefined && runId !== undefined && !host.hasSleptSince(now() - AWAKE_MS)) {
           // What was to be submitted for one run may be so for the next, under the same external id.
-          owed.add(deed.what === 'submit' ? { ...deed, runId } : deed);
+          owed.add(RUN_OF_MAPPING.has(deed.what) ? { ...deed, runId } : deed);
         }
       } else if (method === 'addEvents') {
         settle(host, taskId, false);
@@ -107,6 +119,12 @@ export function createDeeds(store: () => StoreState, { now }: Pick<Scheduler, 'n
             `no trace tells of ${what} by ${host.name} for ${shortName(taskId)}${runId === undefined ? '' : `/${runId}`}`,
         ),
   };
+}
+
+/** Whether an update of a mapping notes a cancel that the trace has to tell of. */
+function isToldCancel(update: string): boolean {
+  const cancels = Number(CANCELS.exec(update)?.[1] ?? 0);
+  return cancels > 0 && cancels <= TOLD_CANCELS;
 }
 
 /** The run in `<task>/<run>...` */

@@ -1,6 +1,6 @@
 /** What mutations are made of. */
 import type { RequestView } from '../../domain/build.ts';
-import type { Mapping, MappingChanges } from '../../domain/mapping.ts';
+import type { Mapping, MappingChanges, TraceEvent } from '../../domain/mapping.ts';
 import type { TaskStatus } from '../../domain/task.ts';
 import type { Artifact, Leased, MappingStore, Seen, Stored, TaskQueue } from '../../ports.ts';
 import type { Mutate, Parts } from './world.ts';
@@ -46,6 +46,14 @@ export function withMappings(store: MappingStore, change: (mapping: Mapping) => 
     update: (mapping, changes, now) => stored(store.update(mapping, changes, now)),
     renewLease: (mapping, leaseUntil, now) => stored(store.renewLease(mapping, leaseUntil, now)),
   };
+}
+
+/** The store, with something else written in place of each event of a trace. */
+export function withEvents(
+  store: MappingStore,
+  change: (event: TraceEvent) => readonly TraceEvent[],
+): Partial<MappingStore> {
+  return { addEvents: (events) => store.addEvents(events.flatMap(change)) };
 }
 
 /** The same change for one status and for many. */

@@ -19,6 +19,7 @@ import {
   settled,
   withContents,
   withEarlierRuns,
+  withEvents,
   withMappings,
   withStatuses,
 } from './mutation-parts.ts';
@@ -441,6 +442,28 @@ export const MUTATIONS: readonly Mutation[] = [
           events.flatMap((event) => (event.what === 'resolveRun' ? [event, { ...event, what: 'rerunTask' }] : [event])),
         ),
     })),
+  ),
+  mutation(
+    'no-trace-of-cancels',
+    'does not tell of the cancels that it asked for',
+    /no trace tells of cancelRequest by/,
+    onStore((store) => withEvents(store, (event) => (event.what === 'cancelRequest' ? [] : [event]))),
+  ),
+  mutation(
+    'no-trace-of-reruns',
+    'does not tell of the reruns that it asked for',
+    /no trace tells of rerunTask by/,
+    onStore((store) => withEvents(store, (event) => (event.what === 'rerunTask' ? [] : [event]))),
+  ),
+  mutation(
+    'trace-of-cancels',
+    'tells of a cancel where it has claimed a run',
+    /the trace says cancelRequest of .*, and b\S+ asked Buildbot for none/,
+    onStore((store) =>
+      withEvents(store, (event) =>
+        event.what === 'claimRun' ? [event, { ...event, what: 'cancelRequest' }] : [event],
+      ),
+    ),
   ),
   mutation(
     'trace-of-another-result',

@@ -110,7 +110,7 @@ export function createRules(context: RulesContext): Rules {
   const prompt = createPromptRules(judging);
   const deeds = createDeeds(store, scheduler);
   const wasCalled = (method: string, taskId: string) => called.has(`${method} ${taskId}`);
-  const onTrace = createTraceRules({ ...judging, endings, wasCalled });
+  const traces = createTraceRules({ ...judging, endings, wasCalled, carried });
 
   /** Whoever has not heard yet that the clock was set back goes by what it was. */
   function latestOffset(): number {
@@ -313,7 +313,7 @@ export function createRules(context: RulesContext): Rules {
         }
       }
     },
-    onTrace,
+    onTrace: traces.onTrace,
     isInTime(host, taskId) {
       const renewed = renewals.get(`${host.name} ${taskId}`);
       return renewed === undefined || !(host.hasSleptSince(renewed) || scheduler.now() - renewed > LEASE_MS);
@@ -377,6 +377,7 @@ export function createRules(context: RulesContext): Rules {
     onCall(host, call) {
       artifacts.onCall(host, call);
       claims.onCall(host, call);
+      traces.onCall(host, call);
       const { method, taskId, service, isChange } = call;
       // But for a sign of life.
       if (isChange && method !== 'heartbeat' && observers.has(host)) {
