@@ -9,6 +9,7 @@ import { type BridgeError, ConfigError, StoreError } from '../errors.ts';
 import { withoutStatement } from '../sql.ts';
 import { ANSWER_MS, isRace, toStoreError } from './errors.ts';
 import { LibsqlClient } from './libsql-dialect.ts';
+import { MysqlClient, PostgresClient } from './server-dialects.ts';
 import { checkPostgresTls, type MysqlTls, mysqlTls } from './tls.ts';
 
 const POOL_MAX = 10;
@@ -103,7 +104,7 @@ function checkServerUrl(url: string, name: string): void {
 
 function connectMysql(url: string, ssl: MysqlTls | undefined, isReadOnly: boolean): Knex {
   return knex({
-    client: 'mysql2',
+    client: MysqlClient,
     connection: {
       uri: url,
       // What is given here goes before what the URL says.
@@ -132,7 +133,7 @@ function connectMysql(url: string, ssl: MysqlTls | undefined, isReadOnly: boolea
 
 function connectPostgres(url: string, isReadOnly: boolean): Knex {
   return knex({
-    client: 'pg',
+    client: PostgresClient,
     connection: {
       connectionString: url,
       application_name: 'buildbot-bridge',

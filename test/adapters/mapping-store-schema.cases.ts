@@ -160,6 +160,33 @@ export function describeSchema(engine: Engine): void {
     }
   });
 
+  it('is written over a new connection after a switchover, when it has refused a write', async () => {
+    await migrate(opened.db);
+    const user = await engine.plainUser?.(opened.url);
+    const db = connect(user?.url ?? '');
+    const connectionId = async (): Promise<unknown> => (await db.first(db.raw(user?.connectionId ?? '')))?.id;
+    const store = createMappingStore(db);
+    try {
+      await user?.makeReadOnly(true);
+      const before = await connectionId();
+      expect(await connectionId()).toEqual(before);
+      await expect(addReleased(store)).rejects.toMatchObject({ code: 'store-unavailable', isTransient: true });
+      const after = await connectionId();
+      expect(after).not.toEqual(before);
+      // What is read only needs no other one.
+      expect(await store.overview()).toMatchObject({ failing: 0 });
+      expect(await connectionId()).toEqual(after);
+      await expect(addReleased(store)).rejects.toMatchObject({ code: 'store-unavailable' });
+      await user?.makeReadOnly(false);
+      // The name leads to the new primary.
+      expect(await addReleased(store)).toMatchObject({ state: 'intended' });
+    } finally {
+      await user?.makeReadOnly(false);
+      await store.close();
+      await user?.drop();
+    }
+  });
+
   it('fails soon, and without the password, when there is no server', async () => {
     const url = new URL(opened.url);
     url.port = '1';

@@ -10,6 +10,7 @@ import type { Mapping, NewMapping } from '../../src/domain/mapping.ts';
 import type { MappingStore, Stored } from '../../src/ports.ts';
 import { mariadb, postgres } from '../support/services/index.ts';
 
+const PLAIN_PASSWORD = 'plain-pass';
 export const NOW = 1_790_000_000_000;
 export const MINUTE = 60_000;
 export const LEASE = { owner: 'a#1', leaseUntil: NOW + MINUTE, now: NOW };
@@ -22,6 +23,17 @@ export interface Engine {
   create(): Promise<{ readonly url: string; drop(): Promise<void> }>;
   /** Absent where the database is a file. */
   readonly server?: { stop(): Promise<void>; start(): Promise<void> };
+  /** Makes a user without the right to write where nobody may. */
+  plainUser?(url: string): Promise<PlainUser>;
+}
+
+export interface PlainUser {
+  readonly url: string;
+  /** Answers which connection it is asked over, as `id`. */
+  readonly connectionId: string;
+  /** Of PostgreSQL, what connects from now on. */
+  makeReadOnly(isReadOnly: boolean): Promise<void>;
+  drop(): Promise<void>;
 }
 
 export const ENGINES: readonly Engine[] = [
@@ -32,13 +44,60 @@ export const ENGINES: readonly Engine[] = [
       return { url: `sqlite:${path.join(folder, 'b.db')}`, drop: async () => rmSync(folder, { recursive: true }) };
     },
   },
-  serverEngine('MariaDB', mariadb),
-  serverEngine('PostgreSQL', postgres),
+  serverEngine('MariaDB', mariadb, mariadbUser),
+  serverEngine('PostgreSQL', postgres, postgresUser),
 ];
 
-function serverEngine(name: string, server: typeof mariadb): Engine {
+async function mariadbUser(url: string): Promise<PlainUser> {
+  const name = 'plain';
+  const admin = connect(url);
+  const own = ['localhost', '127.0.0.1'].map((host) => `${name}@'${host}'`);
+  for (const account of own) {
+    await admin.raw(`CREATE OR REPLACE USER ${account} IDENTIFIED BY '${PLAIN_PASSWORD}'`);
+    await admin.raw(`GRANT SELECT, INSERT, UPDATE, DELETE ON \`${new URL(url).pathname.slice(1)}\`.* TO ${account}`);
+  }
+  return {
+    url: asUser(url, name),
+    connectionId: 'CONNECTION_ID() AS id',
+    // Whoever else uses the server may write all the same.
+    makeReadOnly: async (isReadOnly) => void (await admin.raw(`SET GLOBAL read_only = ${isReadOnly ? 1 : 0}`)),
+    async drop() {
+      await admin.raw(`DROP USER ${own.join(', ')}`);
+      await admin.destroy();
+    },
+  };
+}
+
+async function postgresUser(url: string): Promise<PlainUser> {
+  const name = 'plain';
+  const admin = connect(url);
+  await admin.raw(`CREATE ROLE ${name} LOGIN PASSWORD '${PLAIN_PASSWORD}'`);
+  await admin.raw(`GRANT ALL ON ALL TABLES IN SCHEMA public TO ${name}`);
+  await admin.raw(`GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO ${name}`);
+  return {
+    url: asUser(url, name),
+    connectionId: 'pg_backend_pid() AS id',
+    makeReadOnly: async (isReadOnly) =>
+      void (await admin.raw(`ALTER ROLE ${name} SET default_transaction_read_only = ${isReadOnly ? 'on' : 'off'}`)),
+    async drop() {
+      await admin.raw(`DROP OWNED BY ${name}`);
+      await admin.raw(`DROP ROLE ${name}`);
+      await admin.destroy();
+    },
+  };
+}
+
+function asUser(url: string, name: string): string {
+  const other = new URL(url);
+  other.username = name;
+  other.password = PLAIN_PASSWORD;
+  return other.href;
+}
+
+function serverEngine(name: string, server: typeof mariadb, plainUser: NonNullable<Engine['plainUser']>): Engine {
   return {
     name,
+    plainUser,
     create: () => server().createDatabase(),
     server: { stop: () => server().stop(), start: () => server().start() },
   };

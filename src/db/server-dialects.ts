@@ -1,0 +1,44 @@
+/** knex's clients for servers, whose connections are given up where they lead to a server that no longer takes writes. */
+import knexMysql2 from 'knex/lib/dialects/mysql2/index.js';
+import knexPostgres from 'knex/lib/dialects/postgres/index.js';
+import { codeOf } from '../errors.ts';
+
+/**
+ * After a switchover the server that was the primary answers questions on old connections, and refuses each write; one
+ * that has left its cluster refuses everything. Where its name leads now, only a new connection finds out.
+ */
+const ELSEWHERE = new Set([
+  ...['ER_OPTION_PREVENTS_STATEMENT', 'ER_READ_ONLY_MODE', 'ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION'],
+  // Galera: "WSREP has not yet prepared node for application use".
+  'ER_UNKNOWN_COM_ERROR',
+  // read_only_sql_transaction; admin_shutdown, crash_shutdown, cannot_connect_now.
+  ...['25006', '57P01', '57P02', '57P03'],
+]);
+
+interface Disposable {
+  /** What makes knex's pool close a connection rather than lend it again. */
+  __knex__disposed?: unknown;
+}
+
+async function givingUpTheDemoted<T>(connection: Disposable, statement: Promise<T>): Promise<T> {
+  try {
+    return await statement;
+  } catch (error) {
+    if (ELSEWHERE.has(codeOf(error))) {
+      connection.__knex__disposed = error;
+    }
+    throw error;
+  }
+}
+
+export class MysqlClient extends knexMysql2 {
+  override _query(connection: Disposable, query: unknown): Promise<unknown> {
+    return givingUpTheDemoted(connection, super._query(connection, query));
+  }
+}
+
+export class PostgresClient extends knexPostgres {
+  override _query(connection: Disposable, query: unknown): Promise<unknown> {
+    return givingUpTheDemoted(connection, super._query(connection, query));
+  }
+}
