@@ -129,8 +129,11 @@ export async function startEvents(options: EventsOptions): Promise<{ stop(): Pro
       return;
     }
     pruned = clock.uptime();
+    const before = clock.now() - options.retentionMs;
     try {
-      await kept.prune(clock.now() - options.retentionMs, PRUNE_LIMIT);
+      for (let count = PRUNE_LIMIT; count >= PRUNE_LIMIT && !stopping.signal.aborted; ) {
+        count = await kept.prune(before, PRUNE_LIMIT);
+      }
     } catch (error) {
       log?.warn({ err: error }, 'old messages not pruned');
     }
