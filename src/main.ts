@@ -19,7 +19,7 @@ import { createPulseBroker, type PulseBroker } from './listeners/pulse-broker.ts
 import { createMetrics } from './metrics.ts';
 import type { Broker, Clock, InputCounter, KeptBuilds, LegacyCi, MappingStore, TaskQueue } from './ports.ts';
 import { policyOf, rulesOf, timingOf } from './settings.ts';
-import { databasePart, legacyCiPart, liveChecks } from './startup.ts';
+import { databasePart, legacyCiPart, liveChecks, spoolPart } from './startup.ts';
 import { createQueueClient } from './taskcluster/queue-client.ts';
 import { readVersion } from './version.ts';
 
@@ -101,6 +101,7 @@ export function createProcess(options: ProcessOptions): BridgeProcess {
     databasePart(db, store, log),
     legacyCiPart(ci, log),
     { name: 'broker', start: async () => undefined, stop: () => broker.close() },
+    spoolPart(tmpdir(), log),
     { name: 'bridge', start: () => bridge.start(), stop: () => bridge.stop() },
   ];
   if (services.includes('http')) {

@@ -8,6 +8,7 @@ import { isTransient } from './errors.ts';
 import type { Check } from './http/server.ts';
 import type { Part } from './lifecycle.ts';
 import type { LegacyCi, MappingStore } from './ports.ts';
+import { removeLeftLogs } from './reflector/log-spool.ts';
 
 /** The mapping database: its schema has to be this version's. */
 export function databasePart(db: Knex, store: MappingStore, log: Logger): Part {
@@ -70,6 +71,15 @@ function waitingPart(
       stopping.abort();
       await close();
     },
+  };
+}
+
+/** Where logs are spooled: what processes that were killed have left there is removed first. */
+export function spoolPart(tempDir: string, log: Logger): Part {
+  return {
+    name: 'spool',
+    start: () => removeLeftLogs(tempDir, log, systemClock.now()),
+    stop: async () => undefined,
   };
 }
 

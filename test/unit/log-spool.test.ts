@@ -1,10 +1,11 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { lutimesSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { withSpooledLog } from '../../src/reflector/log-spool.ts';
+import { createLog } from '../../src/log.ts';
+import { removeLeftLogs, withSpooledLog } from '../../src/reflector/log-spool.ts';
 
 let tempDir: string;
 beforeEach(async () => {
@@ -71,5 +72,59 @@ describe('a spooled log', () => {
     );
     expect(text).toMatch(/^x+\n\[the bridge cut this log here: it did not come within 0\.2 s\. The whole log: /);
     expect(dripping.destroyed).toBe(true);
+  });
+});
+
+describe('what a killed process has left', () => {
+  const HOUR = 3_600_000;
+  const now = Date.now();
+  let lines: Record<string, unknown>[];
+  beforeEach(() => {
+    lines = [];
+  });
+  const remove = (folder = tempDir) =>
+    removeLeftLogs(
+      folder,
+      createLog({ level: 'info', destination: { write: (line) => void lines.push(JSON.parse(line)) } }),
+      now,
+    );
+
+  function put(name: string, hours: number, make: (at: string) => void): void {
+    const at = path.join(tempDir, name);
+    make(at);
+    lutimesSync(at, (now - hours * HOUR) / 1000, (now - hours * HOUR) / 1000);
+  }
+  function aFolder(at: string): void {
+    mkdirSync(at);
+    writeFileSync(path.join(at, 'live_backing.log'), 'x');
+  }
+
+  it('goes when it is older than any log that is under way', async () => {
+    put('bbb-log-aB3xYz', 25, aFolder);
+    put('bbb-log-bbbbbb', 23, aFolder);
+    await remove();
+    expect(readdirSync(tempDir)).toEqual(['bbb-log-bbbbbb']);
+    expect(lines).toMatchObject([{ level: 'info', count: 1 }]);
+  });
+
+  it('is told from what is not the bridge’s, and no link is followed', async () => {
+    put('other-log-aaaaaa', 99, aFolder);
+    put('bbb-log-aaaaaa.old', 99, aFolder);
+    put('bbb-log-ffffff', 99, (at) => writeFileSync(at, 'x'));
+    put('bbb-log-gggggg', 99, (at) => symlinkSync(path.join(tempDir, 'other-log-aaaaaa'), at));
+    put('bbb-log-hhhhhh', 99, (at) => {
+      mkdirSync(at);
+      symlinkSync(path.join(tempDir, 'other-log-aaaaaa'), path.join(at, 'link'));
+    });
+    await remove();
+    expect(readdirSync(tempDir).sort()).toEqual([
+      ...['bbb-log-aaaaaa.old', 'bbb-log-ffffff', 'bbb-log-gggggg', 'other-log-aaaaaa'],
+    ]);
+    expect(readdirSync(path.join(tempDir, 'other-log-aaaaaa'))).toEqual(['live_backing.log']);
+  });
+
+  it('is said, and thrown by nobody, where it cannot be looked for', async () => {
+    await remove(path.join(tempDir, 'nothing'));
+    expect(lines).toMatchObject([{ level: 'warn', err: { message: expect.stringContaining('ENOENT') } }]);
   });
 });
