@@ -23,7 +23,8 @@ async function startMaster() {
   const master = { fields: [field('taskId')], isAway: false, readings: 0 };
   const server = createServer((_request, response) => {
     master.readings += 1;
-    response.statusCode = master.isAway ? 503 : 200;
+    // Of a proxy in front of it, which is not asked again at once.
+    response.statusCode = master.isAway ? 404 : 200;
     const scheduler = { name: 'bridge', enabled: true, builder_names: ['b'], all_fields: master.fields };
     response.end(master.isAway ? '' : JSON.stringify({ forceschedulers: [scheduler] }));
   });
