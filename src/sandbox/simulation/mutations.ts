@@ -4,7 +4,7 @@
  */
 import type { Mapping } from '../../domain/mapping.ts';
 import type { TaskStatus } from '../../domain/task.ts';
-import { QueueError } from '../../errors.ts';
+import { LegacyCiError, QueueError } from '../../errors.ts';
 import type { Leased, Seen } from '../../ports.ts';
 import { BACKING_LOG, PROPERTIES, STATUS } from '../../reflector/upload.ts';
 import {
@@ -23,6 +23,9 @@ import {
   withMappings,
   withStatuses,
 } from './mutation-parts.ts';
+
+/** Nobody is asked, and the bridge that this befalls knows it: its traces are right. */
+const notNow = () => new LegacyCiError('legacy-ci-unavailable', 'not now', { isTransient: true });
 
 export const MUTATIONS: readonly Mutation[] = [
   mutation(
@@ -415,7 +418,7 @@ export const MUTATIONS: readonly Mutation[] = [
     'leaves a build alone that no run wants',
     /goes on although .* was exception long ago/,
     ({ ci }) => ({
-      ci: { ...ci, cancel: async () => ({ kind: 'asked' }) },
+      ci: { ...ci, cancel: () => Promise.reject(notNow()) },
     }),
   ),
   mutation(
