@@ -1,5 +1,7 @@
 /** Answers of foreign web servers, of which no more is taken in than an honest one has. */
-import type { CancelableRequest, Request, Response } from 'got';
+import http from 'node:http';
+import https from 'node:https';
+import got, { type CancelableRequest, type Request, type Response } from 'got';
 
 /** Far more than Buildbot, Self-serve or a bucket ever answers, and what a process can bear several times over. */
 export const MAX_ANSWER = 16_000_000;
@@ -46,12 +48,41 @@ export async function limited(
   }
 }
 
+export interface Streams {
+  /**
+   * The chunks of an answer, which may take as long as it takes. Of one that is an error nothing is read: got would hold
+   * all of it in memory.
+   * @throws RefusedStream, or what got throws
+   */
+  read(url: string, headers?: Readonly<Record<string, string>>): AsyncGenerator<Buffer>;
+  close(): void;
+}
+
 /**
- * The chunks of an answer. Of one that is an error nothing is read: got would hold all of it in memory.
- * @param source of a client with `throwHttpErrors: false`
- * @throws RefusedStream, or what got throws
+ * Reads long answers, logs, over connections of their own: whatever else is asked must not wait for these, which are as
+ * many as uploads go on at once.
+ * @param options.timeoutMs until an answer begins
+ * @param options.idleMs how long nothing may come of it
  */
-export async function* streamed(source: Request): AsyncGenerator<Buffer> {
+export function createStreams({ timeoutMs, idleMs }: { timeoutMs: number; idleMs: number }): Streams {
+  const agent = { http: new http.Agent({ keepAlive: true }), https: new https.Agent({ keepAlive: true }) };
+  const client = got.extend({
+    agent,
+    timeout: { connect: 5000, response: timeoutMs, socket: idleMs },
+    followRedirect: false,
+    throwHttpErrors: false,
+    retry: { limit: 0 },
+  });
+  return {
+    read: (url, headers = {}) => streamed(client.stream(url, { headers })),
+    close() {
+      agent.http.destroy();
+      agent.https.destroy();
+    },
+  };
+}
+
+async function* streamed(source: Request): AsyncGenerator<Buffer> {
   let statusCode = 0;
   source.once('response', (response: Response) => {
     statusCode = response.statusCode;

@@ -4,7 +4,7 @@ import https from 'node:https';
 import got, { type Got, HTTPError, RequestError } from 'got';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
-import { limited, RefusedStream, streamed } from '../../foreign-answer.ts';
+import { createStreams, limited, RefusedStream } from '../../foreign-answer.ts';
 import { textOf } from '../../json.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter } from '../../ports.ts';
@@ -74,16 +74,7 @@ export function createRestClient({
     retry: { limit: retries, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
   });
 
-  // Logs take long, as a whole as long as they take. Whatever else is asked must not wait for their connections, which are
-  // as many as uploads go on at once.
-  const streamAgent = { http: new http.Agent({ keepAlive: true }), https: new https.Agent({ keepAlive: true }) };
-  const streams: Got = got.extend({
-    agent: streamAgent,
-    timeout: { connect: 5000, response: timeoutMs, socket: idleMs },
-    followRedirect: false,
-    throwHttpErrors: false,
-    retry: { limit: 0 },
-  });
+  const streams = createStreams({ timeoutMs, idleMs });
 
   /** Runs a call; signs in (again) and repeats it once if the master says 403. */
   async function signedIn<T>(work: (headers: Record<string, string>) => Promise<T>): Promise<T> {
@@ -140,9 +131,8 @@ export function createRestClient({
 
   async function* stream(path: string): AsyncGenerator<Buffer> {
     const headers = await session.headers();
-    const source = streams.stream(`${base}/${path}`, { headers: { accept: 'application/json', ...headers } });
     try {
-      yield* streamed(source);
+      yield* streams.read(`${base}/${path}`, { accept: 'application/json', ...headers });
     } catch (error) {
       countIfUnreadable(inputs, error);
       throw toLegacyCiError(`GET ${path}`, error);
@@ -154,9 +144,9 @@ export function createRestClient({
     control,
     stream,
     close() {
-      for (const one of [agent.http, agent.https, streamAgent.http, streamAgent.https]) {
-        one.destroy();
-      }
+      agent.http.destroy();
+      agent.https.destroy();
+      streams.close();
     },
   };
 }

@@ -8,7 +8,7 @@ import got, { type Got, HTTPError } from 'got';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
-import { limited, streamed } from '../../foreign-answer.ts';
+import { createStreams, limited } from '../../foreign-answer.ts';
 import { parseJson } from '../../json.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter } from '../../ports.ts';
@@ -89,16 +89,7 @@ export function createWebStatus(
     retry: { limit: retries, methods: ['GET'], calculateDelay: ({ computedValue }) => Math.min(computedValue, 2000) },
   });
 
-  // Logs take long, as a whole as long as they take. Whatever else is asked must not wait for their connections, which are
-  // as many as uploads go on at once.
-  const streamAgent = { http: new http.Agent({ keepAlive: true }), https: new https.Agent({ keepAlive: true }) };
-  const streams: Got = got.extend({
-    agent: streamAgent,
-    timeout: { connect: 5000, response: timeoutMs, socket: idleMs },
-    followRedirect: false,
-    throwHttpErrors: false,
-    retry: { limit: 0 },
-  });
+  const streams = createStreams({ timeoutMs, idleMs });
 
   async function json<T>(path: string, answer: z.ZodType<T>): Promise<T | undefined> {
     let text: string;
@@ -197,9 +188,8 @@ export function createWebStatus(
         inputs?.rejected('legacy-ci-answer');
         throw new LegacyCiError('legacy-ci-protocol', 'a log is not where a web status has its logs');
       }
-      const source = streams.stream(`${base}${path}/text`);
       try {
-        yield* streamed(source);
+        yield* streams.read(`${base}${path}/text`);
       } catch (error) {
         countIfUnreadable(inputs, error);
         throw noAnswer(path, error);
@@ -213,9 +203,9 @@ export function createWebStatus(
       await session();
     },
     close() {
-      for (const one of [agent.http, agent.https, streamAgent.http, streamAgent.https]) {
-        one.destroy();
-      }
+      agent.http.destroy();
+      agent.https.destroy();
+      streams.close();
     },
   };
 }
