@@ -53,8 +53,6 @@ export async function cancelRequest(because: string, pass: Pass, context: ApplyC
   const asked = answer.kind === 'impossible' ? Math.max(cancels + 1, VAIN_CANCELS) : cancels + 1;
   pass.knowledge.request = undefined;
   await update(pass, context, {
-    state: 'cancelling',
-    hasSlot: false,
     cancels: asked,
     nextCheckAt: clock.now() + Math.min(timing.cancelRetryMs * 2 ** (asked - 1), MAX_CANCEL_RETRY_MS),
   });
