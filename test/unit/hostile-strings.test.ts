@@ -344,6 +344,8 @@ it('only what asks the configured servers makes connections', () => {
     'buildbot/scheduler-db/self-serve.ts',
     // The same; of a log's URL no more than its path (see above).
     'buildbot/scheduler-db/web-status.ts',
+    // Long answers, for the Data API's client and the web status's: a URL that these have made.
+    'foreign-answer.ts',
     'listeners/pulse-broker.ts',
     // Where the queue says that an artifact's content goes.
     'taskcluster/artifacts.ts',
