@@ -205,6 +205,16 @@ export interface LongestTimes {
   readonly graceMs: number;
 }
 
+/** Up to how many mappings that are due are to be leased. */
+export interface DueWish {
+  readonly owner: string;
+  readonly leaseUntil: number;
+  readonly now: number;
+  /** What becomes due later is left alone; `now` unless given, and never after that. */
+  readonly dueBy?: number;
+  readonly limit: number;
+}
+
 /** The mapping database. Every method throws `StoreError`. */
 export interface MappingStore {
   /** The time by the database server's clock, UTC milliseconds: the one that all instances share. */
@@ -215,8 +225,11 @@ export interface MappingStore {
   adopt(mapping: AdoptedMapping, now: number): Promise<Stored>;
   /** Takes the lease of the task's open mapping, if it has one and nobody else holds it. */
   lease(taskId: string, lease: { owner: string; leaseUntil: number; now: number }): Promise<Leased>;
-  /** Takes the leases of mappings that are due (`nextCheckAt` reached, not leased), the most urgent first, in a fixed number of statements. */
-  leaseDue(lease: { owner: string; leaseUntil: number; now: number; limit: number }): Promise<readonly Mapping[]>;
+  /**
+   * Takes the leases of mappings that are due (`nextCheckAt` reached, not leased), in a fixed number of statements: first
+   * claims that are to be renewed, the one that ends soonest first, then whatever has waited longest.
+   */
+  leaseDue(wish: DueWish): Promise<readonly Mapping[]>;
   /** Compare-and-set on the mapping's version. The lease stays. */
   update(mapping: Mapping, changes: MappingChanges, now: number): Promise<Stored>;
   /** The same, and lets the lease go. */

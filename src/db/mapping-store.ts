@@ -47,6 +47,10 @@ function nowOf(db: Knex): string {
   return now;
 }
 
+/** Claims that are to be renewed, in the order in which they end, then whatever has waited longest. */
+const IS_URGENT = 'taken_until is not null and (reclaim_at is null or reclaim_at <= ?)';
+const URGENT_FIRST = `case when ${IS_URGENT} then 0 else 1 end, case when ${IS_URGENT} then taken_until end, next_check_at`;
+
 /** More than one statement takes comfortably on every engine. */
 const ID_BATCH = 500;
 /** About as many as several processes write into one trace of why a task is not admitted. */
@@ -204,13 +208,13 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
       return changed === 1 && mapping.leaseOwner === owner ? { kind: 'leased', mapping } : { kind: 'busy' };
     },
 
-    async leaseDue({ owner, leaseUntil, now, limit }) {
+    async leaseDue({ owner, leaseUntil, now, dueBy = now, limit }) {
+      const due = Math.min(dueBy, now);
       const rows: { id: number }[] = await tasks()
         .select('id')
-        .where('next_check_at', '<=', now)
+        .where('next_check_at', '<=', due)
         .andWhere('lease_until', '<', now)
-        // Claims that end soonest first, then whatever has waited longest.
-        .orderByRaw('case when taken_until is null then 1 else 0 end, taken_until, next_check_at')
+        .orderByRaw(URGENT_FIRST, [now, now])
         .limit(limit);
       if (rows.length === 0) {
         return [];
@@ -219,13 +223,13 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
       await tasks()
         .whereIn('id', ids)
         // Others may have leased, or even settled, some of them in between.
-        .where('next_check_at', '<=', now)
+        .where('next_check_at', '<=', due)
         .andWhere('lease_until', '<', now)
         .update({ lease_owner: owner, lease_until: leaseUntil, version: db.raw('version + 1') });
       const leased: { id: number }[] = await tasks()
         .whereIn('id', ids)
         .andWhere({ lease_owner: owner })
-        .orderByRaw('case when taken_until is null then 1 else 0 end, taken_until, next_check_at');
+        .orderByRaw(URGENT_FIRST, [now, now]);
       const mappings: Mapping[] = [];
       const unreadable: number[] = [];
       for (const row of leased) {

@@ -86,7 +86,8 @@ export function createReflector(options: ReflectorOptions): Reflector {
     }
   }
 
-  async function runOnce(): Promise<void> {
+  /** @returns what the sweep did; undefined where it failed */
+  async function oneRound(): Promise<SweepReport | undefined> {
     const started = clock.uptime();
     let report: SweepReport | undefined;
     await part('heartbeat', options.heartbeat);
@@ -106,6 +107,7 @@ export function createReflector(options: ReflectorOptions): Reflector {
     idleSince = clock.uptime();
     lastReport = { endedAt: clock.now(), durationMs: idleSince - started, due: report?.due ?? 0 };
     log.debug({ ...report, durationMs: lastReport.durationMs }, 'round ended');
+    return report;
   }
 
   /** Tasks that the queue lists and that have no mapping: their message was lost, or is still on its way. */
@@ -144,21 +146,23 @@ export function createReflector(options: ReflectorOptions): Reflector {
       isWantedAgain = true;
       return;
     }
-    round = runOnce().finally(() => {
-      round = undefined;
-      if (isWantedAgain) {
-        isWantedAgain = false;
-        poke();
-      }
-    });
+    round = oneRound()
+      .then((report) => {
+        isWantedAgain ||= report?.isCut ?? false;
+      })
+      .finally(() => {
+        round = undefined;
+        if (isWantedAgain) {
+          isWantedAgain = false;
+          poke();
+        }
+      });
   }
 
   async function tick(): Promise<void> {
     await clock.sleep(options.random() * options.jitterMs, stopping.signal);
-    // A sweep that is still running is not started twice, nor queued: the timer comes round again.
-    if (!round) {
-      poke();
-    }
+    // A round that is still under way is followed by another one at once: it has left alone what is due only now.
+    poke();
   }
 
   return {
@@ -167,7 +171,9 @@ export function createReflector(options: ReflectorOptions): Reflector {
       poke();
     },
     poke,
-    runOnce,
+    async runOnce() {
+      await oneRound();
+    },
     idleMs: () => clock.uptime() - idleSince,
     report: () => lastReport,
     async stop() {

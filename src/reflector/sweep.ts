@@ -34,25 +34,40 @@ export interface SweepReport {
   readonly due: number;
   readonly passes: number;
   readonly failed: number;
+  /** Whether it took too long, and may have left some of them to the next one. */
+  readonly isCut: boolean;
 }
 
+/** Where batches are slow, as while Buildbot hangs, the rest of a round has to be done too, and claims to be seen to again. */
+const LONGEST_MS = 120_000;
+
 /**
- * Sweeps until nothing is due any more or `signal` aborts.
+ * Sweeps until nothing is left that was due when it began, or `signal` aborts: what it lets go may be due again before it
+ * has come to the others.
  * @throws StoreError; what fails for single tasks does not stop the others
  */
 export async function sweep(context: SweepContext, signal: AbortSignal): Promise<SweepReport> {
-  const report = { due: 0, passes: 0, failed: 0 };
+  const { clock } = context;
+  const report = { due: 0, passes: 0, failed: 0, isCut: false };
+  const end = clock.uptime() + LONGEST_MS;
+  let dueBy = clock.now();
   for (let batch = 1; !signal.aborted; batch += 1) {
-    const now = context.clock.now();
+    const now = clock.now();
+    // A clock that is set back comes to the same moment again, and to what was let go until then.
+    dueBy = Math.min(dueBy, now);
     const owner = `${context.instance}#sweep-${now}-${batch}`;
     const leaseUntil = now + context.leaseMs;
-    const leaseEnd = context.clock.uptime() + context.leaseMs;
-    const mappings = await context.store.leaseDue({ owner, leaseUntil, now, limit: context.batchSize });
+    const leaseEnd = clock.uptime() + context.leaseMs;
+    const mappings = await context.store.leaseDue({ owner, leaseUntil, now, dueBy, limit: context.batchSize });
     if (mappings.length === 0) {
       break;
     }
     report.due += mappings.length;
-    await sweepBatch(mappings, { owner, leaseEnd }, context, report);
+    await sweepBatch(mappings, { owner, leaseEnd }, end, context, report);
+    if (clock.uptime() >= end) {
+      report.isCut = true;
+      break;
+    }
   }
   return report;
 }
@@ -60,6 +75,7 @@ export async function sweep(context: SweepContext, signal: AbortSignal): Promise
 async function sweepBatch(
   mappings: readonly Mapping[],
   lease: Pick<Pass, 'owner' | 'leaseEnd'>,
+  end: number,
   context: SweepContext,
   report: { passes: number; failed: number },
 ): Promise<void> {
@@ -90,6 +106,10 @@ async function sweepBatch(
   await Promise.all(
     busy.map((mapping) =>
       limit(async () => {
+        if (context.clock.uptime() >= end) {
+          // It is due as before, and whoever sees to it next has it when the lease is over.
+          return;
+        }
         report.passes += 1;
         const result = await context.reconciler.reconcileLeased(mapping, lease, seeds.get(mapping) ?? {});
         report.failed += result.kind === 'failed' || result.kind === 'store-away' ? 1 : 0;

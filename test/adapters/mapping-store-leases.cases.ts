@@ -110,6 +110,26 @@ export function describeLeases(engine: Engine): void {
       expect(await opened.store.leaseDue({ ...due(3), owner: 's#3' })).toEqual([]);
     });
 
+    it('takes a claim that is not to be renewed yet when it has waited longest', async () => {
+      const claim = async (reclaimAt: number, nextCheckAt: number) =>
+        (await addReleased(opened.store, { takenUntil: NOW + 10 }, { reclaimAt, nextCheckAt })).id;
+      const late = await claim(NOW + 1, NOW - 1);
+      const { id: old } = await addReleased(opened.store, {}, { nextCheckAt: NOW - 2 });
+      const early = await claim(NOW + 1, NOW - 3);
+      const urgent = await claim(NOW, NOW);
+      expect((await opened.store.leaseDue(due(9))).map(({ id }) => id)).toEqual([urgent, early, old, late]);
+    });
+
+    it('leaves alone what became due later than is asked for', async () => {
+      const old = await addReleased(opened.store, {}, { nextCheckAt: NOW - 5 });
+      await addReleased(opened.store, { takenUntil: NOW + 10 }, { nextCheckAt: NOW - 4 });
+      const taken = await opened.store.leaseDue({ ...due(9), dueBy: NOW - 5 });
+      expect(taken.map(({ id }) => id)).toEqual([old.id]);
+      // What is due only later is never had, whatever is asked for.
+      await addReleased(opened.store, {}, { nextCheckAt: NOW + 1 });
+      expect(await opened.store.leaseDue({ ...due(9), dueBy: NOW + 9, owner: 's#2' })).toHaveLength(1);
+    });
+
     it('gives no mapping to two of several sweeps at once', async () => {
       await addMany(opened.db, 300);
       const batches = await together(8, (store, at) => store.leaseDue({ ...due(100), owner: `s#${at}` }));

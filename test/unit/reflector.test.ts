@@ -1,11 +1,13 @@
 /** A round of the reflector: what a part of it that fails does to the others, and how loudly it is said. */
-import { expect, it } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { type BridgeError, QueueError, StoreError } from '../../src/errors.ts';
 import { createLog } from '../../src/log.ts';
-import { createReflector } from '../../src/reflector/reflector.ts';
+import type { MappingStore } from '../../src/ports.ts';
+import { createReflector, type Reflector } from '../../src/reflector/reflector.ts';
 import { MINUTE, NOW } from '../support/builders.ts';
+import { eventually } from '../support/eventually.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
-import { createManualClock } from '../support/queue-emulator.ts';
+import { createManualClock, type ManualClock } from '../support/queue-emulator.ts';
 import { aQueue } from '../support/stubs.ts';
 
 /** One round of which the lists of the queue fail, or the sweep; answers what was done and what was said. */
@@ -31,7 +33,7 @@ async function round(failures: { readonly lists?: BridgeError; readonly sweep?: 
       if (failures.sweep) {
         throw failures.sweep;
       }
-      return { due: 0, passes: 0, failed: 0 };
+      return { due: 0, passes: 0, failed: 0, isCut: false };
     },
   });
   try {
@@ -59,4 +61,64 @@ it('keeps claims without the mapping database where that is away', async () => {
   const { done, said } = await round({ sweep: new StoreError('store-unavailable', 'away', { isTransient: true }) });
   expect(done).toEqual(['heartbeat', 'sweep', 'keepClaims']);
   expect(said).toEqual(['warn sweep']);
+});
+
+describe('a round that takes longer than the interval', () => {
+  let store: MappingStore;
+  let clock: ManualClock;
+  let reflector: Reflector;
+  let tick: () => Promise<void>;
+  /** Each ends a sweep that was begun. */
+  let ends: ((isCut: boolean) => void)[];
+  beforeEach(async () => {
+    store = await openMemoryStore();
+    clock = createManualClock(NOW);
+    ends = [];
+    async function* nothing(): AsyncGenerator<readonly string[]> {}
+    reflector = createReflector({
+      ...{ store, log: createLog({ level: 'silent' }), clock },
+      queue: aQueue({ listPending: nothing, listClaimed: nothing }),
+      ...{ isObserving: false, schedule: '* * * * * *', jitterMs: 0, retentionMs: MINUTE, random: () => 0 },
+      ...{ hint: () => undefined, isKnownForeign: () => false },
+      heartbeat: async () => undefined,
+      keepClaims: async () => undefined,
+      timer(_schedule, onTick) {
+        tick = onTick;
+        return { destroy: () => undefined };
+      },
+      sweep: () =>
+        new Promise((resolve) => {
+          ends.push((isCut) => resolve({ due: 0, passes: 0, failed: 0, isCut }));
+        }),
+    });
+    reflector.start();
+    await eventually(() => ends.length === 1);
+  });
+  afterEach(async () => {
+    const stopped = reflector.stop();
+    for (const end of ends) {
+      end(false);
+    }
+    await stopped;
+    await store.close();
+  });
+
+  it('is followed by one more at once, however many turns it took', async () => {
+    const ticks = [tick(), tick()];
+    clock.advance(1);
+    await Promise.all(ticks);
+    ends[0]?.(false);
+    await eventually(() => ends.length === 2);
+    clock.advance(1);
+    ends[1]?.(false);
+    // It has ended, and none has followed.
+    await eventually(() => reflector.report()?.endedAt === NOW + 2);
+    await reflector.stop();
+    expect(ends).toHaveLength(2);
+  });
+
+  it('is followed by another at once where its sweep was cut', async () => {
+    ends[0]?.(true);
+    await eventually(() => ends.length === 2);
+  });
 });

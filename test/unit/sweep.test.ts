@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import pino from 'pino';
 import type { RequestView } from '../../src/domain/build.ts';
 import { LegacyCiError } from '../../src/errors.ts';
-import type { MappingStore, Seen } from '../../src/ports.ts';
+import type { Clock, MappingStore, Seen } from '../../src/ports.ts';
 import { sweep } from '../../src/reflector/sweep.ts';
 import { aRequest, aTask, MINUTE, NOW, pending } from '../support/builders.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
@@ -16,13 +16,23 @@ const AWAY = new LegacyCiError('legacy-ci-unavailable', 'Buildbot is away', { is
 let store: MappingStore;
 let clock: ManualClock;
 let request: Seen<RequestView>;
+/** How long a batch takes that is asked of Buildbot. */
+let answerMs: number;
+/** How many mappings Buildbot was asked about, from one call to the next. */
+let batches: number[];
 beforeEach(async () => {
   clock = createManualClock(NOW);
+  answerMs = 0;
+  batches = [];
   store = await openMemoryStore();
 });
 afterEach(() => store.close());
 
-async function aMapping(state: 'submitted'): Promise<string> {
+const someMappings = (count: number) => Promise.all(Array.from({ length: count }, () => aMapping('submitted')));
+const attemptsOf = (taskIds: readonly string[]) =>
+  Promise.all(taskIds.map(async (taskId) => (await store.openMapping(taskId))?.attempts));
+
+async function aMapping(state: 'intended' | 'submitted'): Promise<string> {
   const taskId = newTaskId();
   const stored = await store.insert(
     {
@@ -35,15 +45,25 @@ async function aMapping(state: 'submitted'): Promise<string> {
   if (stored.kind === 'stored') {
     await store.release(
       stored.mapping,
-      { state, buildRequestId: 17, attempts: 3, lastError: 'as it was', nextCheckAt: NOW },
+      {
+        state,
+        buildRequestId: state === 'intended' ? null : 17,
+        attempts: 3,
+        lastError: 'as it was',
+        nextCheckAt: NOW,
+      },
       NOW,
     );
   }
   return taskId;
 }
 
-async function sweepOnce(): Promise<void> {
+/** More batches than any of these sweeps should have: it would go on without end. */
+const ENDLESS = 50;
+
+async function sweepOnce({ batchSize = 100, shown = clock }: { batchSize?: number; shown?: Clock } = {}) {
   clock.advance(2 * MINUTE);
+  const stop = new AbortController();
   const queue = aQueue({
     statuses: async (taskIds) =>
       new Map(
@@ -53,11 +73,25 @@ async function sweepOnce(): Promise<void> {
         ]),
       ),
   });
-  const ci = aLegacyCi({ readMany: async (ids) => new Map(ids.map((id) => [id, request])) });
-  const reconciler = aReconciler({ queue, ci, store, clock });
-  const limits = { leaseMs: 90_000, recheckMs: MINUTE, batchSize: 100, concurrency: 1 };
+  const ci = aLegacyCi({
+    async readMany(ids) {
+      batches.push(ids.length);
+      if (batches.length >= ENDLESS) {
+        stop.abort();
+      }
+      clock.advance(answerMs);
+      return new Map(ids.map((id) => [id, request]));
+    },
+    async findByExternalId() {
+      batches.push(1);
+      clock.advance(answerMs);
+      throw AWAY;
+    },
+  });
+  const reconciler = aReconciler({ queue, ci, store, clock: shown });
+  const limits = { leaseMs: 90_000, recheckMs: 0.9 * MINUTE, batchSize, concurrency: 1 };
   const log = pino({ level: 'silent' });
-  await sweep({ store, queue, ci, clock, log, reconciler, instance: 'test', ...limits }, new AbortController().signal);
+  return sweep({ store, queue, ci, clock: shown, log, reconciler, instance: 'test', ...limits }, stop.signal);
 }
 
 describe('a sweep', () => {
@@ -78,5 +112,44 @@ describe('a sweep', () => {
     request = { kind: 'present', value: aRequest({ buildRequestId: 17 }) };
     await sweepOnce();
     expect(await store.openMapping(taskId)).toMatchObject({ attempts: 0, lastError: null });
+  });
+
+  it('ends where what it has let go is due again before it has come to the others', async () => {
+    request = { kind: 'unreadable', error: AWAY };
+    await someMappings(6);
+    answerMs = 30_000;
+    expect(await sweepOnce({ batchSize: 2 })).toMatchObject({ due: 6, isCut: false });
+    expect(batches).toEqual([2, 2, 2]);
+  });
+
+  it('ends although the clock is set back meanwhile', async () => {
+    request = { kind: 'unreadable', error: AWAY };
+    await someMappings(6);
+    answerMs = 30_000;
+    // As soon as the first batch is read.
+    const shown = { ...clock, now: () => clock.now() - (batches.length > 0 ? 1.5 * MINUTE : 0) };
+    await sweepOnce({ batchSize: 2, shown });
+    expect(batches).toEqual([2, 2, 2]);
+  });
+
+  it('leaves to the next one what it does not come to in two minutes, which begins with that', async () => {
+    request = { kind: 'unreadable', error: AWAY };
+    const taskIds = await someMappings(6);
+    answerMs = MINUTE;
+    expect(await sweepOnce({ batchSize: 2 })).toMatchObject({ due: 4, isCut: true });
+    const left = await attemptsOf(taskIds);
+    expect(left.filter((attempts) => attempts === 3)).toHaveLength(2);
+    expect(await sweepOnce({ batchSize: 2 })).toMatchObject({ due: 4 });
+    expect(await attemptsOf(taskIds)).not.toContain(3);
+  });
+
+  it('begins no more passes then', async () => {
+    await Promise.all(Array.from({ length: 6 }, () => aMapping('intended')));
+    answerMs = MINUTE;
+    expect(await sweepOnce()).toMatchObject({ due: 6, passes: 2, failed: 2, isCut: true });
+    // What was left is due as before.
+    clock.advance(MINUTE);
+    answerMs = 0;
+    expect(await sweepOnce()).toMatchObject({ due: 6, passes: 6, isCut: false });
   });
 });

@@ -8,7 +8,7 @@ import {
   type NewMapping,
   type TraceEvent,
 } from '../../domain/mapping.ts';
-import type { LongestTimes, Rest, Stored } from '../../ports.ts';
+import type { DueWish, LongestTimes, Rest, Stored } from '../../ports.ts';
 
 export interface LeaseWish {
   readonly owner: string;
@@ -26,7 +26,7 @@ export interface StoreState {
   adopt(mapping: AdoptedMapping, now: number): Stored;
   /** One statement: whether a lease was there to be taken. */
   takeLease(taskId: string, wish: LeaseWish): boolean;
-  leaseDue(wish: LeaseWish & { readonly limit: number }): readonly Mapping[];
+  leaseDue(wish: DueWish): readonly Mapping[];
   compareAndSet(
     mapping: Mapping,
     changes: MappingChanges,
@@ -119,10 +119,13 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
       return isFree;
     },
     leaseDue(wish) {
-      const last = Number.POSITIVE_INFINITY;
+      const due = Math.min(wish.dueBy ?? wish.now, wish.now);
+      /** Of a claim that is to be renewed; later than every one of these for all others. */
+      const urgency = ({ takenUntil, reclaimAt }: Mapping) =>
+        takenUntil !== null && (reclaimAt === null || reclaimAt <= wish.now) ? takenUntil : Number.MAX_SAFE_INTEGER;
       return allOpen()
-        .filter((row) => row.nextCheckAt <= wish.now && row.leaseUntil < wish.now)
-        .sort((a, b) => (a.takenUntil ?? last) - (b.takenUntil ?? last) || a.nextCheckAt - b.nextCheckAt || a.id - b.id)
+        .filter((row) => row.nextCheckAt <= due && row.leaseUntil < wish.now)
+        .sort((a, b) => urgency(a) - urgency(b) || a.nextCheckAt - b.nextCheckAt || a.id - b.id)
         .slice(0, wish.limit)
         .map((row) => leased(row, wish));
     },
