@@ -212,11 +212,9 @@ function onlyTheDatabase(plan: Plan, random: Random, start: number): Plan {
   const outage = { service: 'store' as const, from, to: from + random.int(25, 60) * MINUTE };
   return {
     ...withLongBuilds(plan, start, from),
+    ...ALL_FAIR,
     climate: { ...FAIR, outages: [outage] },
     chaosMs: 100 * MINUTE,
-    incidents: [],
-    ambush: 0,
-    sleepy: 0,
   };
 }
 
@@ -224,6 +222,9 @@ const FAIR: Omit<Climate, 'outages'> = {
   ...{ failBefore: 0, failAfter: 0, late: 0, slow: 0, forbidden: 0, drop: 0, repeat: 0, delay: 0 },
   ...{ unknownSubmission: 0, authAway: 0, lostCancel: 0 },
 };
+
+/** Nothing befalls anybody. */
+const ALL_FAIR = { climate: { ...FAIR, outages: [] }, incidents: [], ambush: 0, sleepy: 0 } as const;
 
 /** All tasks come before then, in the same order. */
 function withLongBuilds(plan: Plan, start: number, before: number): Plan {
@@ -238,7 +239,8 @@ function withLongBuilds(plan: Plan, start: number, before: number): Plan {
 
 /**
  * The database server's clock is set by less than a lease lasts, several times. Or it is far ahead from the beginning,
- * and set back: for one instance alone, since several do not hear of it at the same moment.
+ * and set back: for one instance alone, since several do not hear of it at the same moment. Half the time nothing else
+ * is wrong then, and what waits by the old time are claims that have to be renewed before.
  */
 function databaseClock(plan: Plan, random: Random, start: number): Plan {
   if (!random.chance(0.1)) {
@@ -251,7 +253,15 @@ function databaseClock(plan: Plan, random: Random, start: number): Plan {
     return { ...plan, databaseOffsets: [...plan.databaseOffsets, ...offsets] };
   }
   const ahead = { from: start, offset: random.int(MINUTE, random.pick([10 * MINUTE, 3 * HOUR])) };
-  return { ...plan, instances: [one], databaseOffsets: [ahead, ...offsets] };
+  const setBack = { ...plan, instances: [one], databaseOffsets: [ahead, ...offsets] };
+  if (random.chance(0.5)) {
+    return setBack;
+  }
+  return {
+    ...withLongBuilds(setBack, start, start + (times[0] ?? 0)),
+    ...ALL_FAIR,
+    chaosMs: Math.max(plan.chaosMs, 110 * MINUTE),
+  };
 }
 
 /**
@@ -269,7 +279,5 @@ function brokerAway(plan: Plan, random: Random, start: number): Plan {
     brokerOutages: [{ from, to, isHeldBack: random.chance(0.5) }],
     chaosMs: Math.max(plan.chaosMs, to - start + 5 * MINUTE),
   };
-  return random.chance(0.5)
-    ? away
-    : { ...away, climate: { ...FAIR, outages: [] }, incidents: [], ambush: 0, sleepy: 0 };
+  return random.chance(0.5) ? away : { ...away, ...ALL_FAIR };
 }
