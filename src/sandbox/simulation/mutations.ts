@@ -273,7 +273,7 @@ export const MUTATIONS: readonly Mutation[] = [
           ...ci,
           async cancel(request, because) {
             if (asked.has(request.buildRequestId)) {
-              return { kind: 'asked' };
+              throw notNow();
             }
             const answer = await ci.cancel(request, because);
             asked.add(request.buildRequestId);
@@ -416,11 +416,24 @@ export const MUTATIONS: readonly Mutation[] = [
   mutation(
     'never-cancels',
     'leaves a build alone that no run wants',
-    /goes on although .* was exception long ago/,
+    /nobody asked for its cancel|goes on although .* was exception long ago/,
     ({ ci }) => ({
       ci: { ...ci, cancel: () => Promise.reject(notNow()) },
     }),
   ),
+  mutation('cancels-late', 'asks for a cancel ten minutes late', /nobody asked for its cancel/, ({ ci, clock }) => {
+    const firsts = new Map<number, number>();
+    return {
+      ci: {
+        ...ci,
+        cancel(request, because) {
+          const first = firsts.get(request.buildRequestId) ?? clock.uptime();
+          firsts.set(request.buildRequestId, first);
+          return clock.uptime() < first + 600_000 ? Promise.reject(notNow()) : ci.cancel(request, because);
+        },
+      },
+    };
+  }),
   mutation(
     'no-trace',
     'writes no trace',

@@ -2,7 +2,7 @@
 import type { Hindrances } from './hindrances.ts';
 import type { Call, Host } from './host.ts';
 import type { Master } from './master.ts';
-import { isOpen } from './master-state.ts';
+import { isOpen, type SimRequest } from './master-state.ts';
 import { shortName } from './names.ts';
 import type { Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
@@ -23,6 +23,8 @@ export interface PromptRulesContext {
   readonly master: () => Master;
   readonly queue: () => QueueServer;
   readonly store: () => StoreState;
+  /** Whose they are, nobody has to know. */
+  readonly zombies: ReadonlyMap<SimRequest, unknown>;
 }
 
 /** Cancels that came to nothing are repeated with waits of up to this. */
@@ -31,7 +33,7 @@ const MAX_CANCEL_WAIT_MS = 600_000;
 const SLACK_MS = 3 * ROUND_MS;
 
 export function createPromptRules(context: PromptRulesContext): PromptRules {
-  const { plan, complain, now, hindrances, master, queue, store } = context;
+  const { plan, complain, now, hindrances, master, queue, store, zombies } = context;
   /** By request: when a cancel reached Buildbot last, whatever came of it. */
   const asked = new Map<number, number>();
 
@@ -73,6 +75,29 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
     }
   }
 
+  /**
+   * A build that its task has not wanted for long, and whose cancel nobody has asked for yet. Of a request that the
+   * mapping database does not know the bridge cannot know either.
+   */
+  function checkFirstCancels(): void {
+    const free = hindrances.freeSince();
+    if (free === undefined) {
+      return;
+    }
+    for (const { buildRequestId, taskId } of store().allOpen()) {
+      const over = queue().state.tasks.get(taskId)?.runs.at(-1)?.resolved;
+      const request = master().requests.find(({ id }) => id === buildRequestId);
+      if (over === undefined || request === undefined || !isOpen(request) || asked.has(request.id)) {
+        continue;
+      }
+      const isLeft =
+        request.isUnstoppable || zombies.has(request) || request.builds.some(({ group }) => group.length > 1);
+      if (!isLeft && now() > Math.max(over, request.submittedAt, request.hiddenUntil, free) + SLACK_MS) {
+        complain(`#${request.id} goes on, no run of ${shortName(taskId)} wants it, and nobody asked for its cancel`);
+      }
+    }
+  }
+
   return {
     onEnding(ending) {
       if (ending.by === 'queue' && ending.reason === 'claim-expired' && ending.wasOurs) {
@@ -86,6 +111,7 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
         // A sign of life of each process, once a minute.
         hindrances.onBegun(host);
         checkCancels();
+        checkFirstCancels();
       }
     },
   };

@@ -107,7 +107,7 @@ export function createRules(context: RulesContext): Rules {
   });
   const judging = { ...context, complain: history.complain, now: scheduler.now };
   const claims = createClaimRules(judging);
-  const prompt = createPromptRules(judging);
+  const prompt = createPromptRules({ ...judging, zombies });
   const deeds = createDeeds(store, scheduler);
   const wasCalled = (method: string, taskId: string) => called.has(`${method} ${taskId}`);
   const traces = createTraceRules({ ...judging, endings, wasCalled, carried });
