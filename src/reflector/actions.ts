@@ -22,6 +22,7 @@ type Deed =
       readonly runId: number;
       readonly takenUntil: number | null;
       readonly retriesReported: number;
+      readonly submissions: number;
     }
   | { readonly do: 'claimRun'; readonly runId: number; readonly retriesReported: number }
   | { readonly do: 'reclaimRun'; readonly runId: number }

@@ -60,6 +60,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
         takenUntil: action.takenUntil,
         reclaimAt: null,
         retriesReported: action.retriesReported,
+        submissions: action.submissions,
         resolution: null,
         ...(mapping.state === 'submitted' && action.takenUntil !== null ? { hasSlot: false } : {}),
       });

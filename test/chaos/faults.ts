@@ -54,7 +54,7 @@ const PLACES: readonly Place[] = [
     gapMs: [4000, 11_000],
     faults: [
       { name: 'broker restarted', weight: 1, happen: () => one(downFor(rabbitmq(), 1000)) },
-      { name: 'Pulse queue deleted', weight: 2, happen: deleteQueue },
+      { name: 'Pulse queue deleted', weight: 2, happen: deleteQueues },
       ...networkFaults('pulse'),
     ],
   },
@@ -207,13 +207,17 @@ function running(bridges: readonly (Daemon | undefined)[]): number {
   return bridges.filter((bridge) => bridge?.isRunning()).length;
 }
 
-async function deleteQueue({ pulse }: Stage): Promise<number> {
+async function deleteQueues({ pulse, legacy }: Stage): Promise<number> {
+  // Builds of a classic Buildbot are told of in a queue of their own.
+  const names = ['queue/bridge/tasks', ...(legacy.kind === 'mozilla' ? ['queue/bridge/builds'] : [])];
   let hits = 0;
   await lasting(
     0,
     () => hits,
     async () => {
-      hits += (await pulse.deleteQueue('queue/bridge/tasks')) ? 1 : 0;
+      for (const name of names) {
+        hits += (await pulse.deleteQueue(name)) ? 1 : 0;
+      }
     },
   );
   return hits;

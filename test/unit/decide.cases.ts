@@ -932,10 +932,31 @@ export const CASES: readonly Case[] = [
   },
   {
     name: 'a new run of a held task',
-    mapping: held,
+    mapping: { ...held, submissions: 2 },
     task: aTask([exception('claim-expired'), pending()]),
     request: 'none',
-    todo: [{ do: 'follow', runId: 1 }],
+    todo: [{ do: 'follow', runId: 1, submissions: 2 }],
+  },
+  {
+    name: 'a new run that a person asked for, of a held task whose requests were lost',
+    mapping: { ...held, submissions: 4 },
+    task: aTask([exception('canceled'), pending()]),
+    request: 'none',
+    todo: [{ do: 'follow', runId: 1, submissions: 0 }],
+  },
+  {
+    name: 'a new run that a person asked for, while a submission may still take effect',
+    mapping: { ...intended, submissions: 4 },
+    task: aTask([exception('canceled'), exception('claim-expired'), pending()]),
+    request: 'absent',
+    todo: [{ do: 'follow', runId: 2, submissions: 1 }],
+  },
+  {
+    name: 'a retry, while a submission may still take effect',
+    mapping: { ...intended, submissions: 4 },
+    task: aTask([exception('claim-expired'), pending()]),
+    request: 'absent',
+    todo: [{ do: 'follow', runId: 1, submissions: 4 }],
   },
   {
     name: 'a new run claimed by this bridge, mapping behind',

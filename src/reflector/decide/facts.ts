@@ -150,12 +150,16 @@ export function announceBuild(run: TaskRun): Action {
   return { do: 'announceBuild', runId: run.runId, because: 'people want to see the build while it runs' };
 }
 
-export function follow({ request }: Facts, run: TaskRun, because: string): Action {
+/** @param isAnew whether the run has all its submissions before it: somebody asked for it, and it is no retry */
+export function follow({ mapping, request }: Facts, run: TaskRun, because: string, isAnew = false): Action {
+  // One that may still take effect counts.
+  const underWay = mapping.state === 'held' ? 0 : 1;
   return {
     do: 'follow',
     runId: run.runId,
     takenUntil: run.state === 'running' ? (run.takenUntil ?? null) : null,
     retriesReported: request.kind === 'present' ? retryCount(request.value) : 0,
+    submissions: isAnew ? Math.min(mapping.submissions, underWay) : mapping.submissions,
     because,
   };
 }

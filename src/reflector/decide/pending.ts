@@ -85,7 +85,8 @@ export function decideNextRun(facts: Facts, task: TaskStatus, run: TaskRun): rea
     return abandon(facts, `run ${run.runId} is pending and nothing was submitted for run ${mapping.runId}`);
   }
   if (mapping.buildRequestId === null) {
-    return [follow(facts, run, `run ${run.runId} is pending and nothing was built for run ${mapping.runId} yet`)];
+    const because = `run ${run.runId} is pending and nothing was built for run ${mapping.runId} yet`;
+    return [follow(facts, run, because, !isRetry)];
   }
   if (mapping.state === 'cancelling' || ABANDONED_REASONS.has(reason)) {
     return abandon(facts, `run ${mapping.runId} ended ${reason}; run ${run.runId} gets a build request of its own`);
