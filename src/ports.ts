@@ -210,7 +210,7 @@ export interface DueWish {
   readonly owner: string;
   readonly leaseUntil: number;
   readonly now: number;
-  /** What becomes due later is left alone; `now` unless given, and never after that. */
+  /** What becomes due later is left alone; `now` unless given, and not after that. */
   readonly dueBy?: number;
   readonly limit: number;
 }
@@ -227,7 +227,9 @@ export interface MappingStore {
   lease(taskId: string, lease: { owner: string; leaseUntil: number; now: number }): Promise<Leased>;
   /**
    * Takes the leases of mappings that are due (`nextCheckAt` reached, not leased), in a fixed number of statements: first
-   * claims that are to be renewed, the one that ends soonest first, then whatever has waited longest.
+   * claims that are to be renewed, the one that ends soonest first, then whatever has waited longest. Where others are
+   * quicker, it chooses anew a few times.
+   * @returns none where none is due, or others have them all
    */
   leaseDue(wish: DueWish): Promise<readonly Mapping[]>;
   /** Compare-and-set on the mapping's version. The lease stays. */
@@ -242,6 +244,8 @@ export interface MappingStore {
    *   a refused task's author is to read stays.
    */
   releaseMany(mappings: readonly Mapping[], changes: Rest, now: number): Promise<void>;
+  /** Lets leases go at once, and leaves all else as it is: nobody has come to look at these mappings. */
+  giveBack(mappings: readonly Mapping[]): Promise<void>;
   /** The open mapping of a task. */
   openMapping(taskId: string): Promise<Mapping | undefined>;
   /** The ids of tasks whose open mappings have one of these build requests. */

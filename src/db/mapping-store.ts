@@ -9,7 +9,7 @@ import {
   type TraceEvent,
 } from '../domain/mapping.ts';
 import { StoreError } from '../errors.ts';
-import type { MappingStore, Stored } from '../ports.ts';
+import type { DueWish, MappingStore, Stored } from '../ports.ts';
 import { isUniqueViolation } from '../sql.ts';
 import { withStoreErrors } from './errors.ts';
 import {
@@ -47,14 +47,19 @@ function nowOf(db: Knex): string {
   return now;
 }
 
-/** Claims that are to be renewed, in the order in which they end, then whatever has waited longest. */
-const IS_URGENT = 'taken_until is not null and (reclaim_at is null or reclaim_at <= ?)';
+/**
+ * Claims that are to be renewed, in the order in which they end, then whatever has waited longest. What is cancelled has
+ * no claim any more, only the memory of one.
+ */
+const IS_URGENT = "taken_until is not null and (reclaim_at is null or reclaim_at <= ?) and state <> 'cancelling'";
 const URGENT_FIRST = `case when ${IS_URGENT} then 0 else 1 end, case when ${IS_URGENT} then taken_until end, next_check_at`;
 
 /** More than one statement takes comfortably on every engine. */
 const ID_BATCH = 500;
 /** About as many as several processes write into one trace of why a task is not admitted. */
 const LINES_A_TASK = 20;
+/** How often `leaseDue` chooses while others are quicker. */
+const MOST_CHOICES = 5;
 const UNREADABLE = 'this row is not one that this version of the bridge can read: correct it, or delete it';
 
 /** The caller opens (and migrates) the database; `close` ends its connections. */
@@ -111,6 +116,49 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
   }
 
   /** Why an insert was refused. If neither is in its way any more: a conflict, so that the task is looked at again. */
+  /** The ids of those that are to be leased next. */
+  async function chooseDue({ now, dueBy = now, limit }: DueWish): Promise<readonly number[]> {
+    return tasks()
+      .where('next_check_at', '<=', dueBy)
+      .andWhere('lease_until', '<', now)
+      .orderByRaw(URGENT_FIRST, [now, now])
+      .limit(limit)
+      .pluck('id');
+  }
+
+  /** Those that nobody else was quicker to take, and that can be read. */
+  async function leaseChosen(
+    ids: readonly number[],
+    { owner, leaseUntil, now, dueBy = now }: DueWish,
+  ): Promise<readonly Mapping[]> {
+    await tasks()
+      .whereIn('id', ids)
+      // Others may have leased, or even settled, some of them in between.
+      .where('next_check_at', '<=', dueBy)
+      .andWhere('lease_until', '<', now)
+      .update({ lease_owner: owner, lease_until: leaseUntil, version: db.raw('version + 1') });
+    const leased: { id: number }[] = await tasks()
+      .whereIn('id', ids)
+      .andWhere({ lease_owner: owner })
+      .orderByRaw(URGENT_FIRST, [now, now]);
+    const mappings: Mapping[] = [];
+    const unreadable: number[] = [];
+    for (const row of leased) {
+      const read = readMapping(row);
+      if (read.mapping === undefined) {
+        onUnreadable(row, read.error);
+        unreadable.push(row.id);
+      } else {
+        mappings.push(read.mapping);
+      }
+    }
+    if (unreadable.length > 0) {
+      // They stay leased for as long as a crashed pass's: the others come first, and nothing spins.
+      await tasks().whereIn('id', unreadable).update({ last_error: UNREADABLE });
+    }
+    return mappings;
+  }
+
   async function isSlotTheReason({ taskId, collapseKey, hasSlot }: NewMapping): Promise<boolean> {
     if (!hasSlot || collapseKey === null || (await tasks().where({ open_task_id: taskId }).first('id'))) {
       return false;
@@ -208,44 +256,15 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
       return changed === 1 && mapping.leaseOwner === owner ? { kind: 'leased', mapping } : { kind: 'busy' };
     },
 
-    async leaseDue({ owner, leaseUntil, now, dueBy = now, limit }) {
-      const due = Math.min(dueBy, now);
-      const rows: { id: number }[] = await tasks()
-        .select('id')
-        .where('next_check_at', '<=', due)
-        .andWhere('lease_until', '<', now)
-        .orderByRaw(URGENT_FIRST, [now, now])
-        .limit(limit);
-      if (rows.length === 0) {
-        return [];
-      }
-      const ids = rows.map(({ id }) => id);
-      await tasks()
-        .whereIn('id', ids)
-        // Others may have leased, or even settled, some of them in between.
-        .where('next_check_at', '<=', due)
-        .andWhere('lease_until', '<', now)
-        .update({ lease_owner: owner, lease_until: leaseUntil, version: db.raw('version + 1') });
-      const leased: { id: number }[] = await tasks()
-        .whereIn('id', ids)
-        .andWhere({ lease_owner: owner })
-        .orderByRaw(URGENT_FIRST, [now, now]);
-      const mappings: Mapping[] = [];
-      const unreadable: number[] = [];
-      for (const row of leased) {
-        const read = readMapping(row);
-        if (read.mapping === undefined) {
-          onUnreadable(row, read.error);
-          unreadable.push(row.id);
-        } else {
-          mappings.push(read.mapping);
+    async leaseDue(wish) {
+      for (let choice = 1; choice <= MOST_CHOICES; choice += 1) {
+        const ids = await chooseDue(wish);
+        const mappings = ids.length > 0 ? await leaseChosen(ids, wish) : [];
+        if (ids.length === 0 || mappings.length > 0) {
+          return mappings;
         }
       }
-      if (unreadable.length > 0) {
-        // They stay leased for as long as a crashed pass's: the others come first, and nothing spins.
-        await tasks().whereIn('id', unreadable).update({ last_error: UNREADABLE });
-      }
-      return mappings;
+      return [];
     },
 
     update: (mapping, changes, now) => compareAndSet(mapping, changes, {}, now),
@@ -255,14 +274,13 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     renewLease: (mapping, leaseUntil, now) => compareAndSet(mapping, {}, { leaseUntil }, now),
 
     async releaseMany(mappings, { nextCheckAt, lastError }, now) {
-      const owners = [...new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []))];
       await inBatches(mappings, async (batch) => {
         await tasks()
           .whereIn(
             'id',
             batch.map(({ id }) => id),
           )
-          .whereIn('lease_owner', owners)
+          .whereIn('lease_owner', ownersOf(batch))
           .whereNotNull('open_task_id')
           .update({
             lease_owner: null,
@@ -279,6 +297,19 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
             version: db.raw('version + 1'),
             updated: now,
           });
+      });
+    },
+
+    async giveBack(mappings) {
+      await inBatches(mappings, async (batch) => {
+        await tasks()
+          .whereIn(
+            'id',
+            batch.map(({ id }) => id),
+          )
+          .whereIn('lease_owner', ownersOf(batch))
+          .whereNotNull('open_task_id')
+          .update({ lease_owner: null, lease_until: 0, version: db.raw('version + 1') });
       });
     },
 
@@ -483,6 +514,10 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     close: () => db.destroy(),
   };
   return withStoreErrors(store);
+}
+
+function ownersOf(mappings: readonly Mapping[]): readonly string[] {
+  return [...new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []))];
 }
 
 /** Those that fail first. */

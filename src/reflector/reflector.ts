@@ -59,6 +59,8 @@ export interface Reflector {
 
 /** How many closed mappings a round removes at most: pruning must not keep claims waiting. */
 const PRUNE_BATCH = 500;
+/** How long a round reads a list: claims must not be kept waiting by a long one. The next round goes on with it. */
+const LIST_MS = 60_000;
 
 export function createReflector(options: ReflectorOptions): Reflector {
   const { store, queue, clock, log, isObserving } = options;
@@ -68,6 +70,8 @@ export function createReflector(options: ReflectorOptions): Reflector {
   let isWantedAgain = false;
   let idleSince = clock.uptime();
   let lastReport: RoundReport | undefined;
+  const pending = paged(() => queue.listPending());
+  const claimed = paged(() => queue.listClaimed());
 
   /**
    * One part that fails does not keep the others from being done.
@@ -99,8 +103,11 @@ export function createReflector(options: ReflectorOptions): Reflector {
         await part('keepClaims', () => options.keepClaims(stopping.signal));
       }
     }
-    await part('pending', () => findUnmapped(queue.listPending(), async (taskIds) => taskIds));
-    await part('claimed', () => findUnmapped(queue.listClaimed(), stillClaimed));
+    if (report?.isCut) {
+      log.warn({ ...report }, 'a sweep was cut short; the next one begins at once, with what is left');
+    }
+    await part('pending', () => findUnmapped(pending, async (taskIds) => taskIds));
+    await part('claimed', () => findUnmapped(claimed, stillClaimed));
     if (!isObserving) {
       await part('prune', () => store.prune(clock.now() - options.retentionMs, PRUNE_BATCH));
     }
@@ -112,11 +119,13 @@ export function createReflector(options: ReflectorOptions): Reflector {
 
   /** Tasks that the queue lists and that have no mapping: their message was lost, or is still on its way. */
   async function findUnmapped(
-    pages: AsyncIterable<readonly string[]>,
+    list: Paged,
     confirm: (taskIds: readonly string[]) => Promise<readonly string[]>,
   ): Promise<void> {
-    for await (const page of pages) {
-      if (stopping.signal.aborted) {
+    const end = clock.uptime() + LIST_MS;
+    while (!stopping.signal.aborted && clock.uptime() < end) {
+      const page = await list.next();
+      if (page === undefined) {
         return;
       }
       const open = isObserving ? new Set<string>() : await store.openAmong(page);
@@ -161,8 +170,10 @@ export function createReflector(options: ReflectorOptions): Reflector {
 
   async function tick(): Promise<void> {
     await clock.sleep(options.random() * options.jitterMs, stopping.signal);
-    // A round that is still under way is followed by another one at once: it has left alone what is due only now.
-    poke();
+    // A round that is still under way is followed by another one at once: its sweep leaves alone what is due only now.
+    if (!round || !isObserving) {
+      poke();
+    }
   }
 
   return {
@@ -180,6 +191,32 @@ export function createReflector(options: ReflectorOptions): Reflector {
       stopping.abort();
       await timer?.destroy();
       await round;
+    },
+  };
+}
+
+/** A list of the queue's that is read a page at a time, over and over. */
+interface Paged {
+  /** @returns undefined at its end, after which it begins anew, as it does after an error; @throws what the list throws */
+  next(): Promise<readonly string[] | undefined>;
+}
+
+function paged(list: () => AsyncIterable<readonly string[]>): Paged {
+  let pages: AsyncIterator<readonly string[]> | undefined;
+  return {
+    async next() {
+      pages ??= list()[Symbol.asyncIterator]();
+      try {
+        const page = await pages.next();
+        if (!page.done) {
+          return page.value;
+        }
+      } catch (error) {
+        pages = undefined;
+        throw error;
+      }
+      pages = undefined;
+      return undefined;
     },
   };
 }

@@ -34,16 +34,26 @@ export interface SweepReport {
   readonly due: number;
   readonly passes: number;
   readonly failed: number;
-  /** Whether it took too long, and may have left some of them to the next one. */
+  /** Whether it took too long, and may have left others to the next one. */
   readonly isCut: boolean;
 }
 
 /** Where batches are slow, as while Buildbot hangs, the rest of a round has to be done too, and claims to be seen to again. */
 const LONGEST_MS = 120_000;
+/** However long it took to read a batch, something is done about it: else nothing ever would be. */
+const PASSES_MS = 30_000;
+
+/** What a batch is worked on under. */
+interface Turn {
+  readonly lease: Pick<Pass, 'owner' | 'leaseEnd'>;
+  /** When the sweep has to come to its end, by `uptime`. */
+  readonly end: number;
+  readonly signal: AbortSignal;
+}
 
 /**
- * Sweeps until nothing is left that was due when it began, or `signal` aborts: what it lets go may be due again before it
- * has come to the others.
+ * Sweeps until nothing is left that was due when it began: what it lets go may be due again before it has come to the
+ * others. Begins nothing more after two minutes, or when `signal` aborts, and gives back what it has not come to.
  * @throws StoreError; what fails for single tasks does not stop the others
  */
 export async function sweep(context: SweepContext, signal: AbortSignal): Promise<SweepReport> {
@@ -51,7 +61,7 @@ export async function sweep(context: SweepContext, signal: AbortSignal): Promise
   const report = { due: 0, passes: 0, failed: 0, isCut: false };
   const end = clock.uptime() + LONGEST_MS;
   let dueBy = clock.now();
-  for (let batch = 1; !signal.aborted; batch += 1) {
+  for (let batch = 1; !signal.aborted && !report.isCut; batch += 1) {
     const now = clock.now();
     // A clock that is set back comes to the same moment again, and to what was let go until then.
     dueBy = Math.min(dueBy, now);
@@ -63,23 +73,47 @@ export async function sweep(context: SweepContext, signal: AbortSignal): Promise
       break;
     }
     report.due += mappings.length;
-    await sweepBatch(mappings, { owner, leaseEnd }, end, context, report);
-    if (clock.uptime() >= end) {
-      report.isCut = true;
-      break;
-    }
+    await sweepBatch(mappings, { lease: { owner, leaseEnd }, end, signal }, context, report);
+    report.isCut = clock.uptime() >= end;
   }
   return report;
 }
 
 async function sweepBatch(
   mappings: readonly Mapping[],
-  lease: Pick<Pass, 'owner' | 'leaseEnd'>,
-  end: number,
+  turn: Turn,
   context: SweepContext,
   report: { passes: number; failed: number },
 ): Promise<void> {
   const seeds = await readAll(mappings, context);
+  const busy = await letIdleGo(mappings, seeds, context);
+  const end = Math.max(turn.end, context.clock.uptime() + PASSES_MS);
+  const left: Mapping[] = [];
+  const limit = pLimit(context.concurrency);
+  await Promise.all(
+    busy.map((mapping) =>
+      limit(async () => {
+        if (turn.signal.aborted || context.clock.uptime() >= end) {
+          left.push(mapping);
+          return;
+        }
+        report.passes += 1;
+        const result = await context.reconciler.reconcileLeased(mapping, turn.lease, seeds.get(mapping) ?? {});
+        report.failed += result.kind === 'failed' || result.kind === 'store-away' ? 1 : 0;
+      }),
+    ),
+  );
+  if (left.length > 0) {
+    await context.store.giveBack(left);
+  }
+}
+
+/** @returns those where there is something to do, in the same order */
+async function letIdleGo(
+  mappings: readonly Mapping[],
+  seeds: ReadonlyMap<Mapping, Seed>,
+  context: SweepContext,
+): Promise<readonly Mapping[]> {
   const idle = new Map<string, { readonly rest: Rest; readonly mappings: Mapping[] }>();
   const busy: Mapping[] = [];
   const firstHeld = firstOfEachKey(mappings);
@@ -102,20 +136,7 @@ async function sweepBatch(
   for (const group of idle.values()) {
     await context.store.releaseMany(group.mappings, group.rest, now);
   }
-  const limit = pLimit(context.concurrency);
-  await Promise.all(
-    busy.map((mapping) =>
-      limit(async () => {
-        if (context.clock.uptime() >= end) {
-          // It is due as before, and whoever sees to it next has it when the lease is over.
-          return;
-        }
-        report.passes += 1;
-        const result = await context.reconciler.reconcileLeased(mapping, lease, seeds.get(mapping) ?? {});
-        report.failed += result.kind === 'failed' || result.kind === 'store-away' ? 1 : 0;
-      }),
-    ),
-  );
+  return busy;
 }
 
 /** Statuses and requests of a whole batch, in as few calls as possible. */

@@ -36,6 +36,8 @@ export interface QueueClientOptions {
 const BATCH = 500;
 /** A deployment without the batch call is asked for it again after this long: perhaps only its proxy was at fault. */
 const WITHOUT_BATCH_MS = 10 * 60_000;
+/** Meanwhile so many statuses are asked for at a time. */
+const AT_ONCE = 8;
 /** Expanded scopes are believed for this long. */
 const SCOPES_MS = 5 * 60_000;
 const MAX_CACHED_SCOPES = 1000;
@@ -120,12 +122,23 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
         noBatchUntil = clock.uptime() + WITHOUT_BATCH_MS;
       }
     }
-    const limit = pLimit(8);
-    return new Map(
-      await Promise.all(
-        taskIds.map((taskId) => limit(async (): Promise<[string, Seen<TaskStatus>]> => [taskId, await status(taskId)])),
-      ),
-    );
+    return statusesOneByOne(taskIds);
+  }
+
+  async function statusesOneByOne(taskIds: readonly string[]): Promise<ReadonlyMap<string, Seen<TaskStatus>>> {
+    const all = new Map<string, Seen<TaskStatus>>();
+    const limit = pLimit(AT_ONCE);
+    let inVain = 0;
+    let away: Seen<TaskStatus> | undefined;
+    async function ask(taskId: string): Promise<void> {
+      // Where it is away, the rest would only wait as long for the same, while claims are to be kept alive.
+      const found = away ?? (await status(taskId));
+      inVain = found.kind === 'unreadable' && found.error.code === 'queue-unavailable' ? inVain + 1 : 0;
+      away = inVain >= AT_ONCE ? found : undefined;
+      all.set(taskId, found);
+    }
+    await Promise.all(taskIds.map((taskId) => limit(() => ask(taskId))));
+    return all;
   }
 
   async function statusesInOneCall(taskIds: readonly string[]): Promise<ReadonlyMap<string, Seen<TaskStatus>>> {

@@ -125,9 +125,15 @@ export function describeLeases(engine: Engine): void {
       await addReleased(opened.store, { takenUntil: NOW + 10 }, { nextCheckAt: NOW - 4 });
       const taken = await opened.store.leaseDue({ ...due(9), dueBy: NOW - 5 });
       expect(taken.map(({ id }) => id)).toEqual([old.id]);
-      // What is due only later is never had, whatever is asked for.
-      await addReleased(opened.store, {}, { nextCheckAt: NOW + 1 });
-      expect(await opened.store.leaseDue({ ...due(9), dueBy: NOW + 9, owner: 's#2' })).toHaveLength(1);
+    });
+
+    it('takes for urgent nothing that is cancelled, whatever claim it had', async () => {
+      const claim = async (state: 'submitted' | 'cancelling', takenUntil: number) =>
+        (await addReleased(opened.store, { takenUntil }, { state, reclaimAt: NOW - 1, nextCheckAt: NOW })).id;
+      const cancelled = await claim('cancelling', NOW - 10);
+      const old = await addReleased(opened.store, {}, { nextCheckAt: NOW - 1 });
+      const urgent = await claim('submitted', NOW + 10);
+      expect((await opened.store.leaseDue(due(9))).map(({ id }) => id)).toEqual([urgent, old.id, cancelled]);
     });
 
     it('gives no mapping to two of several sweeps at once', async () => {
@@ -135,6 +141,8 @@ export function describeLeases(engine: Engine): void {
       const batches = await together(8, (store, at) => store.leaseDue({ ...due(100), owner: `s#${at}` }));
       const ids = batches.flat().map(({ id }) => id);
       expect(new Set(ids).size).toBe(ids.length);
+      // Who finds that others were quicker chooses anew.
+      expect(ids).toHaveLength(300);
       for (const [at, batch] of batches.entries()) {
         expect(batch.every(({ leaseOwner }) => leaseOwner === `s#${at}`)).toBe(true);
       }
@@ -230,6 +238,23 @@ export function describeLeases(engine: Engine): void {
       expect(await opened.db('tasks').orderBy('id')).toEqual(before);
       expect((await opened.store.mappingsOf(closed.taskId))[0]).toEqual(closed);
       expect((await opened.store.openMapping(waiting.taskId))?.nextCheckAt).toBe(now + MOST.waitMs);
+    });
+  });
+
+  describe('giveBack', () => {
+    it('lets leases go, and leaves all else as it is', async () => {
+      const lease = { owner: 's#1', leaseUntil: LATER, now: NOW, limit: 2 };
+      const rest = { attempts: 3, lastError: 'away', nextCheckAt: NOW - 1 };
+      await addReleased(opened.store, {}, rest);
+      const lost = await addReleased(opened.store, {}, rest);
+      const leased = await opened.store.leaseDue(lease);
+      // Another has it since.
+      await opened.db('tasks').where({ id: lost.id }).update({ lease_owner: 's#2' });
+      await opened.store.giveBack(leased);
+      const [again, ...others] = await opened.store.leaseDue({ ...lease, owner: 's#3' });
+      expect(again).toMatchObject({ ...rest, leaseOwner: 's#3' });
+      expect(others).toEqual([]);
+      expect(await opened.store.openMapping(lost.taskId)).toMatchObject({ leaseOwner: 's#2', leaseUntil: LATER });
     });
   });
 

@@ -202,6 +202,23 @@ describe('statuses', () => {
     await client.statuses(taskIds);
     expect(batches()).toBe(2);
   });
+
+  it('are given up, one by one, where the queue is away', async () => {
+    const taskIds = Array.from({ length: 100 }, newTaskId);
+    const known = new Set(taskIds.slice(0, 20));
+    answer = ({ url }) => {
+      const taskId = /task\/([^/]+)\/status/.exec(url)?.[1];
+      if (taskId === undefined) {
+        return NO_ROUTE;
+      }
+      return known.has(taskId) ? { body: { status: statusOf(taskId) } } : { status: 503 };
+    };
+    const all = await clientOf(server.url, { retries: 0 }).statuses(taskIds);
+    const kinds = taskIds.map((taskId) => all.get(taskId)?.kind);
+    expect(kinds).toEqual([...Array(20).fill('present'), ...Array(80).fill('unreadable')]);
+    // As many as are asked for at a time, and what was asked for when the last of these failed.
+    expect(server.requests.length).toBeLessThan(1 + 20 + 2 * 8);
+  });
 });
 
 describe('connections', () => {

@@ -122,3 +122,32 @@ describe('a round that takes longer than the interval', () => {
     await eventually(() => ends.length === 2);
   });
 });
+
+it('goes on in the next round with a list that is long, and begins it anew when it is through', async () => {
+  const store = await openMemoryStore();
+  const clock = createManualClock(NOW);
+  const hinted: string[] = [];
+  async function* pages(): AsyncGenerator<readonly string[]> {
+    for (const taskId of ['a', 'b', 'c']) {
+      clock.advance(40_000);
+      yield [taskId];
+    }
+  }
+  async function* nothing(): AsyncGenerator<readonly string[]> {}
+  const reflector = createReflector({
+    ...{ store, log: createLog({ level: 'silent' }), clock },
+    queue: aQueue({ listPending: pages, listClaimed: nothing }),
+    ...{ isObserving: false, schedule: '* * * * * *', jitterMs: 0, retentionMs: MINUTE, random: () => 0 },
+    ...{ hint: (taskId) => hinted.push(taskId), isKnownForeign: () => false },
+    heartbeat: async () => undefined,
+    keepClaims: async () => undefined,
+    sweep: async () => ({ due: 0, passes: 0, failed: 0, isCut: false }),
+  });
+  await reflector.runOnce();
+  expect(hinted).toEqual(['a', 'b']);
+  await reflector.runOnce();
+  expect(hinted).toEqual(['a', 'b', 'c']);
+  await reflector.runOnce();
+  expect(hinted).toEqual(['a', 'b', 'c', 'a', 'b']);
+  await store.close();
+});

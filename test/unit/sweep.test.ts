@@ -61,7 +61,14 @@ async function aMapping(state: 'intended' | 'submitted'): Promise<string> {
 /** More batches than any of these sweeps should have: it would go on without end. */
 const ENDLESS = 50;
 
-async function sweepOnce({ batchSize = 100, shown = clock }: { batchSize?: number; shown?: Clock } = {}) {
+interface Circumstances {
+  readonly batchSize?: number;
+  readonly shown?: Clock;
+  /** Told to stop when Buildbot is asked for the so-manyth time. */
+  readonly stopAt?: number;
+}
+
+async function sweepOnce({ batchSize = 100, shown = clock, stopAt = ENDLESS }: Circumstances = {}) {
   clock.advance(2 * MINUTE);
   const stop = new AbortController();
   const queue = aQueue({
@@ -73,18 +80,20 @@ async function sweepOnce({ batchSize = 100, shown = clock }: { batchSize?: numbe
         ]),
       ),
   });
+  function asked(count: number): void {
+    batches.push(count);
+    if (batches.length >= stopAt) {
+      stop.abort();
+    }
+    clock.advance(answerMs);
+  }
   const ci = aLegacyCi({
     async readMany(ids) {
-      batches.push(ids.length);
-      if (batches.length >= ENDLESS) {
-        stop.abort();
-      }
-      clock.advance(answerMs);
+      asked(ids.length);
       return new Map(ids.map((id) => [id, request]));
     },
     async findByExternalId() {
-      batches.push(1);
-      clock.advance(answerMs);
+      asked(1);
       throw AWAY;
     },
   });
@@ -147,9 +156,26 @@ describe('a sweep', () => {
     await Promise.all(Array.from({ length: 6 }, () => aMapping('intended')));
     answerMs = MINUTE;
     expect(await sweepOnce()).toMatchObject({ due: 6, passes: 2, failed: 2, isCut: true });
-    // What was left is due as before.
+    // What was left is due as before, and anybody may have it.
+    const left = await store.leaseDue({ owner: 'another', leaseUntil: clock.now(), now: clock.now(), limit: 9 });
+    expect(left.filter(({ attempts }) => attempts === 3)).toHaveLength(4);
     clock.advance(MINUTE);
     answerMs = 0;
     expect(await sweepOnce()).toMatchObject({ due: 6, passes: 6, isCut: false });
+  });
+
+  it('does something about a batch, however long it took to read', async () => {
+    request = { kind: 'unreadable', error: AWAY };
+    await Promise.all([aMapping('submitted'), aMapping('intended'), aMapping('intended')]);
+    answerMs = 3 * MINUTE;
+    expect(await sweepOnce()).toMatchObject({ due: 3, passes: 1, isCut: true });
+  });
+
+  it('begins no more passes when it is to stop, and gives back what it has', async () => {
+    const taskIds = await Promise.all(Array.from({ length: 6 }, () => aMapping('intended')));
+    expect(await sweepOnce({ stopAt: 1 })).toMatchObject({ due: 6, passes: 1, isCut: false });
+    const open = await Promise.all(taskIds.map((taskId) => store.openMapping(taskId)));
+    expect(open.map((mapping) => mapping?.leaseOwner)).toEqual(Array(6).fill(null));
+    expect(open.filter((mapping) => mapping?.attempts === 3)).toHaveLength(5);
   });
 });

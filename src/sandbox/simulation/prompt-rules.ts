@@ -16,7 +16,7 @@ export interface PromptRules {
 }
 
 export interface PromptRulesContext {
-  readonly plan: Pick<Plan, 'climate'>;
+  readonly plan: Pick<Plan, 'climate' | 'databaseOffsets'>;
   readonly complain: (what: string) => void;
   readonly now: () => number;
   readonly hindrances: Hindrances;
@@ -36,6 +36,8 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
   const { plan, complain, now, hindrances, master, queue, store, zombies } = context;
   /** By request: when a cancel reached Buildbot last, whatever came of it. */
   const asked = new Map<number, number>();
+  /** What waits by a clock of the database's that is set back since may wait for as long as a cancel at most. */
+  const waitedOutMs = plan.databaseOffsets.length > 1 ? MAX_CANCEL_WAIT_MS : 0;
 
   /** Nobody but the bridge could have kept it alive, and it had ten minutes for that. */
   function checkExpiry({ taskId, runId }: Ending): void {
@@ -92,7 +94,8 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
       }
       const isLeft =
         request.isUnstoppable || zombies.has(request) || request.builds.some(({ group }) => group.length > 1);
-      if (!isLeft && now() > Math.max(over, request.submittedAt, request.hiddenUntil, free) + SLACK_MS) {
+      const since = Math.max(over, request.submittedAt, request.hiddenUntil, free);
+      if (!isLeft && now() > since + SLACK_MS + waitedOutMs) {
         complain(`#${request.id} goes on, no run of ${shortName(taskId)} wants it, and nobody asked for its cancel`);
       }
     }

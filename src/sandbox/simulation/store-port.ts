@@ -60,6 +60,8 @@ export function createStorePort(host: Pick<Host, 'call'>, state: StoreState, now
         () => state.compareAndSet(mapping, {}, { leaseUntil }, now),
         mapping.taskId,
       ),
+    giveBack: (mappings) =>
+      change('giveBack', mappings.map(({ taskId }) => shortName(taskId)).join(' '), () => state.giveBack(mappings)),
     releaseMany: (mappings, rest, now) =>
       change('releaseMany', mappings.map(({ taskId }) => shortName(taskId)).join(' '), () =>
         state.releaseMany(mappings, rest, now),

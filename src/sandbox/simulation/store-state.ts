@@ -34,6 +34,7 @@ export interface StoreState {
     now: number,
   ): Stored;
   releaseMany(mappings: readonly Mapping[], rest: Rest, now: number): void;
+  giveBack(mappings: readonly Mapping[]): void;
   mendTimes(now: number, most: LongestTimes): number;
   makeAllDue(now: number): number;
   hasUnclaimed(collapseKey: string, exceptId: number | null): boolean;
@@ -119,12 +120,14 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
       return isFree;
     },
     leaseDue(wish) {
-      const due = Math.min(wish.dueBy ?? wish.now, wish.now);
+      const { now, dueBy = now } = wish;
       /** Of a claim that is to be renewed; later than every one of these for all others. */
-      const urgency = ({ takenUntil, reclaimAt }: Mapping) =>
-        takenUntil !== null && (reclaimAt === null || reclaimAt <= wish.now) ? takenUntil : Number.MAX_SAFE_INTEGER;
+      const urgency = ({ takenUntil, reclaimAt, state: is }: Mapping) =>
+        takenUntil !== null && (reclaimAt === null || reclaimAt <= now) && is !== 'cancelling'
+          ? takenUntil
+          : Number.MAX_SAFE_INTEGER;
       return allOpen()
-        .filter((row) => row.nextCheckAt <= due && row.leaseUntil < wish.now)
+        .filter((row) => row.nextCheckAt <= dueBy && row.leaseUntil < now)
         .sort((a, b) => urgency(a) - urgency(b) || a.nextCheckAt - b.nextCheckAt || a.id - b.id)
         .slice(0, wish.limit)
         .map((row) => leased(row, wish));
@@ -146,7 +149,7 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
       return { kind: 'stored', mapping: { ...withChanges(mapping, changes, now), ...lease } };
     },
     releaseMany(mappings, { nextCheckAt, lastError }, now) {
-      const owners = new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []));
+      const owners = ownersOf(mappings);
       for (const { id } of mappings) {
         const row = rows.get(id);
         if (row?.leaseOwner && owners.has(row.leaseOwner) && row.state !== 'closed') {
@@ -156,6 +159,15 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
             ...(row.state === 'refusing' ? {} : { lastError: lastError === null ? null : toErrorText(lastError) }),
           };
           write({ ...withChanges(row, changes, now), leaseOwner: null, leaseUntil: 0 });
+        }
+      }
+    },
+    giveBack(mappings) {
+      const owners = ownersOf(mappings);
+      for (const { id } of mappings) {
+        const row = rows.get(id);
+        if (row?.leaseOwner && owners.has(row.leaseOwner) && row.state !== 'closed') {
+          write({ ...row, version: row.version + 1, leaseOwner: null, leaseUntil: 0 });
         }
       }
     },
@@ -214,4 +226,8 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
     },
   };
   return state;
+}
+
+function ownersOf(mappings: readonly Mapping[]): ReadonlySet<string> {
+  return new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []));
 }
