@@ -244,6 +244,8 @@ export interface MappingStore {
    *   a refused task's author is to read stays.
    */
   releaseMany(mappings: readonly Mapping[], changes: Rest, now: number): Promise<void>;
+  /** Keeps leases for longer, where they still are whoever's who has taken these; the mappings' versions stay. */
+  keepLeased(mappings: readonly Mapping[], leaseUntil: number): Promise<void>;
   /** Lets leases go at once, and leaves all else as it is: nobody has come to look at these mappings. */
   giveBack(mappings: readonly Mapping[]): Promise<void>;
   /** The open mapping of a task. */

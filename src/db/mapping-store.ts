@@ -115,7 +115,20 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     }
   }
 
-  /** Why an insert was refused. If neither is in its way any more: a conflict, so that the task is looked at again. */
+  /** Changes those that are still open, and leased to whoever they were read for. */
+  async function changeLeased(mappings: readonly Mapping[], columns: object): Promise<void> {
+    await inBatches(mappings, async (batch) => {
+      await tasks()
+        .whereIn(
+          'id',
+          batch.map(({ id }) => id),
+        )
+        .whereIn('lease_owner', ownersOf(batch))
+        .whereNotNull('open_task_id')
+        .update(columns);
+    });
+  }
+
   /** The ids of those that are to be leased next. */
   async function chooseDue({ now, dueBy = now, limit }: DueWish): Promise<readonly number[]> {
     return tasks()
@@ -159,6 +172,7 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     return mappings;
   }
 
+  /** Why an insert was refused. If neither is in its way any more: a conflict, so that the task is looked at again. */
   async function isSlotTheReason({ taskId, collapseKey, hasSlot }: NewMapping): Promise<boolean> {
     if (!hasSlot || collapseKey === null || (await tasks().where({ open_task_id: taskId }).first('id'))) {
       return false;
@@ -273,45 +287,27 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
 
     renewLease: (mapping, leaseUntil, now) => compareAndSet(mapping, {}, { leaseUntil }, now),
 
-    async releaseMany(mappings, { nextCheckAt, lastError }, now) {
-      await inBatches(mappings, async (batch) => {
-        await tasks()
-          .whereIn(
-            'id',
-            batch.map(({ id }) => id),
-          )
-          .whereIn('lease_owner', ownersOf(batch))
-          .whereNotNull('open_task_id')
-          .update({
-            lease_owner: null,
-            lease_until: 0,
-            next_check_at: Math.round(nextCheckAt),
-            // Those that nothing is found out about count as failing, and no further: they have not tried anything.
-            attempts:
-              lastError === null
-                ? 0
-                : db.raw('CASE WHEN attempts < ? THEN attempts + 1 ELSE attempts END', [FAILING_ATTEMPTS]),
-            last_error: db.raw("CASE WHEN state = 'refusing' THEN last_error ELSE ? END", [
-              lastError === null ? null : toErrorText(lastError),
-            ]),
-            version: db.raw('version + 1'),
-            updated: now,
-          });
-      });
-    },
+    releaseMany: (mappings, { nextCheckAt, lastError }, now) =>
+      changeLeased(mappings, {
+        lease_owner: null,
+        lease_until: 0,
+        next_check_at: Math.round(nextCheckAt),
+        // Those that nothing is found out about count as failing, and no further: they have not tried anything.
+        attempts:
+          lastError === null
+            ? 0
+            : db.raw('CASE WHEN attempts < ? THEN attempts + 1 ELSE attempts END', [FAILING_ATTEMPTS]),
+        last_error: db.raw("CASE WHEN state = 'refusing' THEN last_error ELSE ? END", [
+          lastError === null ? null : toErrorText(lastError),
+        ]),
+        version: db.raw('version + 1'),
+        updated: now,
+      }),
 
-    async giveBack(mappings) {
-      await inBatches(mappings, async (batch) => {
-        await tasks()
-          .whereIn(
-            'id',
-            batch.map(({ id }) => id),
-          )
-          .whereIn('lease_owner', ownersOf(batch))
-          .whereNotNull('open_task_id')
-          .update({ lease_owner: null, lease_until: 0, version: db.raw('version + 1') });
-      });
-    },
+    keepLeased: (mappings, leaseUntil) => changeLeased(mappings, { lease_until: leaseUntil }),
+
+    giveBack: (mappings) =>
+      changeLeased(mappings, { lease_owner: null, lease_until: 0, version: db.raw('version + 1') }),
 
     openMapping: (taskId) => readOne(tasks().where({ open_task_id: taskId })),
 

@@ -12,7 +12,7 @@ export interface WriteWatch {
 
 const WRITES: ReadonlySet<string | symbol> = new Set<keyof MappingStore>([
   ...(['insert', 'adopt', 'lease', 'leaseDue', 'update', 'release', 'renewLease', 'releaseMany'] as const),
-  ...(['giveBack', 'makeAllDue', 'mendTimes', 'addEvents', 'heartbeat', 'prune'] as const),
+  ...(['keepLeased', 'giveBack', 'makeAllDue', 'mendTimes', 'addEvents', 'heartbeat', 'prune'] as const),
 ]);
 
 /** These need room, where a heartbeat on a server mostly writes over what there is. */

@@ -30,7 +30,10 @@ export interface Mapping {
    * first bridge made, `taskId:<taskId>`.
    */
   readonly externalId: string;
-  /** How many requests were submitted (or meant to be) for this mapping; counted from 1. 0 while none was. */
+  /**
+   * How many requests were submitted (or meant to be) for this run and those that it is a retry of, counted from 1; 0 while
+   * none was. One of an older run that may still take effect counts.
+   */
   readonly submissions: number;
   readonly buildRequestId: number | null;
   /** Requests with the same key can collapse one another; null where the legacy CI does not collapse. */

@@ -21,6 +21,8 @@
  *                                                                     resubmit, if another bridge's was looked for
  *  intended    pending n+1                   not looked for: new      closeMapping: run n+1 gets an intent of its own
  *  any         pending n+1, after a retry    any                      follow: the same request serves run n+1
+ *  held,       pending n+1, run n canceled   absent                   follow: run n+1 has all its submissions, but for
+ *  intended                                                           one that may still take effect
  *  submitted   pending n+1, run n canceled   open                     cancelRequest: run n+1 gets a request of its own
  *  submitted   pending n+1, run n reported   complete, absent         closeMapping: run n+1 gets a request of its own
  *  submitted   pending n+1, otherwise        complete                 follow: its result was never reported

@@ -39,7 +39,7 @@ export interface RoundReport {
   /** UTC milliseconds. */
   readonly endedAt: number;
   readonly durationMs: number;
-  /** Mappings that were due; 0 where the sweep failed. */
+  /** Due mappings that it took; 0 where the sweep failed. */
   readonly due: number;
 }
 
@@ -123,17 +123,14 @@ export function createReflector(options: ReflectorOptions): Reflector {
     confirm: (taskIds: readonly string[]) => Promise<readonly string[]>,
   ): Promise<void> {
     const end = clock.uptime() + LIST_MS;
-    while (!stopping.signal.aborted && clock.uptime() < end) {
-      const page = await list.next();
-      if (page === undefined) {
-        return;
-      }
+    const isOver = () => stopping.signal.aborted || clock.uptime() >= end;
+    await list.read(isOver, async (page) => {
       const open = isObserving ? new Set<string>() : await store.openAmong(page);
       const unmapped = page.filter((taskId) => !open.has(taskId) && !options.isKnownForeign(taskId));
       for (const taskId of unmapped.length > 0 ? await confirm(unmapped) : []) {
         options.hint(taskId);
       }
-    }
+    });
   }
 
   /** The queue's list of claimed tasks also has runs that are over: it is only a hint at what may be claimed. */
@@ -195,28 +192,34 @@ export function createReflector(options: ReflectorOptions): Reflector {
   };
 }
 
-/** A list of the queue's that is read a page at a time, over and over. */
+/** A list of the queue's that is read over and over, where it is long a part at a time. */
 interface Paged {
-  /** @returns undefined at its end, after which it begins anew, as it does after an error; @throws what the list throws */
-  next(): Promise<readonly string[] | undefined>;
+  /**
+   * Goes on where it was over before the list was, and begins anew otherwise, also after an error.
+   * @throws what the list or `work` throws
+   */
+  read(isOver: () => boolean, work: (page: readonly string[]) => Promise<void>): Promise<void>;
 }
 
 function paged(list: () => AsyncIterable<readonly string[]>): Paged {
-  let pages: AsyncIterator<readonly string[]> | undefined;
+  let rest: AsyncIterator<readonly string[]> | undefined;
   return {
-    async next() {
-      pages ??= list()[Symbol.asyncIterator]();
-      try {
+    async read(isOver, work) {
+      let mayBeAtEnd = rest !== undefined;
+      let pages = rest ?? list()[Symbol.asyncIterator]();
+      rest = undefined;
+      while (!isOver()) {
         const page = await pages.next();
         if (!page.done) {
-          return page.value;
+          await work(page.value);
+        } else if (mayBeAtEnd) {
+          pages = list()[Symbol.asyncIterator]();
+        } else {
+          return;
         }
-      } catch (error) {
-        pages = undefined;
-        throw error;
+        mayBeAtEnd = false;
       }
-      pages = undefined;
-      return undefined;
+      rest = pages;
     },
   };
 }

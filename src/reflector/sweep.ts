@@ -34,7 +34,7 @@ export interface SweepReport {
   readonly due: number;
   readonly passes: number;
   readonly failed: number;
-  /** Whether it took too long, and may have left others to the next one. */
+  /** Whether it took too long, and left others to the next one; of those behind a full batch it does not know. */
   readonly isCut: boolean;
 }
 
@@ -61,7 +61,7 @@ export async function sweep(context: SweepContext, signal: AbortSignal): Promise
   const report = { due: 0, passes: 0, failed: 0, isCut: false };
   const end = clock.uptime() + LONGEST_MS;
   let dueBy = clock.now();
-  for (let batch = 1; !signal.aborted && !report.isCut; batch += 1) {
+  for (let batch = 1; !signal.aborted; batch += 1) {
     const now = clock.now();
     // A clock that is set back comes to the same moment again, and to what was let go until then.
     dueBy = Math.min(dueBy, now);
@@ -73,19 +73,23 @@ export async function sweep(context: SweepContext, signal: AbortSignal): Promise
       break;
     }
     report.due += mappings.length;
-    await sweepBatch(mappings, { lease: { owner, leaseEnd }, end, signal }, context, report);
-    report.isCut = clock.uptime() >= end;
+    const left = await sweepBatch(mappings, { lease: { owner, leaseEnd }, end, signal }, context, report);
+    if (clock.uptime() >= end) {
+      report.isCut = left > 0 || mappings.length >= context.batchSize;
+      break;
+    }
   }
   return report;
 }
 
+/** @returns how many of them it has not come to */
 async function sweepBatch(
   mappings: readonly Mapping[],
   turn: Turn,
   context: SweepContext,
   report: { passes: number; failed: number },
-): Promise<void> {
-  const seeds = await readAll(mappings, context);
+): Promise<number> {
+  const seeds = await readLeased(mappings, context);
   const busy = await letIdleGo(mappings, seeds, context);
   const end = Math.max(turn.end, context.clock.uptime() + PASSES_MS);
   const left: Mapping[] = [];
@@ -105,6 +109,41 @@ async function sweepBatch(
   );
   if (left.length > 0) {
     await context.store.giveBack(left);
+  }
+  return left.length;
+}
+
+/**
+ * Reading can take longer than a lease lasts. Another instance would take them, be no quicker, and lose them in its turn:
+ * nothing would ever be done about them.
+ */
+async function readLeased(mappings: readonly Mapping[], context: SweepContext): Promise<ReadonlyMap<Mapping, Seed>> {
+  const isRead = new AbortController();
+  const keeping = keepLeased(mappings, context, isRead.signal);
+  try {
+    return await readAll(mappings, context);
+  } finally {
+    isRead.abort();
+    await keeping;
+  }
+}
+
+async function keepLeased(
+  mappings: readonly Mapping[],
+  { store, clock, leaseMs, log }: SweepContext,
+  isRead: AbortSignal,
+): Promise<void> {
+  for (;;) {
+    await clock.sleep(leaseMs / 3, isRead);
+    if (isRead.aborted) {
+      return;
+    }
+    try {
+      await store.keepLeased(mappings, clock.now() + leaseMs);
+    } catch (err) {
+      // Whoever lets go of them next meets the same, and says so.
+      log.debug({ err }, 'leases were not kept while a sweep reads');
+    }
   }
 }
 

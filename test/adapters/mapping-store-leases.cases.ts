@@ -241,6 +241,22 @@ export function describeLeases(engine: Engine): void {
     });
   });
 
+  describe('keepLeased', () => {
+    it('keeps leases for longer, and leaves the mappings as they were read', async () => {
+      const lease = { owner: 's#1', leaseUntil: NOW + 1, now: NOW, limit: 2 };
+      await addReleased(opened.store, {}, { nextCheckAt: NOW });
+      const lost = await addReleased(opened.store, {}, { nextCheckAt: NOW });
+      const leased = await opened.store.leaseDue(lease);
+      await opened.db('tasks').where({ id: lost.id }).update({ lease_owner: 's#2' });
+      await opened.store.keepLeased(leased, LATER);
+      const taken = await opened.store.leaseDue({ ...lease, owner: 's#3', now: NOW + 2, leaseUntil: NOW + 3 });
+      expect(taken.map(({ id }) => id)).toEqual([lost.id]);
+      const [kept = lost] = leased.filter(({ id }) => id !== lost.id);
+      expect(await opened.store.openMapping(kept.taskId)).toEqual({ ...kept, leaseUntil: LATER });
+      stored(await opened.store.release(kept, {}, NOW));
+    });
+  });
+
   describe('giveBack', () => {
     it('lets leases go, and leaves all else as it is', async () => {
       const lease = { owner: 's#1', leaseUntil: LATER, now: NOW, limit: 2 };

@@ -123,31 +123,68 @@ describe('a round that takes longer than the interval', () => {
   });
 });
 
-it('goes on in the next round with a list that is long, and begins it anew when it is through', async () => {
-  const store = await openMemoryStore();
-  const clock = createManualClock(NOW);
-  const hinted: string[] = [];
-  async function* pages(): AsyncGenerator<readonly string[]> {
-    for (const taskId of ['a', 'b', 'c']) {
-      clock.advance(40_000);
-      yield [taskId];
-    }
-  }
-  async function* nothing(): AsyncGenerator<readonly string[]> {}
-  const reflector = createReflector({
-    ...{ store, log: createLog({ level: 'silent' }), clock },
-    queue: aQueue({ listPending: pages, listClaimed: nothing }),
-    ...{ isObserving: false, schedule: '* * * * * *', jitterMs: 0, retentionMs: MINUTE, random: () => 0 },
-    ...{ hint: (taskId) => hinted.push(taskId), isKnownForeign: () => false },
-    heartbeat: async () => undefined,
-    keepClaims: async () => undefined,
-    sweep: async () => ({ due: 0, passes: 0, failed: 0, isCut: false }),
+describe('a list of the queue', () => {
+  let store: MappingStore;
+  let clock: ManualClock;
+  let hinted: string[];
+  /** How long it takes to have a page. */
+  let pageMs: number;
+  beforeEach(async () => {
+    store = await openMemoryStore();
+    clock = createManualClock(NOW);
+    hinted = [];
+    pageMs = 40_000;
   });
-  await reflector.runOnce();
-  expect(hinted).toEqual(['a', 'b']);
-  await reflector.runOnce();
-  expect(hinted).toEqual(['a', 'b', 'c']);
-  await reflector.runOnce();
-  expect(hinted).toEqual(['a', 'b', 'c', 'a', 'b']);
-  await store.close();
+  afterEach(() => store.close());
+
+  function reflectorOf(taskIds: readonly string[], openAmong = store.openAmong): Reflector {
+    async function* pages(): AsyncGenerator<readonly string[]> {
+      for (const taskId of taskIds) {
+        clock.advance(pageMs);
+        yield [taskId];
+      }
+    }
+    async function* nothing(): AsyncGenerator<readonly string[]> {}
+    return createReflector({
+      ...{ store: { ...store, openAmong }, log: createLog({ level: 'silent' }), clock },
+      queue: aQueue({ listPending: pages, listClaimed: nothing }),
+      ...{ isObserving: false, schedule: '* * * * * *', jitterMs: 0, retentionMs: MINUTE, random: () => 0 },
+      ...{ hint: (taskId) => hinted.push(taskId), isKnownForeign: () => false },
+      heartbeat: async () => undefined,
+      keepClaims: async () => undefined,
+      sweep: async () => ({ due: 0, passes: 0, failed: 0, isCut: false }),
+    });
+  }
+
+  it('that is long is gone on with in the next round, and begun anew when that is through', async () => {
+    const reflector = reflectorOf(['a', 'b', 'c']);
+    await reflector.runOnce();
+    expect(hinted).toEqual(['a', 'b']);
+    await reflector.runOnce();
+    expect(hinted).toEqual(['a', 'b', 'c']);
+    await reflector.runOnce();
+    expect(hinted).toEqual(['a', 'b', 'c', 'a', 'b']);
+  });
+
+  it('of which a round has had the last page is begun anew in the next one', async () => {
+    const reflector = reflectorOf(['a', 'b']);
+    await reflector.runOnce();
+    await reflector.runOnce();
+    expect(hinted).toEqual(['a', 'b', 'a', 'b']);
+  });
+
+  it('is begun anew where a page could not be dealt with', async () => {
+    pageMs = 1;
+    let isAway = true;
+    const reflector = reflectorOf(['a', 'b'], async (taskIds) => {
+      if (isAway) {
+        throw new StoreError('store-unavailable', 'away', { isTransient: true });
+      }
+      return store.openAmong(taskIds);
+    });
+    await reflector.runOnce();
+    isAway = false;
+    await reflector.runOnce();
+    expect(hinted).toEqual(['a', 'b']);
+  });
 });

@@ -27,7 +27,16 @@ const LONGEST = { leaseMs: 1.5 * MINUTE, waitMs: 2.5 * MINUTE, graceMs: 0.5 * MI
 const MOMENT_MS = MINUTE / 4;
 
 const STORING = ['insert', 'adopt', 'update', 'release'] as const;
-const LEASING = ['lease', 'leaseDue', 'renewLease', 'releaseMany', 'giveBack', 'makeAllDue', 'mendTimes'] as const;
+const LEASING = [
+  'lease',
+  'leaseDue',
+  'renewLease',
+  'releaseMany',
+  'keepLeased',
+  'giveBack',
+  'makeAllDue',
+  'mendTimes',
+] as const;
 const OPEN = ['openMapping', 'tasksOfRequests', 'openRequests', 'unwantedAmong', 'openAmong'] as const;
 const OTHERS = ['hasUnclaimed', 'nextHeld', 'mappingsOf', 'addEvents', 'eventsOf', 'prune'] as const;
 const NAMES = [...STORING, ...LEASING, ...OPEN, ...OTHERS];
@@ -135,6 +144,7 @@ const CALLS: Readonly<Record<Name, Call>> = {
   renewLease: (store, step, now) => store.renewLease(now.read(), now.at(step.now + step.duration), now.at(step.now)),
   releaseMany: (store, { text, now, duration }, { reads, at }) =>
     store.releaseMany(reads, { nextCheckAt: at(now + duration) + 0.4, lastError: text }, at(now)),
+  keepLeased: (store, { now, duration }, { reads, at }) => store.keepLeased(reads, at(now + duration)),
   giveBack: (store, _step, { reads }) => store.giveBack(reads),
   makeAllDue: (store, { now }, { at }) => store.makeAllDue(at(now)),
   mendTimes: (store) => store.mendTimes(LONGEST),

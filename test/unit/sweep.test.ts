@@ -6,6 +6,7 @@ import { LegacyCiError } from '../../src/errors.ts';
 import type { Clock, MappingStore, Seen } from '../../src/ports.ts';
 import { sweep } from '../../src/reflector/sweep.ts';
 import { aRequest, aTask, MINUTE, NOW, pending } from '../support/builders.ts';
+import { eventually } from '../support/eventually.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
 import { createManualClock, type ManualClock, newTaskId } from '../support/queue-emulator.ts';
 import { aReconciler } from '../support/reconciler.ts';
@@ -20,10 +21,13 @@ let request: Seen<RequestView>;
 let answerMs: number;
 /** How many mappings Buildbot was asked about, from one call to the next. */
 let batches: number[];
+/** What happens while it is asked about many. */
+let onAsked: () => Promise<void>;
 beforeEach(async () => {
   clock = createManualClock(NOW);
   answerMs = 0;
   batches = [];
+  onAsked = async () => undefined;
   store = await openMemoryStore();
 });
 afterEach(() => store.close());
@@ -90,6 +94,7 @@ async function sweepOnce({ batchSize = 100, shown = clock, stopAt = ENDLESS }: C
   const ci = aLegacyCi({
     async readMany(ids) {
       asked(ids.length);
+      await onAsked();
       return new Map(ids.map((id) => [id, request]));
     },
     async findByExternalId() {
@@ -177,5 +182,23 @@ describe('a sweep', () => {
     const open = await Promise.all(taskIds.map((taskId) => store.openMapping(taskId)));
     expect(open.map((mapping) => mapping?.leaseOwner)).toEqual(Array(6).fill(null));
     expect(open.filter((mapping) => mapping?.attempts === 3)).toHaveLength(5);
+  });
+
+  it('keeps what it reads, however long that takes', async () => {
+    request = { kind: 'unreadable', error: AWAY };
+    const [taskId = ''] = await someMappings(1);
+    const taken: number[] = [];
+    // Longer than a lease lasts, while another instance sweeps, too.
+    onAsked = async () => {
+      for (let part = 0; part < 5; part += 1) {
+        clock.advance(MINUTE / 2);
+        await eventually(async () => ((await store.openMapping(taskId))?.leaseUntil ?? 0) > clock.now() + MINUTE);
+        const now = clock.now();
+        taken.push((await store.leaseDue({ owner: 'another', leaseUntil: now + MINUTE, now, limit: 9 })).length);
+      }
+    };
+    expect(await sweepOnce()).toMatchObject({ due: 1, isCut: false });
+    expect(taken).toEqual([0, 0, 0, 0, 0]);
+    expect(await store.openMapping(taskId)).toMatchObject({ leaseOwner: null, attempts: 4 });
   });
 });

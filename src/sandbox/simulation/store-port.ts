@@ -60,6 +60,10 @@ export function createStorePort(host: Pick<Host, 'call'>, state: StoreState, now
         () => state.compareAndSet(mapping, {}, { leaseUntil }, now),
         mapping.taskId,
       ),
+    keepLeased: (mappings, until) =>
+      change('keepLeased', mappings.map(({ taskId }) => shortName(taskId)).join(' '), () =>
+        state.keepLeased(mappings, until),
+      ),
     giveBack: (mappings) =>
       change('giveBack', mappings.map(({ taskId }) => shortName(taskId)).join(' '), () => state.giveBack(mappings)),
     releaseMany: (mappings, rest, now) =>

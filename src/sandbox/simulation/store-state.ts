@@ -34,6 +34,7 @@ export interface StoreState {
     now: number,
   ): Stored;
   releaseMany(mappings: readonly Mapping[], rest: Rest, now: number): void;
+  keepLeased(mappings: readonly Mapping[], leaseUntil: number): void;
   giveBack(mappings: readonly Mapping[]): void;
   mendTimes(now: number, most: LongestTimes): number;
   makeAllDue(now: number): number;
@@ -100,6 +101,15 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
     return { kind: 'stored', mapping: write({ ...mapping, ...fresh, ...never, ...times, ...more }) };
   }
 
+  /** Open, and leased to one of those whom these were leased to. */
+  function stillLeased(mappings: readonly Mapping[]): readonly Mapping[] {
+    const owners = new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []));
+    return mappings.flatMap(({ id }) => {
+      const row = rows.get(id);
+      return row?.leaseOwner && owners.has(row.leaseOwner) && row.state !== 'closed' ? [row] : [];
+    });
+  }
+
   const state: StoreState = {
     rows,
     events,
@@ -149,26 +159,23 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
       return { kind: 'stored', mapping: { ...withChanges(mapping, changes, now), ...lease } };
     },
     releaseMany(mappings, { nextCheckAt, lastError }, now) {
-      const owners = ownersOf(mappings);
-      for (const { id } of mappings) {
-        const row = rows.get(id);
-        if (row?.leaseOwner && owners.has(row.leaseOwner) && row.state !== 'closed') {
-          const changes = {
-            nextCheckAt: Math.round(nextCheckAt),
-            attempts: lastError === null ? 0 : row.attempts + Number(row.attempts < FAILING_ATTEMPTS),
-            ...(row.state === 'refusing' ? {} : { lastError: lastError === null ? null : toErrorText(lastError) }),
-          };
-          write({ ...withChanges(row, changes, now), leaseOwner: null, leaseUntil: 0 });
-        }
+      for (const row of stillLeased(mappings)) {
+        const changes = {
+          nextCheckAt: Math.round(nextCheckAt),
+          attempts: lastError === null ? 0 : row.attempts + Number(row.attempts < FAILING_ATTEMPTS),
+          ...(row.state === 'refusing' ? {} : { lastError: lastError === null ? null : toErrorText(lastError) }),
+        };
+        write({ ...withChanges(row, changes, now), leaseOwner: null, leaseUntil: 0 });
+      }
+    },
+    keepLeased(mappings, leaseUntil) {
+      for (const row of stillLeased(mappings)) {
+        write({ ...row, leaseUntil });
       }
     },
     giveBack(mappings) {
-      const owners = ownersOf(mappings);
-      for (const { id } of mappings) {
-        const row = rows.get(id);
-        if (row?.leaseOwner && owners.has(row.leaseOwner) && row.state !== 'closed') {
-          write({ ...row, version: row.version + 1, leaseOwner: null, leaseUntil: 0 });
-        }
+      for (const row of stillLeased(mappings)) {
+        write({ ...row, version: row.version + 1, leaseOwner: null, leaseUntil: 0 });
       }
     },
     makeAllDue(now) {
@@ -226,8 +233,4 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
     },
   };
   return state;
-}
-
-function ownersOf(mappings: readonly Mapping[]): ReadonlySet<string> {
-  return new Set(mappings.flatMap(({ leaseOwner }) => leaseOwner ?? []));
 }
