@@ -1,5 +1,5 @@
 /** Cancelling and stopping by all the ways that a site may have: Self-serve, web pages of one or several masters, none. */
-import { afterEach, expect, it, jest } from '@jest/globals';
+import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { systemClock } from '../../src/clock.ts';
 import type { RequestView } from '../../src/domain/build.ts';
 import { ConfigError } from '../../src/errors.ts';
@@ -56,6 +56,35 @@ it.each(['mozilla', 'stock'] as const)(
     expect(await bench.one.ci.cancel(await viewOf(first.brid), 'why')).toEqual({ kind: 'asked' });
   },
 );
+
+describe.each(['mozilla', 'stock'] as const)('a build whose rows a master wrote in different seconds (%s)', (site) => {
+  async function startMerged() {
+    bench = await startBench({ site });
+    const [first, second] = [await bench.submitted({ revision: 'r' }), await bench.submitted({ revision: 'r' })];
+    await bench.buildbot.poll();
+    await bench.db('builds').where({ brid: second.brid }).increment('start_time', 7);
+    return { first, second };
+  }
+
+  it('serves the requests of all of them', async () => {
+    const { first, second } = await startMerged();
+    expect(await viewOf(first.brid)).toMatchObject({ state: 'building', sharedWith: [second.brid] });
+    expect(await viewOf(second.brid)).toMatchObject({ state: 'building', sharedWith: [first.brid] });
+    const { sharedWith: _, ...unaware } = await viewOf(first.brid);
+    await expect(bench.one.ci.cancel(unaware, 'why')).rejects.toMatchObject({ isTransient: true });
+  });
+
+  it('is told from one of another master that has its number', async () => {
+    const { first, second } = await startMerged();
+    if (site === 'mozilla') {
+      await bench.db('buildrequests').where({ id: second.brid }).update({ claimed_by_name: 'another:/master' });
+    } else {
+      const [objectid] = await bench.db('objects').insert({ name: 'another:/master', class_name: 'a.Master' });
+      await bench.db('buildrequest_claims').where({ brid: second.brid }).update({ objectid });
+    }
+    expect(await viewOf(first.brid)).not.toHaveProperty('sharedWith');
+  });
+});
 
 it('Self-serve: a branch that it learns of later is found', async () => {
   const branches: Record<string, unknown> = {};

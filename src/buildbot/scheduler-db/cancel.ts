@@ -10,10 +10,10 @@ import type { CancelAnswer } from '../../ports.ts';
 import { isUniqueViolation } from '../../sql.ts';
 import { type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
-import { databaseNow, readRows, readSiblings, throwIfBad } from './rows.ts';
+import { databaseNow, type OwnedBuild, readRows, readSiblings, throwIfBad } from './rows.ts';
 import type { Schema } from './schema.ts';
 import { type SelfServe, shortBranch } from './self-serve.ts';
-import { type BuildRow, openBuild, type RequestRow } from './view.ts';
+import { openBuild, type RequestRow } from './view.ts';
 
 export interface CancellerOptions {
   readonly database: SchedulerDb;
@@ -47,7 +47,7 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
       return ASKED;
     }
     if (open !== undefined) {
-      await checkShared(view, { ...open, builder: request.builder });
+      await checkShared(view, { ...open, builder: request.builder, claimedBy: request.claimedBy });
     }
     if (selfServe) {
       return cancelThroughSelfServe(selfServe, request);
@@ -73,8 +73,8 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
   };
 
   /** Whoever asked knew of the requests that the view names, and not of those that the build serves by now. */
-  async function checkShared(view: RequestView, open: BuildRow & { readonly builder: string }): Promise<void> {
-    const { of, bad } = await readSiblings(database, [open]);
+  async function checkShared(view: RequestView, open: OwnedBuild): Promise<void> {
+    const { of, bad } = await readSiblings(database, await options.schema(), [open]);
     throwIfBad(bad, open.id);
     const siblings = of.get(open.id) ?? [];
     const named = new Set(view.sharedWith);

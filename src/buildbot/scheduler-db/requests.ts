@@ -7,7 +7,7 @@ import { BridgeError, LegacyCiError } from '../../errors.ts';
 import type { KeptBuilds, Seen } from '../../ports.ts';
 import type { SchedulerDb } from './database.ts';
 import type { Masters } from './masters.ts';
-import { type Rows, readRows, readSiblings, type Siblings } from './rows.ts';
+import { isSameStart, type OwnedBuild, type Rows, readRows, readSiblings, type Siblings } from './rows.ts';
 import type { Schema } from './schema.ts';
 import { createStoppedReader, EXCEPTION, type Stopped, type Suspect } from './stopped.ts';
 import { findRequest } from './submit.ts';
@@ -51,8 +51,6 @@ interface Beside {
   readonly stopped: Stopped;
 }
 
-type LastBuild = BuildRow & { readonly builder: string };
-
 export function createRequestReader(options: RequestReaderOptions): RequestReader {
   const { database, masters, kept, log } = options;
   const stoppedOf = createStoppedReader(masters, log);
@@ -65,7 +63,7 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
     try {
       const schema = await options.schema();
       const rows = await readRows(database, schema, ids);
-      const siblings = await readSiblings(database, lastBuilds(rows));
+      const siblings = await readSiblings(database, schema, lastBuilds(rows));
       const [messages, stopped] = await Promise.all([readKept(rows, siblings), stoppedOf(suspects(rows))]);
       return new Map(ids.map((id) => [id, seenOf(id, rows, { schema: schema.kind, siblings, messages, stopped })]));
     } catch (error) {
@@ -155,7 +153,8 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
   }
 
   async function keptOf(request: RequestRow, build: BuildRow): Promise<KeptBuild | undefined> {
-    const siblings = await readSiblings(database, [{ ...build, builder: request.builder }]);
+    const { builder, claimedBy } = request;
+    const siblings = await readSiblings(database, await options.schema(), [{ ...build, builder, claimedBy }]);
     const merged = siblings.of.get(build.id) ?? [];
     const messages = kept ? await kept.of([request.id, ...merged.map(({ brid }) => brid)]) : [];
     return matchOf(build, messages) ?? matchOf(merged[0], messages);
@@ -165,7 +164,7 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
 }
 
 function sameBuild(a: BuildRow, b: BuildRow): boolean {
-  return a.number === b.number && a.startTime === b.startTime;
+  return a.number === b.number && isSameStart(a, b);
 }
 
 function unknownEnd(buildRequestId: number): LegacyCiError {
@@ -185,10 +184,10 @@ function asBridgeError(error: unknown): BridgeError {
 }
 
 /** The newest build of each request, with its builder. */
-function lastBuilds({ requests, builds }: Rows): readonly LastBuild[] {
-  return [...requests.values()].flatMap(({ id, builder }) => {
+function lastBuilds({ requests, builds }: Rows): readonly OwnedBuild[] {
+  return [...requests.values()].flatMap(({ id, builder, claimedBy }) => {
     const last = builds.get(id)?.at(-1);
-    return last === undefined ? [] : [{ ...last, builder }];
+    return last === undefined ? [] : [{ ...last, builder, claimedBy }];
   });
 }
 

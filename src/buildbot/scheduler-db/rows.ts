@@ -1,6 +1,7 @@
 /** Reads the rows of build requests: a fixed number of statements for any number of them. */
 import type { Knex } from 'knex';
 import { z } from 'zod';
+import { SAME_START_MS } from '../../domain/kept-build.ts';
 import type { LegacyCiError } from '../../errors.ts';
 import { type BadRecord, fieldOf, readRecords } from '../records.ts';
 import { errorsOf } from '../unreadable.ts';
@@ -9,6 +10,7 @@ import type { Schema } from './schema.ts';
 import type { BuildRow, RequestRow } from './view.ts';
 
 const int = z.coerce.number().int();
+const SAME_START_S = SAME_START_MS / 1000;
 const requestRow = z.object({
   id: int,
   buildername: z.string(),
@@ -20,7 +22,14 @@ const requestRow = z.object({
   claimed_by: z.string().nullable(),
 });
 const buildRow = z.object({ id: int, brid: int, number: int, start_time: int, finish_time: int.nullable() });
-const siblingRow = buildRow.extend({ buildername: z.string() });
+const siblingRow = buildRow.extend({ buildername: z.string(), claimed_by: z.string().nullable() });
+
+/** A row of a build, and of whose request. */
+export interface OwnedBuild extends BuildRow {
+  readonly builder: string;
+  /** Null where nobody has the request any more. */
+  readonly claimedBy: string | null;
+}
 
 export interface Rows {
   readonly requests: ReadonlyMap<number, RequestRow>;
@@ -97,40 +106,34 @@ function ownErrors({ inputs }: SchedulerDb, ids: readonly number[], bad: readonl
 }
 
 /**
- * Rows of other requests that the same builds serve: a build has one for each of its requests, with the same number,
- * start and builder.
+ * Rows of other requests that the same builds serve: a build has one for each of its requests, with the same number and
+ * builder. A master writes them one after the other, each with the time of its own.
  * @throws LegacyCiError
  */
 export async function readSiblings(
   database: SchedulerDb,
-  builds: readonly (BuildRow & { readonly builder: string })[],
+  schema: Schema,
+  builds: readonly OwnedBuild[],
 ): Promise<Siblings> {
   if (builds.length === 0) {
     return { of: new Map(), bad: new Map() };
   }
-  const own = new Map(builds.map((build) => [keyOf(build), build]));
   const rows = await database.run('reading merged build requests', (db) =>
-    inBatches(
-      builds,
-      (batch): Promise<unknown[]> =>
-        db('builds as b')
-          .join('buildrequests as r', 'r.id', 'b.brid')
-          .whereIn('b.number', [...new Set(batch.map(({ number }) => number))])
-          .whereIn('b.start_time', [...new Set(batch.map(({ startTime }) => startTime))])
-          .select('b.id', 'b.brid', 'b.number', 'b.start_time', 'b.finish_time', 'r.buildername'),
-    ),
+    inBatches(builds, (batch): Promise<unknown[]> => siblingQuery(db, schema, batch)),
   );
   const siblings = readRecords(rows, siblingRow, 'brid');
-  const found = new Map<number, BuildRow[]>();
+  const others = new Map<string, Map<number, OwnedBuild>>();
   for (const row of siblings.read) {
-    const sibling = toBuild(row);
-    const key = keyOf({ ...sibling, builder: row.buildername });
-    if (own.has(key)) {
-      for (const build of builds) {
-        if (build.brid !== sibling.brid && keyOf(build) === key) {
-          found.set(build.id, [...(found.get(build.id) ?? []), sibling]);
-        }
-      }
+    const one = { ...toBuild(row), builder: row.buildername, claimedBy: row.claimed_by };
+    // Two batches may both have found it.
+    others.set(keyOf(one), (others.get(keyOf(one)) ?? new Map()).set(one.id, one));
+  }
+  const found = new Map<number, BuildRow[]>();
+  for (const build of builds) {
+    const named = others.get(keyOf(build))?.values() ?? [];
+    const same = [...named].filter((one) => one.brid !== build.brid && isSame(one, build));
+    if (same.length > 0) {
+      found.set(build.id, same);
     }
   }
   const errors = errorsOf(database.inputs, 'a build of request', siblings.bad);
@@ -146,8 +149,44 @@ export async function readSiblings(
   return { of: found, bad };
 }
 
+function siblingQuery(db: Knex, { kind }: Schema, builds: readonly OwnedBuild[]): Knex.QueryBuilder {
+  const columns = ['b.id', 'b.brid', 'b.number', 'b.start_time', 'b.finish_time', 'r.buildername'];
+  const rows = db('builds as b')
+    .join('buildrequests as r', 'r.id', 'b.brid')
+    .where((any) => {
+      for (const { number, startTime } of builds) {
+        any.orWhere((one) =>
+          one
+            .where('b.number', number)
+            .whereBetween('b.start_time', [startTime - SAME_START_S, startTime + SAME_START_S]),
+        );
+      }
+    });
+  return kind === 'A'
+    ? rows.select(...columns, 'r.claimed_by_name as claimed_by')
+    : rows
+        .leftJoin('buildrequest_claims as c', 'c.brid', 'r.id')
+        .leftJoin('objects as o', 'o.id', 'c.objectid')
+        .select(...columns, 'o.name as claimed_by');
+}
+
+function keyOf({ number, builder }: OwnedBuild): string {
+  return `${number} ${builder}`;
+}
+
+/** Of two with the same number and builder: these count per master. */
+function isSame(a: OwnedBuild, b: OwnedBuild): boolean {
+  const isOfOthers = a.claimedBy !== null && b.claimedBy !== null && a.claimedBy !== b.claimedBy;
+  return isSameStart(a, b) && !isOfOthers;
+}
+
+/** Whether two rows may tell of the same start. */
+export function isSameStart(a: Pick<BuildRow, 'startTime'>, b: Pick<BuildRow, 'startTime'>): boolean {
+  return Math.abs(a.startTime - b.startTime) <= SAME_START_S;
+}
+
 /** Whether a row that cannot be read may be of this build: nothing that can be read of it says otherwise. */
-function mayServe(row: unknown, build: BuildRow & { readonly builder: string }): boolean {
+function mayServe(row: unknown, build: OwnedBuild): boolean {
   const builder = fieldOf(row, 'buildername');
   const number = int.safeParse(fieldOf(row, 'number'));
   const startTime = int.safeParse(fieldOf(row, 'start_time'));
@@ -155,7 +194,7 @@ function mayServe(row: unknown, build: BuildRow & { readonly builder: string }):
     fieldOf(row, 'brid') !== build.brid &&
     (typeof builder !== 'string' || builder === build.builder) &&
     (!number.success || number.data === build.number) &&
-    (!startTime.success || startTime.data === build.startTime)
+    (!startTime.success || isSameStart({ startTime: startTime.data }, build))
   );
 }
 
@@ -165,10 +204,6 @@ export function throwIfBad(bad: ReadonlyMap<number, LegacyCiError>, id: number):
   if (error !== undefined) {
     throw error;
   }
-}
-
-function keyOf({ number, startTime, builder }: { number: number; startTime: number; builder: string }): string {
-  return `${number} ${startTime} ${builder}`;
 }
 
 /** Unix seconds, by the clock that the times of rows go by. */
