@@ -11,7 +11,7 @@ import { eventually } from '../support/eventually.ts';
 import type { LegacyCast, LegacySide } from '../support/legacy/legacy-side.ts';
 import { taskDefinition } from '../support/world.ts';
 import { breakThings, type FaultReport } from './breaking.ts';
-import { endingsOf, findProblems, ownBuilds, readEnd, rebuilt } from './check.ts';
+import { endingsOf, findProblems, isBroken, ownBuilds, readEnd, rebuilt } from './check.ts';
 import type { Fate } from './fates.ts';
 import { placesOf, restartMaster } from './faults.ts';
 import { type PlannedTask, planFaults, planTasks } from './plan.ts';
@@ -179,9 +179,11 @@ async function settle(
 ): Promise<Pick<CampaignReport, 'hung' | 'hungMs'>> {
   const store = createMappingStore(connect(stage.databaseUrl));
   const isAtRest = async () => {
-    const isOver = cast.every(
-      (each) => people.isDone(each) && endingsOf(stage, each.taskId).at(-1)?.reason === each.fate.ends,
-    );
+    const isOver = cast.every((each) => {
+      const reason = endingsOf(stage, each.taskId).at(-1)?.reason;
+      // Whether it broke in Buildbot, the check finds.
+      return people.isDone(each) && (reason === each.fate.ends || isBroken(each.fate, reason));
+    });
     const open = Object.values((await store.overview()).byState).reduce((sum, count) => sum + count, 0);
     return isOver && open === 0;
   };

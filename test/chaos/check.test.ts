@@ -50,6 +50,11 @@ const LOST: TaskEnd = {
   ...{ fate: CANCELED, runs: [{ runId: 0, reason: 'canceled' }], mappings: [mapping({ resolution: 'canceled' })] },
   ...{ artifacts: [], builds: [{ results: 5 }, { results: 0 }] },
 };
+const BROKEN: TaskEnd = {
+  ...GOOD,
+  ...{ runs: [{ runId: 0, reason: 'internal-error' }], builds: [{ results: 4 }] },
+  mappings: [mapping({ resolution: 'internal-error' })],
+};
 const TWICE = { buildRequestId: 7 };
 
 it.each<[string, TaskEnd]>([
@@ -59,6 +64,7 @@ it.each<[string, TaskEnd]>([
   ['a build that was stopped', { ...LOST, builds: [{ results: 6 }] }],
   ['a build that nobody could stop', { ...LOST, isUnstoppable: true }],
   ['a request that Buildbot built again', { ...GOOD, builds: [{ results: 4 }, { results: 0 }] }],
+  ['a build that broke', BROKEN],
   ['a look that came too late', { ...GOOD, mappings: [mapping({ id: 2, buildRequestId: null }), mapping()] }],
 ])('agrees about %s', (_, end) => {
   expect(findProblems(end)).toEqual([]);
@@ -66,6 +72,12 @@ it.each<[string, TaskEnd]>([
 
 it.each<[string, TaskEnd, RegExp]>([
   ['another end', { ...GOOD, fate: { ...SUCCESS, ends: 'failed' } }, /^ended completed, not failed$/],
+  [
+    'a good build that is called broken',
+    { ...BROKEN, builds: [{ results: 0 }] },
+    /^ended internal-error, not completed$/,
+  ],
+  ['a stopped build that is called broken', { ...BROKEN, stopped: 4 }, /^ended internal-error, not completed$/],
   ['an open request', { ...GOOD, requests: [{ buildRequestId: 7, isComplete: false }] }, /requests are open/],
   ['a build too many', { ...rerunOf(TWICE), fate: SUCCESS }, /^2 builds came to a result, not 1$/],
   ['a build that could have been stopped', LOST, /^1 builds came to a result, not 0$/],

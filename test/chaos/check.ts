@@ -42,6 +42,7 @@ const BY_OTHERS = new Set(['canceled', 'deadline-exceeded']);
 /** Results that a build comes to by itself. */
 const OWN_RESULTS = [0, 1, 2, 4];
 const FAILURE = 2;
+const EXCEPTION = 4;
 
 /** @throws what Buildbot or the database throw */
 export async function readEnd(
@@ -73,7 +74,7 @@ function checkSides(end: TaskEnd): readonly string[] {
   const { fate, requests, builds } = end;
   const found: string[] = [];
   const reason = end.runs.at(-1)?.reason ?? 'unscheduled';
-  if (reason !== fate.ends) {
+  if (reason !== fate.ends && !(isBroken(fate, reason) && endedException(end))) {
     found.push(`ended ${reason}, not ${fate.ends}`);
   }
   const open = requests.filter(({ isComplete }) => !isComplete).length;
@@ -90,6 +91,16 @@ function checkSides(end: TaskEnd): readonly string[] {
     found.push(`two of its runs were resolved by the same build request: ${named.join(', ')}`);
   }
   return found.length > 0 ? [...found, `builds ${JSON.stringify(builds)}`] : found;
+}
+
+/** Whether it ended as builds do that break: Buildbot ends most of those RETRY whose worker is lost, and some EXCEPTION. */
+export function isBroken(fate: Fate, reason: string | undefined): boolean {
+  return reason === 'internal-error' && (fate.ends === 'completed' || fate.ends === 'failed');
+}
+
+/** Whether Buildbot says so of its last build, and not of one that somebody stopped. */
+function endedException({ builds, stopped }: TaskEnd): boolean {
+  return stopped !== EXCEPTION && builds.at(-1)?.results === EXCEPTION;
 }
 
 /**
