@@ -38,8 +38,14 @@ export interface HostileServer {
 
 const CHUNK = Buffer.alloc(1 << 18, 'x');
 
-/** @param edge what its answers count as */
-export async function startHostileServer(edge: Edge, does: (line: string) => Misbehaviour): Promise<HostileServer> {
+/**
+ * @param edge what its answers count as
+ * @param does unless given, it says nothing, well
+ */
+export async function startHostileServer(
+  edge: Edge,
+  does: (line: string) => Misbehaviour = () => ({ kind: 'says', body: '' }),
+): Promise<HostileServer> {
   const calls: string[] = [];
   let sent = 0;
   const server = createServer((request, response) => {

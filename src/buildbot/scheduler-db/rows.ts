@@ -149,9 +149,9 @@ export async function readSiblings(
   return { of: found, bad };
 }
 
-function siblingQuery(db: Knex, { kind }: Schema, builds: readonly OwnedBuild[]): Knex.QueryBuilder {
-  const columns = ['b.id', 'b.brid', 'b.number', 'b.start_time', 'b.finish_time', 'r.buildername'];
+function siblingQuery(db: Knex, schema: Schema, builds: readonly OwnedBuild[]): Knex.QueryBuilder {
   const rows = db('builds as b')
+    .select('b.id', 'b.brid', 'b.number', 'b.start_time', 'b.finish_time', 'r.buildername')
     .join('buildrequests as r', 'r.id', 'b.brid')
     .where((any) => {
       for (const { number, startTime } of builds) {
@@ -162,12 +162,7 @@ function siblingQuery(db: Knex, { kind }: Schema, builds: readonly OwnedBuild[])
         );
       }
     });
-  return kind === 'A'
-    ? rows.select(...columns, 'r.claimed_by_name as claimed_by')
-    : rows
-        .leftJoin('buildrequest_claims as c', 'c.brid', 'r.id')
-        .leftJoin('objects as o', 'o.id', 'c.objectid')
-        .select(...columns, 'o.name as claimed_by');
+  return withClaims(rows, schema);
 }
 
 function keyOf({ number, builder }: OwnedBuild): string {
@@ -213,14 +208,19 @@ export async function databaseNow(db: Knex): Promise<number> {
   return row?.now ?? 0;
 }
 
-function requestQuery(db: Knex, { kind }: Schema): Knex.QueryBuilder {
+function requestQuery(db: Knex, schema: Schema): Knex.QueryBuilder {
   const columns = ['r.id', 'r.buildername', 'r.complete', 'r.results', 'r.complete_at', 'r.submitted_at'];
+  return withClaims(db('buildrequests as r').select(columns), schema);
+}
+
+/** Adds who has the request `r`, and since when: the new schema keeps that apart. */
+function withClaims(query: Knex.QueryBuilder, { kind }: Schema): Knex.QueryBuilder {
   return kind === 'A'
-    ? db('buildrequests as r').select(...columns, 'r.claimed_at', 'r.claimed_by_name as claimed_by')
-    : db('buildrequests as r')
+    ? query.select('r.claimed_at', 'r.claimed_by_name as claimed_by')
+    : query
         .leftJoin('buildrequest_claims as c', 'c.brid', 'r.id')
         .leftJoin('objects as o', 'o.id', 'c.objectid')
-        .select(...columns, 'c.claimed_at', 'o.name as claimed_by');
+        .select('c.claimed_at', 'o.name as claimed_by');
 }
 
 function toRequest(row: z.infer<typeof requestRow>): RequestRow {
