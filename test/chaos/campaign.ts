@@ -11,7 +11,7 @@ import { eventually } from '../support/eventually.ts';
 import type { LegacyCast, LegacySide } from '../support/legacy/legacy-side.ts';
 import { taskDefinition } from '../support/world.ts';
 import { breakThings, type FaultReport } from './breaking.ts';
-import { endingsOf, findProblems, isBroken, ownBuilds, readEnd, rebuilt } from './check.ts';
+import { countErrors, countUntold, endingsOf, findProblems, isBroken, ownBuilds, readEnd, rebuilt } from './check.ts';
 import type { Fate } from './fates.ts';
 import { placesOf, restartMaster } from './faults.ts';
 import { type PlannedTask, planFaults, planTasks } from './plan.ts';
@@ -34,6 +34,10 @@ export interface CampaignReport {
   readonly unstopped: number;
   /** Builds of a request that had its result, by a master that was killed before it had noted that. */
   readonly rebuilt: number;
+  /** Artifacts that say why there is nothing. */
+  readonly errorArtifacts: number;
+  /** Builds of which no event told the properties. */
+  readonly untold: number;
   /** Builds that Buildbot itself never ended, so that its master had to be restarted. */
   readonly hung: number;
   /** From the last fault's end until everything was at rest. */
@@ -230,6 +234,8 @@ async function check(stage: Stage, cast: readonly Cast[], people: People) {
   const problems: string[] = [];
   let unstopped = 0;
   let builtAgain = 0;
+  let errorArtifacts = 0;
+  let untold = 0;
   const ends = await ofEach(cast, async (each) => ({
     each,
     end: await readEnd(stage, each, await store.mappingsOf(each.taskId)),
@@ -238,6 +244,8 @@ async function check(stage: Stage, cast: readonly Cast[], people: People) {
     const { taskId, fate } = each;
     unstopped += end.isUnstoppable ? ownBuilds(end) : 0;
     builtAgain += rebuilt(end);
+    errorArtifacts += countErrors(end);
+    untold += countUntold(end);
     const found = [...findProblems(end), ...(people.isDone(each) ? [] : ['people are not done with it'])];
     if (found.length > 0) {
       const runs = end.runs.map(({ reason }) => reason);
@@ -250,5 +258,5 @@ async function check(stage: Stage, cast: readonly Cast[], people: People) {
     }
   }
   await store.close();
-  return { problems, unstopped, rebuilt: builtAgain };
+  return { problems, unstopped, rebuilt: builtAgain, errorArtifacts, untold };
 }

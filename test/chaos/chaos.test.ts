@@ -75,7 +75,8 @@ function describeReport(report: CampaignReport, tookMs: number): string {
       ([fault, { survived, hits, missed }]) =>
         `  ${survived} x ${fault}: ${hits} hit${missed > 0 ? `; ${missed} x it hit nothing` : ''}`,
     ),
-    `  ${report.expiredClaims} runs ended claim-expired, ${report.unstopped} builds could not be stopped, ${report.hung} hung, ${report.rebuilt} requests were built again`,
+    `  ${report.expiredClaims} runs ended claim-expired, ${report.unstopped} builds could not be stopped, ${report.hung} hung, ${report.rebuilt} requests were built again, ${report.errorArtifacts} artifacts are errors`,
+    `  of ${report.untold} builds the event was lost that tells their properties`,
     `  at rest ${inSeconds(report.settledMs)} after the last fault was mended${hung}`,
     `  took ${inSeconds(tookMs)}; no bridge had more than ${Math.ceil(report.peakMemory / 1024 / 1024)} MB`,
   ].join('\n');

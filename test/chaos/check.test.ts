@@ -35,10 +35,24 @@ function mapping(changes: Partial<Mapping> = {}): Mapping {
   };
 }
 
+const PROPERTIES = 'public/properties.json';
+const LOG = 'public/logs/live_backing.log';
+const STATUS = { runId: 0, buildRequestId: 7, results: 0, resolution: { reason: 'completed' } };
+
+/** What a run has that ended so. */
+function artifactsOf(status: { readonly runId: number }): readonly ArtifactView[] {
+  const contents: Record<string, unknown> = { 'public/buildbot/status.json': status };
+  return [
+    ...NAMES.map((name) => artifact(name, JSON.stringify(contents[name] ?? 'log'), status.runId)),
+    artifact(PROPERTIES, JSON.stringify({ buildername: ['success', 'Builder'] }), status.runId),
+  ];
+}
+
 const GOOD: TaskEnd = {
+  taskId: 'task',
   fate: SUCCESS,
   runs: [{ runId: 0, reason: 'completed' }],
-  artifacts: [...NAMES, 'public/properties.json'].map((name) => artifact(name)),
+  artifacts: artifactsOf(STATUS),
   requests: [{ buildRequestId: 7, isComplete: true }],
   builds: [{ results: 0 }],
   mappings: [mapping()],
@@ -50,12 +64,21 @@ const LOST: TaskEnd = {
   ...{ fate: CANCELED, runs: [{ runId: 0, reason: 'canceled' }], mappings: [mapping({ resolution: 'canceled' })] },
   ...{ artifacts: [], builds: [{ results: 5 }, { results: 0 }] },
 };
+const RERUN: TaskEnd = {
+  ...GOOD,
+  fate: { ...SUCCESS, builds: 2 },
+  runs: [0, 1].map((runId) => ({ runId, reason: 'completed' })),
+  artifacts: [0, 1].flatMap((runId) => artifactsOf({ ...STATUS, runId })),
+  requests: [7, 8].map((buildRequestId) => ({ buildRequestId, isComplete: true })),
+  builds: [{ results: 0 }, { results: 0 }],
+  mappings: [mapping({ runId: 1 })],
+};
 const BROKEN: TaskEnd = {
   ...GOOD,
   ...{ runs: [{ runId: 0, reason: 'internal-error' }], builds: [{ results: 4 }] },
+  artifacts: artifactsOf({ ...STATUS, ...{ results: 4, resolution: { reason: 'internal-error' } } }),
   mappings: [mapping({ resolution: 'internal-error' })],
 };
-const TWICE = { buildRequestId: 7 };
 
 it.each<[string, TaskEnd]>([
   ['a task that was built', GOOD],
@@ -65,6 +88,7 @@ it.each<[string, TaskEnd]>([
   ['a build that nobody could stop', { ...LOST, isUnstoppable: true }],
   ['a request that Buildbot built again', { ...GOOD, builds: [{ results: 4 }, { results: 0 }] }],
   ['a build that broke', BROKEN],
+  ['properties of which no event told', holding(PROPERTIES, '{ "taskId": ["task", "bbb"] }')],
   ['a look that came too late', { ...GOOD, mappings: [mapping({ id: 2, buildRequestId: null }), mapping()] }],
 ])('agrees about %s', (_, end) => {
   expect(findProblems(end)).toEqual([]);
@@ -79,9 +103,9 @@ it.each<[string, TaskEnd, RegExp]>([
   ],
   ['a stopped build that is called broken', { ...BROKEN, stopped: 4 }, /^ended internal-error, not completed$/],
   ['an open request', { ...GOOD, requests: [{ buildRequestId: 7, isComplete: false }] }, /requests are open/],
-  ['a build too many', { ...rerunOf(TWICE), fate: SUCCESS }, /^2 builds came to a result, not 1$/],
+  ['a build too many', { ...RERUN, fate: SUCCESS }, /^2 builds came to a result, not 1$/],
   ['a build that could have been stopped', LOST, /^1 builds came to a result, not 0$/],
-  ['one request for two runs', rerunOf(TWICE), /resolved by the same build request: 7, 7/],
+  ['one request for two runs', RERUN, /resolved by the same build request: 7, 7/],
   ['an open mapping', { ...GOOD, mappings: [mapping({ state: 'submitted' }), mapping()] }, /is still submitted/],
   ['no mapping', { ...GOOD, mappings: [] }, /no closed mapping/],
   ['a mapping that says otherwise', { ...GOOD, mappings: [mapping({ resolution: 'failed' })] }, /says failed/],
@@ -93,27 +117,33 @@ it.each<[string, TaskEnd, RegExp]>([
     { ...GOOD, artifacts: GOOD.artifacts.map((each) => ({ ...each, content: () => undefined })) },
     /has no public\/buildbot\/status.json/,
   ],
+  ['half a status', holding('public/buildbot/status.json', '{ "runId": 0'), /has a status of something else/],
+  ['a status of another run', { ...GOOD, artifacts: artifactsOf({ ...STATUS, runId: 1 }).map(ofFirst) }, /status/],
+  ['a status that no build has', holdingStatus({ results: 2 }), /results 2, which no build has/],
+  ['a status of another end', holdingStatus({ resolution: { reason: 'failed' } }), /has a status of something else/],
+  ['properties of another task', holding(PROPERTIES, '{ "taskId": ["other", "bbb"] }'), /properties of something/],
+  ['no properties', holding(PROPERTIES, '{}'), /has properties of something else/],
+  ['an empty log', holding(LOG, ''), /has an empty log/],
 ])('finds %s', (_, end, problem) => {
   expect(findProblems(end)).toContainEqual(expect.stringMatching(problem));
 });
 
+function holding(name: string, content: string): TaskEnd {
+  const artifacts = GOOD.artifacts.map((each) => (each.name === name ? artifact(name, content) : each));
+  return { ...GOOD, artifacts };
+}
+
+function holdingStatus(changes: object): TaskEnd {
+  return holding('public/buildbot/status.json', JSON.stringify({ ...STATUS, ...changes }));
+}
+
+function ofFirst(each: ArtifactView): ArtifactView {
+  return { ...each, runId: 0 };
+}
+
 function asError(each: ArtifactView): ArtifactView {
   const details = { storageType: 'error', reason: 'too-large-file-on-worker', message: 'too large' } as const;
   return { ...each, details, content: () => undefined };
-}
-
-function rerunOf(status: object): TaskEnd {
-  return {
-    ...GOOD,
-    fate: { ...SUCCESS, builds: 2 },
-    runs: [0, 1].map((runId) => ({ runId, reason: 'completed' })),
-    artifacts: [0, 1].flatMap((runId) =>
-      GOOD.artifacts.map(({ name }) => artifact(name, JSON.stringify(status), runId)),
-    ),
-    requests: [7, 8].map((buildRequestId) => ({ buildRequestId, isComplete: true })),
-    builds: [{ results: 0 }, { results: 0 }],
-    mappings: [mapping({ runId: 1 })],
-  };
 }
 
 const SIGNALLED = new Set<NodeJS.Signals>(['SIGKILL', 'SIGTERM']);

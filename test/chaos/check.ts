@@ -1,5 +1,7 @@
 /** Whether the queue, Buildbot and the mapping database agree about a task, and with its fate. */
+import { z } from 'zod';
 import type { Mapping } from '../../src/domain/mapping.ts';
+import { BACKING_LOG, LIVE_LOG, PROPERTIES, STATUS } from '../../src/reflector/upload.ts';
 import type { ArtifactView } from '../../src/sandbox/queue/emulator.ts';
 import type { LegacyBuild, LegacyRequest } from '../support/legacy/legacy-side.ts';
 import { type Fate, isUnstoppable } from './fates.ts';
@@ -13,6 +15,7 @@ export interface Ending {
 
 /** How a task ended, on all sides. */
 export interface TaskEnd {
+  readonly taskId: string;
   readonly fate: Fate;
   readonly runs: readonly Ending[];
   readonly artifacts: readonly ArtifactView[];
@@ -27,12 +30,7 @@ export interface TaskEnd {
 }
 
 /** Of each run that the bridge resolves. */
-const ARTIFACTS = [
-  'public/buildbot/status.json',
-  'public/logs/live.log',
-  'public/logs/live_backing.log',
-  'public/properties.json',
-];
+const ARTIFACTS = [STATUS, LIVE_LOG, BACKING_LOG, PROPERTIES];
 /** Only the bridge gives these reasons, and it uploads before. */
 const BY_BRIDGE = new Set(['completed', 'failed', 'internal-error', 'malformed-payload', 'worker-shutdown']);
 /** Of these, a build came to a result of its own. */
@@ -52,7 +50,7 @@ export async function readEnd(
 ): Promise<TaskEnd> {
   const task = stage.queue.tasks.get(taskId);
   return {
-    ...{ fate, mappings, runs: endingsOf(stage, taskId), artifacts: task?.artifacts ?? [] },
+    ...{ taskId, fate, mappings, runs: endingsOf(stage, taskId), artifacts: task?.artifacts ?? [] },
     requests: await stage.legacy.requests(taskId),
     builds: await stage.legacy.builds(taskId),
     isUnstoppable: fate.canBeUnstoppable === true && (await isUnstoppable(stage, taskId)),
@@ -158,10 +156,15 @@ function newestClosed(mappings: readonly Mapping[]): Mapping | undefined {
   return closed.find(({ runId, buildRequestId }) => buildRequestId !== null && runId === newest?.runId) ?? newest;
 }
 
-function checkArtifacts({ artifacts }: TaskEnd, { runId, reason }: Ending): readonly string[] {
-  const there = artifacts.filter((artifact) => artifact.runId === runId && isUploaded(artifact));
+function checkArtifacts(end: TaskEnd, run: Ending): readonly string[] {
+  const { runId, reason } = run;
+  if (!BY_BRIDGE.has(reason)) {
+    return [];
+  }
+  const there = end.artifacts.filter((artifact) => artifact.runId === runId && isUploaded(artifact));
   const missing = ARTIFACTS.filter((name) => !there.some((artifact) => artifact.name === name));
-  return BY_BRIDGE.has(reason) && missing.length > 0 ? [`run ${runId} (${reason}) has no ${missing.join(', ')}`] : [];
+  const found = missing.length > 0 ? [`has no ${missing.join(', ')}`] : [];
+  return [...found, ...checkContents(end, run)].map((problem) => `run ${runId} (${reason}) ${problem}`);
 }
 
 /** An `error` artifact says why there is nothing. */
@@ -169,15 +172,71 @@ function isUploaded(artifact: ArtifactView): boolean {
   return artifact.details.storageType !== 's3' || artifact.content() !== undefined;
 }
 
+/** How many artifacts say why there is nothing. */
+export function countErrors({ artifacts }: TaskEnd): number {
+  return artifacts.filter(({ details }) => details.storageType === 'error').length;
+}
+
+/** Of how many builds the event was lost that tells of their own properties. */
+export function countUntold(end: TaskEnd): number {
+  const untold = z.object({ buildername: z.undefined().optional() });
+  return end.runs.filter(
+    ({ runId, reason }) => BY_BUILD.has(reason) && untold.safeParse(readJson(end, runId, PROPERTIES)).success,
+  ).length;
+}
+
+/** What is stored has to be whole, and of this run. */
+function checkContents(end: TaskEnd, { runId, reason }: Ending): readonly string[] {
+  const found: string[] = [];
+  const status = readJson(end, runId, STATUS);
+  if (status !== undefined) {
+    const told = statusSchema.safeParse(status).data;
+    if (told === undefined || told.runId !== runId || told.resolution.reason !== reason) {
+      found.push(`has a status of something else: ${JSON.stringify(told ?? status)}`);
+    } else if (told.results !== null && !end.builds.some(({ results }) => results === told.results)) {
+      found.push(`has a status with results ${told.results}, which no build has`);
+    }
+  }
+  const properties = readJson(end, runId, PROPERTIES);
+  if (properties !== undefined && BY_BUILD.has(reason) && !propertiesSchema(end).safeParse(properties).success) {
+    found.push(`has properties of something else: ${JSON.stringify(properties)}`);
+  }
+  const log = contentOf(end, runId, BACKING_LOG);
+  if (log?.trim() === '') {
+    found.push('has an empty log');
+  }
+  return found;
+}
+
+const statusSchema = z.object({
+  runId: z.int(),
+  buildRequestId: z.int().nullable(),
+  results: z.int().nullable(),
+  resolution: z.object({ reason: z.string() }),
+});
+
+/** Each with its value and its source. Where the event is lost that tells of a build's own, there are those it was asked with. */
+const propertiesSchema = ({ fate: { wish }, taskId }: TaskEnd) =>
+  z
+    .object({ buildername: z.tuple([z.literal(wish.builder), z.string()]) })
+    .or(z.object({ taskId: z.tuple([z.literal(taskId), z.string()]), buildername: z.undefined().optional() }));
+
+function contentOf({ artifacts }: TaskEnd, runId: number, name: string): string | undefined {
+  const artifact = artifacts.find((each) => each.runId === runId && each.name === name);
+  return artifact?.content()?.toString('utf8');
+}
+
+/** Undefined where nothing is stored; a text where that is no JSON. */
+function readJson(end: TaskEnd, runId: number, name: string): unknown {
+  const content = contentOf(end, runId, name);
+  try {
+    return content && JSON.parse(content);
+  } catch {
+    return content;
+  }
+}
+
 /** The build request that a run's `status.json` names. */
-function requestNamed({ artifacts }: TaskEnd, { runId }: Ending): number | undefined {
-  const status = artifacts.find((each) => each.runId === runId && each.name === 'public/buildbot/status.json');
-  const content = status?.content();
-  const read: unknown = content && JSON.parse(content.toString('utf8'));
-  return typeof read === 'object' &&
-    read !== null &&
-    'buildRequestId' in read &&
-    typeof read.buildRequestId === 'number'
-    ? read.buildRequestId
-    : undefined;
+function requestNamed(end: TaskEnd, { runId }: Ending): number | undefined {
+  return statusSchema.safeParse(readJson(end, runId, STATUS)).data?.buildRequestId ?? undefined;
 }
