@@ -19,7 +19,7 @@ import type { Spool } from './reflector/log-spool.ts';
 import { createReconciler, type PassResult, type Reconciler } from './reflector/reconcile.ts';
 import { createReflector, type Reflector } from './reflector/reflector.ts';
 import { sweep } from './reflector/sweep.ts';
-import { createWorkQueue, type WorkQueue } from './reflector/work-queue.ts';
+import { createWork, type Work } from './reflector/work.ts';
 import { createTimekeeper } from './timekeeper.ts';
 
 /** The services that a process may run; `http` is put beside them by `main.ts`. */
@@ -55,7 +55,7 @@ export interface BridgeOptions {
   readonly retentionMs: number;
   /** Mappings a batch of a sweep. */
   readonly batchSize: number;
-  /** Passes at once, in the work queue and again in a sweep. */
+  /** Looks at once, in the work queue and again in a sweep; and, beside them, whole passes, which upload. */
   readonly concurrency: number;
   /** How much later than its schedule a sweep may begin, at random. */
   readonly jitterMs: number;
@@ -78,7 +78,7 @@ export interface Bridge {
   /** Begins nothing new and resolves when what is under way is over. Closes none of the parts. */
   stop(): Promise<void>;
   readonly reconciler: Reconciler;
-  readonly workQueue: WorkQueue;
+  readonly workQueue: Work;
   /** Runs only if it is among the services; `runOnce` works without. */
   readonly reflector: Reflector;
 }
@@ -103,6 +103,7 @@ export function createBridge(options: BridgeOptions): Bridge {
   const withdrawals = createWithdrawals({ ci, store, clock, log });
   const reconciler = createReconciler({
     ...{ queue, ci, store, clock, log, policy, timing, instance, random, poke, withdrawals },
+    handOver: (taskId) => workQueue.handOver(taskId),
     mode: options.mode,
     rules: options.rules,
     reclaimThresholdMs: policy.reclaimThresholdMs,
@@ -112,15 +113,15 @@ export function createBridge(options: BridgeOptions): Bridge {
     upload: { queue, ci, log, tempDir: options.tempDir, maxLogSize: options.maxLogSize, spool: options.spool },
   });
 
-  async function pass(taskId: string): Promise<PassResult> {
-    const result = await reconciler.reconcile(taskId);
+  async function look(taskId: string): Promise<PassResult> {
+    const result = await reconciler.look(taskId);
     if (result.kind === 'not-ours') {
       foreign.add(taskId);
     }
     return result;
   }
 
-  const workQueue = createWorkQueue({ pass, concurrency: options.concurrency, clock, log });
+  const workQueue = createWork({ look, whole: reconciler.reconcile, concurrency: options.concurrency, clock, log });
   const reflector = createReflector({
     ...{ store, queue, clock, random },
     log: log.child({ service: 'reflector' }),

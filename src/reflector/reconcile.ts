@@ -30,6 +30,8 @@ export interface ReconcileContext extends ApplyContext {
   readonly instance: string;
   /** Called for a task whose turn has come because another one's request was claimed. */
   readonly poke: (taskId: string) => void;
+  /** Called for a task whose look leaves long work to a whole pass. */
+  readonly handOver: (taskId: string) => void;
   /** Called at the end of each pass. */
   readonly onPass?: ((result: PassResult['kind']) => void) | undefined;
   /** Uniform in [0, 1): jitter. */
@@ -58,9 +60,11 @@ export const PASS_RESULTS = Object.keys(RESULTS);
 export type Seed = Pick<Knowledge, 'task' | 'request'>;
 
 export interface Reconciler {
-  /** Looks at a task of which something was heard. Does not throw. */
+  /** A whole pass over a task, with what takes long. Does not throw. */
   reconcile(taskId: string): Promise<PassResult>;
-  /** The same for a mapping that was leased and read in a batch; long work is left to a pass of its own. */
+  /** The same for a task of which something was heard; long work is handed over to a whole pass. */
+  look(taskId: string): Promise<PassResult>;
+  /** The same for a mapping that was leased and read in a batch. */
   reconcileLeased(mapping: Mapping, lease: Pick<Pass, 'owner' | 'leaseEnd'>, seed: Seed): Promise<PassResult>;
   /**
    * What would be done first about a leased mapping, for a sweep, which lets go in bulk of what is only to be seen
@@ -85,13 +89,13 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     taskId: string,
     lease: Pick<Pass, 'owner' | 'leaseEnd'>,
     knowledge: Knowledge,
-    isBrief = false,
+    isBrief: boolean,
   ): Pass {
     const told = new Set(readErrors(knowledge));
     return { taskId, ...lease, knowledge, isBrief, trace: [], freedKeys: new Set(), told };
   }
 
-  async function reconcile(taskId: string): Promise<PassResult> {
+  async function reconcile(taskId: string, isBrief: boolean): Promise<PassResult> {
     passes += 1;
     const owner = `${instance}#${passes}`;
     try {
@@ -104,9 +108,8 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       if (leased.kind === 'busy') {
         return { kind: 'busy' };
       }
-      return await run(
-        newPass(taskId, { owner, leaseEnd }, { mapping: leased.kind === 'leased' ? leased.mapping : null }),
-      );
+      const mapping = leased.kind === 'leased' ? leased.mapping : null;
+      return await run(newPass(taskId, { owner, leaseEnd }, { mapping }, isBrief));
     } catch (error) {
       log[levelOf(error)]({ taskId, err: error }, 'no look could be had; it will be tried again');
       return failure(error, clock.now() + FIRST_RETRY_MS);
@@ -136,14 +139,15 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       forgetMissing(pass.knowledge);
       const observation = await observe(pass.taskId, pass.knowledge, context);
       const { todo, left } = applyMode(decide(observation, policy, now), mode, isClaimed(pass.knowledge.mapping));
-      if (pass.isBrief && todo.some(isLong)) {
+      const brief = pass.isBrief ? untilLong(todo) : todo;
+      if (brief.length === 0 && todo.length > 0) {
         return await handOver(pass);
       }
       if (left.length > 0) {
         log.debug({ ...idsOf(pass), mode, actions: left.map((action) => action.do) }, 'left out by mode');
       }
       try {
-        const end = await performAll(todo, pass);
+        const end = await performAll(brief, pass);
         if (end !== undefined) {
           return await rest(pass, observation, end);
         }
@@ -212,14 +216,14 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     }
   }
 
-  /** An upload can take long, and a sweep has other claims to keep alive: it gets a pass of its own. */
+  /** An upload can take long, and others wait for a look, or to have their claims kept alive: it gets a pass of its own. */
   async function handOver(pass: Pass): Promise<PassResult> {
     const { mapping } = pass.knowledge;
     if (mapping !== null) {
       const now = clock.now();
       await store.release(mapping, { nextCheckAt: now + policy.recheckMs }, now);
     }
-    context.poke(pass.taskId);
+    context.handOver(pass.taskId);
     return { kind: 'done' };
   }
 
@@ -348,7 +352,8 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   }
 
   return {
-    reconcile: (taskId) => counted(reconcile(taskId)),
+    reconcile: (taskId) => counted(reconcile(taskId, false)),
+    look: (taskId) => counted(reconcile(taskId, true)),
     reconcileLeased: (mapping, lease, seed) => counted(run(newPass(mapping.taskId, lease, { mapping, ...seed }, true))),
     preview(mapping, seed) {
       const { task, request } = seed;
@@ -391,6 +396,12 @@ function graceOf(error: unknown, mapping: Mapping | null, now: number): number {
 /** A submission or a cancel may still take effect: looking sooner must not cut the wait for it short. */
 function isInGrace(mapping: Mapping, now: number): boolean {
   return (mapping.state === 'intended' || mapping.state === 'cancelling') && mapping.nextCheckAt > now;
+}
+
+/** What can be done at once: a claim is renewed before an upload waits for its turn. */
+function untilLong(actions: readonly Action[]): readonly Action[] {
+  const first = actions.findIndex(isLong);
+  return first === -1 ? actions : actions.slice(0, first);
 }
 
 function isLong(action: Action): boolean {

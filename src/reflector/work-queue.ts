@@ -29,6 +29,8 @@ export interface WorkQueue {
   parked(): number;
   /** Whether the task is parked: it is tried on without a hint. */
   isParked(taskId: string): boolean;
+  /** Whether a pass over the task is under way. */
+  isUnderWay(taskId: string): boolean;
   /** Begins no new passes; resolves when those under way are over. */
   stop(): Promise<void>;
 }
@@ -96,7 +98,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
   /** Slow failures must not take up all the room. */
   const parkedConcurrency = Math.max(1, Math.floor(concurrency / 2));
   const stopping = new AbortController();
-  let running = 0;
+  const running = new Set<string>();
   let parkedRunning = 0;
   let wasOverflowTold = false;
   let onIdle: (() => void) | undefined;
@@ -141,7 +143,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
   }
 
   function startSome(): void {
-    while (running < concurrency && !stopping.signal.aborted) {
+    while (running.size < concurrency && !stopping.signal.aborted) {
       const isParked = isParkedNext();
       if (isParked && parkedRunning >= parkedConcurrency) {
         return;
@@ -150,13 +152,13 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
       if (taskId === undefined) {
         return;
       }
-      running += 1;
+      running.add(taskId);
       parkedRunning += Number(isParked);
       void work(taskId).finally(() => {
-        running -= 1;
+        running.delete(taskId);
         parkedRunning -= Number(isParked);
         startSome();
-        if (running === 0) {
+        if (running.size === 0) {
           onIdle?.();
         }
       });
@@ -165,7 +167,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
 
   /** Fresh hints go first, but not without end: next to others, parked tasks have a place. */
   function isParkedNext(): boolean {
-    return ready.length === 0 || (parkedReady.length > 0 && parkedRunning === 0 && running > 0);
+    return ready.length === 0 || (parkedReady.length > 0 && parkedRunning === 0 && running.size > 0);
   }
 
   async function work(taskId: string): Promise<void> {
@@ -298,7 +300,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
 
   async function stop(): Promise<void> {
     stopping.abort();
-    if (running > 0) {
+    if (running.size > 0) {
       await new Promise<void>((resolve) => {
         onIdle = resolve;
       });
@@ -324,6 +326,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     },
     parked: () => parked.size,
     isParked: (taskId) => parked.has(taskId),
+    isUnderWay: (taskId) => running.has(taskId),
     stop,
   };
 }

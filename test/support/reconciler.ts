@@ -31,6 +31,7 @@ export function aReconciler(parts: ReconcilerParts): Reconciler {
     reclaimThresholdMs: POLICY.reclaimThresholdMs,
     upload: { queue, ci, log, ...logs },
     poke: () => undefined,
+    handOver: () => undefined,
     random: () => 0.5,
   });
 }

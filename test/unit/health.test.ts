@@ -34,6 +34,7 @@ function healthWith(
         size: () => 0,
         oldestAgeMs: () => 0,
         parked: () => 0,
+        handOver: () => undefined,
         isParked: () => false,
         stop: async () => undefined,
       },

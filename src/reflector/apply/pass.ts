@@ -40,7 +40,7 @@ export interface Pass {
   readonly taskId: string;
   readonly owner: string;
   readonly knowledge: Knowledge;
-  /** Whether uploads are left to another pass. */
+  /** Whether uploads are left to a whole pass. */
   readonly isBrief: boolean;
   /**
    * When its lease is over, by `Clock.uptime()`. What is stored goes by the database's clock: where that is set back

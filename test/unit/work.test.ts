@@ -1,0 +1,188 @@
+/** Looks and uploads, each with a room of their own. */
+import { afterEach, describe, expect, it } from '@jest/globals';
+import pino from 'pino';
+import type { PassResult } from '../../src/reflector/reconcile.ts';
+import { createWork } from '../../src/reflector/work.ts';
+import { aBuild, requestBuilding, requestComplete } from '../support/builders.ts';
+import { eventually } from '../support/eventually.ts';
+import { clientOf } from '../support/queue-client.ts';
+import { createManualClock } from '../support/queue-emulator.ts';
+import { startSmallBridge } from '../support/small-bridge.ts';
+
+const undo: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const work of undo.splice(0).reverse()) {
+    await work();
+  }
+});
+
+/** As many as a bridge of these tests makes at once, and some more. */
+const UPLOADS = 20;
+
+describe('uploads that hang', () => {
+  /** A bridge whose builds are over when the test says so, and whose uploads hang from then on. */
+  async function withHangingUploads() {
+    const submitted: string[] = [];
+    const reclaims = new Map<string, number>();
+    let isOver = false;
+    let release: () => void = () => undefined;
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const hanging = new Set<string>();
+    const { create, queue } = await startSmallBridge(
+      undo,
+      {
+        submit: async ({ taskId }) => submitted.push(taskId),
+        readMany: async (ids) => {
+          const value = isOver ? requestComplete('SUCCESS', aBuild('SUCCESS')) : requestBuilding();
+          return new Map(ids.map((id) => [id, { kind: 'present', value: { ...value, buildRequestId: id } }]));
+        },
+        outcome: async () => ({ properties: {}, log: { kind: 'none' } }),
+      },
+      {
+        claimTimeoutMs: 4000,
+        queueOf(url) {
+          const client = clientOf(url);
+          return {
+            ...client,
+            async reclaim(taskId, runId) {
+              reclaims.set(taskId, (reclaims.get(taskId) ?? 0) + 1);
+              return client.reclaim(taskId, runId);
+            },
+            async putArtifact(taskId, runId, artifact) {
+              // Links to builds that run are not uploads.
+              if (isOver && artifact.kind !== 'redirect') {
+                hanging.add(taskId);
+                await released;
+              }
+              await client.putArtifact(taskId, runId, artifact);
+            },
+          };
+        },
+      },
+    );
+    undo.push(() => release());
+    const taskIds = await Promise.all(Array.from({ length: UPLOADS }, () => create()));
+    const runs = (taskId: string) => queue.tasks.get(taskId)?.status.runs ?? [];
+    await eventually(() => taskIds.every((id) => runs(id).at(-1)?.state === 'running'), {
+      timeoutMs: 20_000,
+      what: 'all to be claimed',
+    });
+    isOver = true;
+    await eventually(() => hanging.size === 16, { what: 'as many uploads as there is room for' });
+    reclaims.clear();
+    return { create, submitted, runs, waiting: taskIds.filter((id) => !hanging.has(id)), reclaims, release };
+  }
+
+  it('do not keep the claims of those that wait behind them from being renewed', async () => {
+    const { waiting, reclaims, runs, release } = await withHangingUploads();
+    expect(waiting).toHaveLength(UPLOADS - 16);
+    // Claims last for 4 s: by then each would have run out.
+    await eventually(() => waiting.every((id) => (reclaims.get(id) ?? 0) >= 3), {
+      timeoutMs: 30_000,
+      what: 'their claims to be renewed',
+    });
+    release();
+    for (const taskId of waiting) {
+      await eventually(() => runs(taskId).at(-1)?.state === 'completed', { what: 'its end' });
+      expect(runs(taskId)).toHaveLength(1);
+    }
+  }, 60_000);
+
+  it('do not keep new tasks from being built', async () => {
+    const { create, submitted } = await withHangingUploads();
+    const taskId = await create();
+    await eventually(() => submitted.includes(taskId), { what: 'its build request' });
+  }, 60_000);
+});
+
+describe('what is to be uploaded', () => {
+  function fixture(concurrency = 1) {
+    const clock = createManualClock(1_000_000);
+    const begun: string[] = [];
+    const ends: ((result: PassResult) => void)[] = [];
+    const pass = (kind: string) => (taskId: string) => {
+      begun.push(`${kind} ${taskId}`);
+      return new Promise<PassResult>((resolve) => ends.push(resolve));
+    };
+    const work = createWork({
+      look: pass('look'),
+      whole: pass('whole'),
+      ...{ concurrency, clock, log: pino({ level: 'silent' }) },
+    });
+    const settle = async () => {
+      for (let i = 0; i < 20; i += 1) {
+        await Promise.resolve();
+      }
+    };
+    return {
+      ...{ work, begun, settle },
+      async end(result: PassResult = { kind: 'done' }) {
+        ends.shift()?.(result);
+        await settle();
+      },
+      async later(ms: number) {
+        clock.advance(ms);
+        await settle();
+      },
+      failed: () => ({ kind: 'failed', retryAt: clock.now() + 4000 }) as const,
+    };
+  }
+
+  it('has room beside looks', async () => {
+    const { work, begun, settle } = fixture();
+    work.add('a').catch(() => undefined);
+    work.add('b').catch(() => undefined);
+    work.handOver('c');
+    work.handOver('d');
+    await settle();
+    expect(begun).toEqual(['look a', 'whole c']);
+    expect(work.size()).toBe(4);
+  });
+
+  it('is not cut short in its waits by a sweep that comes by when it fails again and again', async () => {
+    const { work, begun, end, later, failed } = fixture();
+    work.handOver('a');
+    for (let failure = 1; failure <= 3; failure += 1) {
+      await end(failed());
+      await later(failure < 3 ? 4000 : 0);
+    }
+    expect(work.parked()).toBe(1);
+    work.handOver('a');
+    await later(3999);
+    expect(begun).toHaveLength(3);
+    await later(1);
+    expect(begun).toHaveLength(4);
+    expect(work.parked()).toBe(1);
+  });
+
+  it('is looked at once more where something was heard meanwhile, and no message is held for it', async () => {
+    const { work, begun, end } = fixture();
+    work.handOver('a');
+    await work.add('a');
+    expect(begun).toEqual(['whole a']);
+    await end();
+    expect(begun).toEqual(['whole a', 'whole a']);
+  });
+
+  it('is looked at where something is heard while it waits', async () => {
+    const { work, begun, settle } = fixture();
+    work.handOver('a');
+    work.handOver('b');
+    work.add('b').catch(() => undefined);
+    await settle();
+    expect(begun).toEqual(['whole a', 'look b']);
+  });
+
+  it('is left alone at a stop, but for what is under way', async () => {
+    const { work, begun, end } = fixture();
+    work.handOver('a');
+    work.handOver('b');
+    const stopped = work.stop();
+    await end();
+    await stopped;
+    expect(begun).toEqual(['whole a']);
+    expect(work.size()).toBe(0);
+  });
+});
