@@ -304,7 +304,11 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
         updated: now,
       }),
 
-    keepLeased: (mappings, leaseUntil) => changeLeased(mappings, { lease_until: leaseUntil }),
+    // One that takes effect late must not shorten a lease that a pass has renewed since.
+    keepLeased: (mappings, leaseUntil) =>
+      changeLeased(mappings, {
+        lease_until: db.raw('CASE WHEN lease_until < ? THEN ? ELSE lease_until END', [leaseUntil, leaseUntil]),
+      }),
 
     giveBack: (mappings) =>
       changeLeased(mappings, { lease_owner: null, lease_until: 0, version: db.raw('version + 1') }),

@@ -51,11 +51,14 @@
  *  any         resolved                      complete, absent, none   closeMapping
  *  cancelling  pending n+1                   complete, absent         closeMapping: run n+1 gets a request of its own
  *  any         any                           unreadable               look again; reclaim when takenUntil is near
+ *  refusing,   pending | running, ours       -, whether it can be     look again; reclaim when takenUntil is near
+ *  intended                                  built is unreadable
  */
 import type { RequestView } from '../domain/build.ts';
 import type { Mapping } from '../domain/mapping.ts';
 import type { TaskStatus } from '../domain/task.ts';
 import { isRunningOn, lastRun, priorityRank } from '../domain/task.ts';
+import type { BridgeError } from '../errors.ts';
 import type { Seen } from '../ports.ts';
 import type { Action } from './actions.ts';
 import type { Admission } from './admission.ts';
@@ -75,8 +78,11 @@ export interface Observation {
    */
   readonly request: Seen<RequestView> | { readonly kind: 'none' };
   /** Only where something is to be submitted or refused. */
-  readonly admission: Admission | null;
+  readonly admission: SeenAdmission | null;
 }
+
+/** What is known of whether a task may be built, or why nobody can tell. */
+export type SeenAdmission = Admission | { readonly kind: 'unreadable'; readonly error: BridgeError };
 
 /** The rules that an operator may set, and the bounds. Durations are milliseconds. */
 export interface Policy {
@@ -141,7 +147,10 @@ function decideUnmapped({ task, admission }: Observation, policy: Policy, now: n
   }
   const run = lastRun(task.value);
   const isWanted = run?.state === 'pending' && now < task.value.deadline;
-  if (!run || !admission || admission.kind === 'ignored' || !(isWanted || isRunningOn(run, policy))) {
+  if (!run || !(isWanted || isRunningOn(run, policy))) {
+    return [];
+  }
+  if (admission === null || admission.kind === 'ignored' || admission.kind === 'unreadable') {
     return [];
   }
   const because =
@@ -199,7 +208,7 @@ interface Absence {
   readonly since: number | null;
 }
 
-function decideMapped(facts: Facts, task: TaskStatus, admission: Admission | null): readonly Action[] {
+function decideMapped(facts: Facts, task: TaskStatus, admission: SeenAdmission | null): readonly Action[] {
   const { mapping, request, policy } = facts;
   const run = lastRun(task);
   if (!run || run.runId < mapping.runId) {

@@ -3,7 +3,7 @@ import type { RequestView } from '../domain/build.ts';
 import type { Mapping } from '../domain/mapping.ts';
 import type { TaskDefinition, TaskStatus } from '../domain/task.ts';
 import { lastRun } from '../domain/task.ts';
-import { type BridgeError, QueueError } from '../errors.ts';
+import { BridgeError, QueueError } from '../errors.ts';
 import type { LegacyCi, Problem, Seen, TaskQueue } from '../ports.ts';
 import {
   type Admission,
@@ -14,14 +14,14 @@ import {
   requestedBuilder,
   restrictedAs,
 } from './admission.ts';
-import type { Observation } from './decide.ts';
+import type { Observation, SeenAdmission } from './decide.ts';
 
 /** What is known so far; what is undefined has to be read. Actions change it as they go. */
 export interface Knowledge {
   mapping: Mapping | null;
   task?: Seen<TaskStatus> | undefined;
   request?: Observation['request'] | undefined;
-  admission?: Admission | undefined;
+  admission?: SeenAdmission | undefined;
   definition?: TaskDefinition | undefined;
 }
 
@@ -36,10 +36,7 @@ export function externalIdOf(taskId: string, runId: number, submission: number):
   return `${taskId}/${runId}/${submission}`;
 }
 
-/**
- * Fills in what is not known.
- * @throws the error of whatever an admission needs and could not be read; nothing is decided without it
- */
+/** Fills in what is not known. */
 export async function observe(taskId: string, knowledge: Knowledge, context: ObserveContext): Promise<Observation> {
   const [task, request] = await Promise.all([
     knowledge.task ?? context.queue.status(taskId),
@@ -48,7 +45,7 @@ export async function observe(taskId: string, knowledge: Knowledge, context: Obs
   knowledge.task = task;
   knowledge.request = request;
   if (knowledge.admission === undefined && needsAdmission(knowledge, context.queue.taskQueueId)) {
-    knowledge.admission = await admit(taskId, knowledge, context);
+    knowledge.admission = await admitIfReadable(taskId, knowledge, context);
   }
   return { mapping: knowledge.mapping, task, request, admission: knowledge.admission ?? null };
 }
@@ -68,6 +65,18 @@ function needsAdmission({ mapping, task }: Knowledge, taskQueueId: string): bool
   }
   const isOpen = ['pending', 'running'].includes(lastRun(task.value)?.state ?? '');
   return isOpen && (mapping === null || mapping.state === 'intended' || mapping.state === 'refusing');
+}
+
+/** Whatever an admission needs may be away: a claim that is near its end is renewed all the same. */
+async function admitIfReadable(taskId: string, knowledge: Knowledge, context: ObserveContext): Promise<SeenAdmission> {
+  try {
+    return await admit(taskId, knowledge, context);
+  } catch (error) {
+    if (error instanceof BridgeError) {
+      return { kind: 'unreadable', error };
+    }
+    throw error;
+  }
 }
 
 async function admit(taskId: string, knowledge: Knowledge, context: ObserveContext): Promise<Admission> {
@@ -116,7 +125,7 @@ export async function readDefinition(taskId: string, knowledge: Knowledge, queue
 }
 
 /** What a refused task's log says; the legacy CI's own refusal (`lastError`) where admission had nothing to object. */
-export function refusalLog(mapping: Mapping, admission: Admission | undefined): string {
+export function refusalLog(mapping: Mapping, admission: SeenAdmission | undefined): string {
   const problems: readonly Problem[] =
     admission?.kind === 'refused'
       ? admission.problems
@@ -131,6 +140,12 @@ export function refusalLog(mapping: Mapping, admission: Admission | undefined): 
 }
 
 /** The errors of what is unreadable, the one that counts first, for `lastError` and the log. */
-export function readErrors({ task, request }: Pick<Knowledge, 'task' | 'request'>): readonly BridgeError[] {
-  return [task, request].flatMap((seen) => (seen?.kind === 'unreadable' ? [seen.error] : []));
+export function readErrors({
+  task,
+  request,
+  admission,
+}: {
+  readonly [part in 'task' | 'request' | 'admission']?: Knowledge[part] | null;
+}): readonly BridgeError[] {
+  return [task, request, admission].flatMap((seen) => (seen?.kind === 'unreadable' ? [seen.error] : []));
 }

@@ -18,6 +18,7 @@ import type { BuilderRules } from './admission.ts';
 import { type ApplyContext, idsOf, MappingMoved, type Pass, renewIfOver } from './apply/pass.ts';
 import { SubmissionUnknown } from './apply/submission.ts';
 import { perform } from './apply.ts';
+import { reclaimDue } from './claims.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readErrors } from './observe.ts';
 import { createUnkeptFailures } from './unkept-failures.ts';
@@ -77,8 +78,11 @@ export interface Reconciler {
 const MAX_STEPS = 24;
 const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 60_000;
+/** After so many failures the wait is the longest one. */
+const SLOWEST_AFTER = 7;
 /** Rights are not mended in seconds. */
 const FORBIDDEN_RETRY_MS = 300_000;
+const LONG: ReadonlySet<Action['do']> = new Set(['uploadOutcome', 'uploadExplanation']);
 
 export function createReconciler(context: ReconcileContext): Reconciler {
   const { store, clock, timing, log, instance, policy, mode } = context;
@@ -92,7 +96,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     isBrief: boolean,
   ): Pass {
     const told = new Set(readErrors(knowledge));
-    return { taskId, ...lease, knowledge, isBrief, trace: [], freedKeys: new Set(), told };
+    return { taskId, ...lease, knowledge, isBrief, doing: undefined, trace: [], freedKeys: new Set(), told };
   }
 
   async function reconcile(taskId: string, isBrief: boolean): Promise<PassResult> {
@@ -172,7 +176,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       if (await renewIfOver(pass, context)) {
         return undefined;
       }
+      pass.doing = action.do;
       const next = await perform(action, pass, context);
+      pass.doing = undefined;
       if (next === 'observe' || next === 'undone') {
         return undefined;
       }
@@ -187,10 +193,15 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   async function rest(pass: Pass, observation: Observation, at: number): Promise<PassResult> {
     const { mapping } = pass.knowledge;
     if (mapping === null) {
-      const isOurs = observation.task.kind !== 'present' || observation.admission?.kind !== 'ignored';
-      return observation.task.kind === 'unreadable'
-        ? failedUnmapped(pass, observation.task.error)
-        : { kind: isOurs ? 'done' : 'not-ours' };
+      const { task, admission } = observation;
+      if (task.kind === 'unreadable') {
+        return failedUnmapped(pass, task.error);
+      }
+      if (admission?.kind === 'unreadable') {
+        return failed(pass, admission.error);
+      }
+      const isOurs = task.kind !== 'present' || admission?.kind !== 'ignored';
+      return { kind: isOurs ? 'done' : 'not-ours' };
     }
     const [error, ...others] = readErrors(observation);
     if (error) {
@@ -209,10 +220,10 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     return { kind: 'done' };
   }
 
-  /** Of both sides that cannot be read one is what the pass failed for; each was a bad answer of its own. */
+  /** Of all that cannot be read one is what the pass failed for; each was a bad answer of its own. */
   function tellOthers(pass: Pass, errors: readonly BridgeError[]): void {
     for (const err of errors.filter((error) => !pass.told.has(error))) {
-      log[levelOf(err)]({ ...idsOf(pass), err }, 'neither task nor build request could be read');
+      log[levelOf(err)]({ ...idsOf(pass), err }, 'this could not be read either');
     }
   }
 
@@ -260,9 +271,11 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       return { kind: 'busy' };
     }
     const { mapping } = pass.knowledge;
-    const attempts = (mapping?.attempts ?? 0) + 1;
+    const attempts = attemptsAfter(pass);
     const now = clock.now();
-    const retryAt = Math.min(notAfter, Math.max(now + backoff(error, attempts), graceOf(error, mapping, now)));
+    const soonest = Math.min(notAfter, now + backoff(error, attempts), nextReclaim(mapping, now));
+    // Whatever else there is to see: a grace that is cut short is none.
+    const retryAt = Math.max(soonest, graceOf(error, mapping, now));
     tellFailure(pass, error, { attempts, retryInMs: retryAt - now });
     if (error instanceof StoreError) {
       return failure(error, retryAt);
@@ -299,6 +312,15 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       );
       return failure(err, retryAt);
     }
+  }
+
+  /** When the claim has to be renewed; never, where there is none, or where that is what fails. */
+  function nextReclaim(mapping: Mapping | null, now: number): number {
+    if (mapping === null || mapping.takenUntil === null) {
+      return Number.POSITIVE_INFINITY;
+    }
+    const due = reclaimDue(mapping, mapping.takenUntil, policy.reclaimThresholdMs, now);
+    return due > now ? due : Number.POSITIVE_INFINITY;
   }
 
   function backoff(error: unknown, attempts: number): number {
@@ -370,6 +392,15 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   };
 }
 
+/**
+ * Failed passes in a row, with this one. What is away for hours uses up none of the tries that an upload has once it is
+ * back: others count no further than waits grow.
+ */
+function attemptsAfter({ knowledge, doing }: Pass): number {
+  const before = knowledge.mapping?.attempts ?? 0;
+  return doing !== undefined && LONG.has(doing) ? before + 1 : Math.max(before, Math.min(before + 1, SLOWEST_AFTER));
+}
+
 /** Something was missing at the moment of its look: what a later time is held against has to be looked for then. */
 function forgetMissing(knowledge: Knowledge): void {
   knowledge.task = knowledge.task?.kind === 'absent' ? undefined : knowledge.task;
@@ -400,12 +431,8 @@ function isInGrace(mapping: Mapping, now: number): boolean {
 
 /** What can be done at once: a claim is renewed before an upload waits for its turn. */
 function untilLong(actions: readonly Action[]): readonly Action[] {
-  const first = actions.findIndex(isLong);
+  const first = actions.findIndex((action) => LONG.has(action.do));
   return first === -1 ? actions : actions.slice(0, first);
-}
-
-function isLong(action: Action): boolean {
-  return action.do === 'uploadOutcome' || action.do === 'uploadExplanation';
 }
 
 function lastActions(pass: Pass): string {

@@ -257,6 +257,17 @@ export function describeLeases(engine: Engine): void {
     });
   });
 
+  describe('keepLeased, late', () => {
+    it('does not shorten a lease that was renewed since', async () => {
+      await addReleased(opened.store, {}, { nextCheckAt: NOW });
+      const leased = await opened.store.leaseDue({ owner: 's#1', leaseUntil: NOW + 1, now: NOW, limit: 2 });
+      const [mapping] = leased;
+      stored(await opened.store.renewLease(mapping ?? aMissing(), LATER + 1, NOW));
+      await opened.store.keepLeased(leased, LATER);
+      expect(await opened.store.openMapping(mapping?.taskId ?? '')).toMatchObject({ leaseUntil: LATER + 1 });
+    });
+  });
+
   describe('giveBack', () => {
     it('lets leases go, and leaves all else as it is', async () => {
       const lease = { owner: 's#1', leaseUntil: LATER, now: NOW, limit: 2 };

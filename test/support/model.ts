@@ -1,14 +1,13 @@
 /** A small model of both sides, to see what becomes of a task when decisions are carried out one after the other. */
 import type { TaskRun, TaskStatus } from '../../src/domain/task.ts';
 import type { Action } from '../../src/reflector/actions.ts';
-import type { Admission } from '../../src/reflector/admission.ts';
 import { reclaimTime } from '../../src/reflector/claims.ts';
-import { decide, type Observation } from '../../src/reflector/decide.ts';
+import { decide, type Observation, type SeenAdmission } from '../../src/reflector/decide.ts';
 import { aMapping, aRequest, MINUTE, NOW, POLICY } from './builders.ts';
 
 export interface World {
   readonly observation: Observation;
-  readonly admission: Admission | null;
+  readonly admission: SeenAdmission | null;
   /** Everything done so far. */
   readonly done: readonly Action[];
 }
@@ -40,7 +39,7 @@ export function settle(
 }
 
 /** What the world looks like after an action. */
-function carryOut(seen: Observation, action: Action, admission: Admission | null, claimMs: number): Observation {
+function carryOut(seen: Observation, action: Action, admission: SeenAdmission | null, claimMs: number): Observation {
   const takenUntil = NOW + claimMs;
   const claimed = { takenUntil, reclaimAt: reclaimTime(takenUntil, POLICY.reclaimThresholdMs, NOW) };
   const mapped = (changes: Partial<NonNullable<Observation['mapping']>>) =>

@@ -6,7 +6,7 @@ import { QueueError } from '../../src/errors.ts';
 import type { Seen } from '../../src/ports.ts';
 import type { Action } from '../../src/reflector/actions.ts';
 import type { Admission } from '../../src/reflector/admission.ts';
-import type { Observation } from '../../src/reflector/decide.ts';
+import type { Observation, SeenAdmission } from '../../src/reflector/decide.ts';
 import {
   aBuild,
   aMapping,
@@ -17,6 +17,7 @@ import {
   MINUTE,
   NOW,
   ours,
+  POLICY,
   pending,
   requestBuilding,
   requestComplete,
@@ -32,7 +33,7 @@ export interface Case {
   readonly mapping?: Partial<Mapping> | null;
   readonly task: TaskStatus | 'absent' | 'unreadable';
   readonly request?: RequestView | 'absent' | 'unreadable' | 'none';
-  readonly admission?: Admission;
+  readonly admission?: SeenAdmission;
   readonly todo: readonly Expected[];
 }
 
@@ -59,6 +60,8 @@ export const REFUSED: Admission = {
   problems: [{ where: 'payload.buildername', what: 'there is no builder "nope"', mend: 'use another' }],
 };
 const IGNORED: Admission = { kind: 'ignored', builder: 'theirs' };
+const AWAY = new QueueError('queue-unavailable', 'no answer', { isTransient: true });
+export const UNREADABLE: SeenAdmission = { kind: 'unreadable', error: AWAY };
 
 const running = { takenUntil: NOW + 20 * MINUTE };
 const intended = { state: 'intended', buildRequestId: null } as const;
@@ -116,6 +119,14 @@ export const CASES: readonly Case[] = [
   },
   { name: 'an unmapped task is absent', mapping: null, task: 'absent', todo: [] },
   { name: 'an unmapped task is unreadable', mapping: null, task: 'unreadable', todo: [] },
+
+  {
+    name: 'whether a new task can be built is unreadable',
+    mapping: null,
+    task: aTask([pending()]),
+    admission: UNREADABLE,
+    todo: [],
+  },
 
   // Unreadable leads to nothing but another look, and to a reclaim.
   {
@@ -330,7 +341,32 @@ export const CASES: readonly Case[] = [
     todo: ['closeMapping'],
   },
 
+  {
+    name: 'why a pending task is refused is unreadable',
+    mapping: refusing,
+    task: aTask([pending()]),
+    request: 'none',
+    admission: UNREADABLE,
+    todo: ['lookAgain'],
+  },
+  {
+    name: 'why a task is refused is unreadable, and its claim is near its end',
+    mapping: { ...refusing, ...running, takenUntil: NOW + 5 * MINUTE },
+    task: aTask([ours(NOW + 5 * MINUTE)]),
+    request: 'none',
+    admission: UNREADABLE,
+    todo: ['reclaimRun', 'lookAgain'],
+  },
+
   // Submission.
+  {
+    name: 'whether a task can be built is unreadable, and its claim is near its end',
+    mapping: { ...intended, ...running, takenUntil: NOW + 5 * MINUTE },
+    task: aTask([ours(NOW + 5 * MINUTE)]),
+    request: 'none',
+    admission: UNREADABLE,
+    todo: ['reclaimRun', 'lookAgain'],
+  },
   {
     name: 'nothing was submitted yet',
     mapping: intended,
@@ -760,7 +796,7 @@ export const CASES: readonly Case[] = [
   },
   {
     name: 'uploads have failed too often',
-    mapping: { ...running, attempts: 5 },
+    mapping: { ...running, attempts: POLICY.maxUploadAttempts },
     task: aTask([ours()]),
     request: requestComplete('SUCCESS', aBuild('SUCCESS')),
     todo: [{ do: 'uploadOutcome', isLastTry: true }, 'resolveRun'],
@@ -1175,8 +1211,7 @@ function seen<T>(value: T | 'absent' | 'unreadable'): Seen<T> {
     return { kind: 'absent' };
   }
   if (value === 'unreadable') {
-    const error = new QueueError('queue-unavailable', 'no answer', { isTransient: true });
-    return { kind: 'unreadable', error };
+    return { kind: 'unreadable', error: AWAY };
   }
   return { kind: 'present', value };
 }

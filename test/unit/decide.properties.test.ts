@@ -12,7 +12,7 @@ import { decide, type Observation } from '../../src/reflector/decide.ts';
 import { aBuild, aMapping, aRequest, aTask, MINUTE, NOW, ours, POLICY } from '../support/builders.ts';
 import { settle } from '../support/model.ts';
 
-import { ADMITTED, REFUSED } from './decide.cases.ts';
+import { ADMITTED, REFUSED, UNREADABLE } from './decide.cases.ts';
 
 const REASONS = [
   'canceled',
@@ -101,7 +101,7 @@ const mapping: fc.Arbitrary<Mapping> = fc
   .map((m) => aMapping({ ...m, buildRequestId: ['submitted', 'cancelling'].includes(m.state) ? 17 : null }));
 
 const observation: fc.Arbitrary<Observation> = fc
-  .tuple(fc.option(mapping, { freq: 6 }), seen(task), seen(request), fc.constantFrom(ADMITTED, REFUSED))
+  .tuple(fc.option(mapping, { freq: 6 }), seen(task), seen(request), fc.constantFrom(ADMITTED, REFUSED, UNREADABLE))
   .map(([map, seenTask, seenRequest, admission]) => {
     const knowsRequest = map !== null && (map.buildRequestId !== null || map.state === 'intended');
     const shared = map !== null && seenTask.kind === 'present' ? { ...map, deadline: seenTask.value.deadline } : map;
@@ -145,6 +145,16 @@ describe('decide, for anything that can be seen', () => {
     check((o, actions) => {
       if (o.mapping !== null && (o.task.kind === 'unreadable' || o.request.kind === 'unreadable')) {
         expect(names(actions).filter((name) => name !== 'reclaimRun' && name !== 'lookAgain')).toEqual([]);
+      }
+    });
+  });
+
+  it('neither submits nor refuses while it cannot be read whether a task can be built', () => {
+    check((o, actions) => {
+      if (o.admission?.kind === 'unreadable') {
+        const judging = ['recordIntent', 'submit', 'refuse'];
+        expect(names(actions).filter((name) => judging.includes(name))).toEqual([]);
+        expect(actions.filter((action) => action.do === 'uploadExplanation' && action.about === 'refused')).toEqual([]);
       }
     });
   });

@@ -5,8 +5,9 @@ import slugid from 'slugid';
 import type { Priority, TaskStatus } from '../../src/domain/task.ts';
 import type { MappingStore } from '../../src/ports.ts';
 import { sweep } from '../../src/reflector/sweep.ts';
-import { aRequest, aTask, MINUTE, NOW, pending } from '../support/builders.ts';
+import { aRequest, aTask, MINUTE, NOW, pending, requestBuilding, requestPending } from '../support/builders.ts';
 import { openMemoryStore } from '../support/memory-store.ts';
+import { startPasses } from '../support/passes.ts';
 import { createManualClock, type ManualClock } from '../support/queue-emulator.ts';
 import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
@@ -111,5 +112,57 @@ describe('a held task', () => {
     expect(await store.nextHeld(KEY)).toBe(urgent);
     expect((await store.eventsOf(urgent)).map(({ what }) => what)).toEqual(['notePriority']);
     expect((await store.eventsOf(first)).map(({ what }) => what)).toEqual([]);
+  });
+});
+
+describe('a claimed run whose mapping is lost', () => {
+  it('is given the request that it has, though another task has the one place of its key meanwhile', async () => {
+    const requests = new Map<string, ReturnType<typeof aRequest>>();
+    const passes = await startPasses(
+      {},
+      {
+        collapseKey: () => KEY,
+        async submit({ externalId }) {
+          const buildRequestId = requests.size + 1;
+          requests.set(externalId, { ...requestPending(), buildRequestId });
+          return buildRequestId;
+        },
+        async findByExternalId({ externalId }) {
+          const value = requests.get(externalId);
+          return value ? { kind: 'present', value } : { kind: 'absent' };
+        },
+        async readMany(ids) {
+          const wanted = [...requests.values()].filter(({ buildRequestId }) => ids.includes(buildRequestId));
+          return new Map(wanted.map((value) => [value.buildRequestId, { kind: 'present', value }]));
+        },
+      },
+    );
+    const beginBuild = (taskId: string) => {
+      const externalId = `${taskId}/0/1`;
+      const { buildRequestId } = requests.get(externalId) ?? aRequest();
+      requests.set(externalId, { ...requestBuilding(), buildRequestId });
+    };
+    const { reconciler, store: mappings, queue } = passes;
+    try {
+      const [first, second] = [await passes.create(), await passes.create()];
+      await reconciler.reconcile(first);
+      beginBuild(first);
+      await reconciler.reconcile(first);
+      await reconciler.reconcile(second);
+      expect(await mappings.openMapping(second)).toMatchObject({ state: 'submitted', hasSlot: true });
+      const lost = await mappings.openMapping(first);
+      if (lost) {
+        await mappings.release(lost, { state: 'closed', resolved: queue.clock.now() }, queue.clock.now());
+      }
+      await reconciler.reconcile(first);
+      expect(await mappings.openMapping(first)).toMatchObject({ state: 'held', buildRequestId: null });
+      beginBuild(second);
+      await reconciler.reconcile(second);
+      await reconciler.reconcile(first);
+      expect(await mappings.openMapping(first)).toMatchObject({ state: 'submitted', buildRequestId: 1 });
+      expect([...requests.keys()]).toEqual([`${first}/0/1`, `${second}/0/1`]);
+    } finally {
+      await passes.stop();
+    }
   });
 });

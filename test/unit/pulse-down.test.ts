@@ -3,7 +3,7 @@
  * effect and answer 500. The pass fails, and the next one has to find out what came of it.
  */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { aBuild, MINUTE, requestBuilding, requestComplete, requestPending } from '../support/builders.ts';
+import { aBuild, MINUTE, POLICY, requestBuilding, requestComplete, requestPending } from '../support/builders.ts';
 import { type Passes, startPasses } from '../support/passes.ts';
 
 let passes: Passes;
@@ -57,7 +57,7 @@ describe('a call that took effect and failed', () => {
     passes.request = requestComplete(results, aBuild(results));
     passes.queue.pulse.isDown = true;
     // First the upload fails, again and again, until it is given up; then the report.
-    for (let tries = 0; tries < 10 && runs()?.[0] === 'running'; tries += 1) {
+    for (let tries = 0; tries < 2 * POLICY.maxUploadAttempts && runs()?.[0] === 'running'; tries += 1) {
       expect(await look()).toBe('failed');
     }
     expect(runs()).toEqual([resolution]);
@@ -88,7 +88,7 @@ describe('a call that took effect and failed', () => {
     await startBuild();
     passes.request = requestBuilding(aBuild('RETRY'));
     passes.queue.pulse.isDown = true;
-    for (let tries = 0; tries < 12; tries += 1) {
+    for (let tries = 0; tries < 2 * POLICY.maxUploadAttempts; tries += 1) {
       await look();
     }
     passes.queue.pulse.isDown = false;

@@ -42,6 +42,8 @@ export interface Pass {
   readonly knowledge: Knowledge;
   /** Whether uploads are left to a whole pass. */
   readonly isBrief: boolean;
+  /** What is being carried out, or has failed. */
+  doing: ActionKind | undefined;
   /**
    * When its lease is over, by `Clock.uptime()`. What is stored goes by the database's clock: where that is set back
    * meanwhile, it may say so for hours, and another pass has long taken over.

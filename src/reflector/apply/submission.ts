@@ -34,7 +34,7 @@ export async function recordIntent(
         taskId,
         runId: action.runId,
         taskGroupId: task.taskGroupId,
-        builder: (admission?.kind === 'admitted' ? admission.spec.builder : (admission?.builder ?? '')).slice(0, 255),
+        builder: builderOf(admission).slice(0, 255),
         state: isHeld ? 'held' : action.state,
         externalId: externalIdOf(taskId, action.runId, 1),
         submissions: action.state === 'intended' && !isHeld ? 1 : 0,
@@ -60,6 +60,21 @@ export async function recordIntent(
   // A run that is claimed already had a mapping once, and perhaps a request: that one is looked for.
   knowledge.request = run?.state === 'running' ? undefined : { kind: 'none' };
   return 'observe';
+}
+
+function builderOf(admission: Pass['knowledge']['admission']): string {
+  switch (admission?.kind) {
+    case 'admitted':
+      return admission.spec.builder;
+    case 'refused':
+    case 'ignored':
+      return admission.builder;
+    case 'unreadable':
+    case undefined:
+      return '';
+    default:
+      return admission satisfies never;
+  }
 }
 
 /** From an intent that turned out to be one for a task that cannot be built. */
@@ -103,7 +118,10 @@ export async function takeSlot(mapping: Mapping, pass: Pass, context: ApplyConte
     pass.freedKeys.add(collapseKey);
     return later;
   }
+  // A run that was claimed before its first submission here had a mapping once, and perhaps a request of this very id.
+  const mayHaveOne = mapping.takenUntil !== null && mapping.submissions === 0;
   const submissions = mapping.submissions + 1;
+  const now = context.clock.now();
   const stored = await context.store.update(
     mapping,
     {
@@ -111,14 +129,16 @@ export async function takeSlot(mapping: Mapping, pass: Pass, context: ApplyConte
       hasSlot: collapseKey !== null,
       submissions,
       externalId: externalIdOf(pass.taskId, mapping.runId, submissions),
+      // It was made long ago: what is not there now is not waited for.
+      ...(mayHaveOne ? { nextCheckAt: now } : {}),
     },
-    context.clock.now(),
+    now,
   );
   if (stored.kind === 'slot-taken') {
     return later;
   }
   accept(pass, stored);
-  pass.knowledge.request = { kind: 'none' };
+  pass.knowledge.request = mayHaveOne ? undefined : { kind: 'none' };
   pass.knowledge.admission = undefined;
   return 'observe';
 }

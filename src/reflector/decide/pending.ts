@@ -2,7 +2,7 @@
 import { isCollapsed } from '../../domain/build.ts';
 import type { TaskRun, TaskStatus } from '../../domain/task.ts';
 import type { Action } from '../actions.ts';
-import type { Admission } from '../admission.ts';
+import type { SeenAdmission } from '../decide.ts';
 import {
   abandon,
   announceBuild,
@@ -14,6 +14,7 @@ import {
   nextLook,
   RETRY_REASONS,
   resubmit,
+  unreadable,
   wasRetry,
 } from './facts.ts';
 import { decideUnsubmitted } from './unsubmitted.ts';
@@ -26,7 +27,7 @@ export function decidePending(
   facts: Facts,
   task: TaskStatus,
   run: TaskRun,
-  admission: Admission | null,
+  admission: SeenAdmission | null,
 ): readonly Action[] {
   const { mapping, request, policy, now } = facts;
   if (now >= task.deadline) {
@@ -34,6 +35,9 @@ export function decidePending(
   }
   switch (mapping.state) {
     case 'refusing':
+      if (admission?.kind === 'unreadable') {
+        return unreadable(facts, 'why the task is refused could not be read');
+      }
       return [claimRun(facts, run, 'a run has to be claimed before it can be resolved')];
     case 'held':
     case 'intended':

@@ -3,7 +3,7 @@ import type { RequestView } from '../../domain/build.ts';
 import { isCollapsed, retryCount } from '../../domain/build.ts';
 import type { TaskRun } from '../../domain/task.ts';
 import type { Action } from '../actions.ts';
-import type { Admission } from '../admission.ts';
+import type { SeenAdmission } from '../decide.ts';
 import { resolutionOf, runResults } from '../outcome.ts';
 import {
   abandon,
@@ -17,13 +17,14 @@ import {
   reclaimIfNear,
   resolveRun,
   resubmit,
+  unreadable,
   uploadAndResolve,
   uploadOutcome,
 } from './facts.ts';
 import { decideUnsubmitted } from './unsubmitted.ts';
 
 /** @param admission where the run is claimed and has no build request yet */
-export function decideRunning(facts: Facts, run: TaskRun, admission: Admission | null): readonly Action[] {
+export function decideRunning(facts: Facts, run: TaskRun, admission: SeenAdmission | null): readonly Action[] {
   const { mapping, request } = facts;
   if (mapping.takenUntil === null) {
     return followClaimed(facts, run, 'the run was claimed, but the claim was not recorded');
@@ -31,6 +32,9 @@ export function decideRunning(facts: Facts, run: TaskRun, admission: Admission |
   const near = reclaimIfNear(facts);
   switch (mapping.state) {
     case 'refusing':
+      if (admission?.kind === 'unreadable') {
+        return unreadable(facts, 'why the task is refused could not be read');
+      }
       return [
         ...near,
         { do: 'uploadExplanation', runId: run.runId, about: 'refused', because: 'the author has to know why' },

@@ -1,10 +1,10 @@
 /** The run is wanted, and nothing was submitted for it yet, or nobody knows whether it was. */
 import type { Action } from '../actions.ts';
-import type { Admission } from '../admission.ts';
-import { type Facts, lookAgain, reclaimIfNear } from './facts.ts';
+import type { SeenAdmission } from '../decide.ts';
+import { type Facts, lookAgain, reclaimIfNear, unreadable } from './facts.ts';
 
 /** Nothing was submitted yet, or it is not known whether it was. */
-export function decideUnsubmitted(facts: Facts, admission: Admission | null): readonly Action[] {
+export function decideUnsubmitted(facts: Facts, admission: SeenAdmission | null): readonly Action[] {
   const { mapping, request, policy, now } = facts;
   const near = reclaimIfNear(facts);
   if (mapping.state === 'held') {
@@ -12,6 +12,9 @@ export function decideUnsubmitted(facts: Facts, admission: Admission | null): re
   }
   if (request.kind === 'absent' && now < mapping.nextCheckAt) {
     return [...near, lookAgain(mapping.nextCheckAt, 'the answer to an earlier submission may still take effect')];
+  }
+  if (admission?.kind === 'unreadable') {
+    return unreadable(facts, 'whether the task can be built could not be read');
   }
   if (admission?.kind === 'refused') {
     return [...near, { do: 'refuse', because: 'the task can no longer be built here' }];

@@ -34,7 +34,7 @@ export const POLICY: Policy = {
   absentGraceMs: 2 * MINUTE,
   maxSubmissions: 5,
   maxReruns: 5,
-  maxUploadAttempts: 5,
+  maxUploadAttempts: 10,
 };
 
 export const RULES: BuilderRules = {

@@ -170,7 +170,7 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
     },
     keepLeased(mappings, leaseUntil) {
       for (const row of stillLeased(mappings)) {
-        write({ ...row, leaseUntil });
+        write({ ...row, leaseUntil: Math.max(row.leaseUntil, leaseUntil) });
       }
     },
     giveBack(mappings) {

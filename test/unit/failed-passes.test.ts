@@ -1,0 +1,202 @@
+/** Passes that fail again and again, as while something is away for hours: what they must not use up, or let run out. */
+import { afterEach, describe, expect, it } from '@jest/globals';
+import { LegacyCiError, QueueError } from '../../src/errors.ts';
+import type { Seen } from '../../src/ports.ts';
+import { aBuild, aRequest, MINUTE, POLICY, requestBuilding, requestComplete } from '../support/builders.ts';
+import { type Passes, startPasses } from '../support/passes.ts';
+
+let passes: Passes;
+afterEach(() => passes.stop());
+
+const away = () => new LegacyCiError('legacy-ci-unavailable', 'away', { isTransient: true });
+const runsOf = (taskId: string) => passes.queue.emulator.tasks.get(taskId)?.status.runs;
+
+const LEASE = { owner: 'another', limit: 1 };
+
+/** Of every build request. */
+function seen(request: Seen<ReturnType<typeof aRequest>>) {
+  return async (ids: readonly number[]) =>
+    new Map(ids.map((id) => [id, request.kind === 'present' ? { ...request } : request]));
+}
+
+/** Passes, a minute after the other; the queue does what is due meanwhile. */
+async function passFor(minutes: number, taskId: string): Promise<void> {
+  for (let minute = 0; minute < minutes; minute += 1) {
+    passes.queue.clock.advance(MINUTE);
+    passes.queue.emulator.tick();
+    await passes.reconciler.reconcile(taskId);
+  }
+}
+
+/** Passes, each when the one before it said. */
+async function passWhenDue(taskId: string, untilMs: number): Promise<void> {
+  const { clock, emulator } = passes.queue;
+  for (const end = clock.now() + untilMs; clock.now() < end; ) {
+    await passes.reconciler.reconcile(taskId);
+    const { nextCheckAt = 0 } = (await passes.store.openMapping(taskId)) ?? {};
+    clock.set(Math.max(clock.now() + 1000, nextCheckAt));
+    emulator.tick();
+  }
+}
+
+describe('while Buildbot is away', () => {
+  it('the claim of a run whose request is to be made anew is renewed', async () => {
+    let isAway = false;
+    const whileThere = <T>(answer: () => T) => {
+      if (isAway) {
+        throw away();
+      }
+      return answer();
+    };
+    passes = await startPasses(
+      {},
+      {
+        builders: async (wanted) => whileThere(() => new Set([wanted])),
+        findByExternalId: async () => (isAway ? { kind: 'unreadable', error: away() } : { kind: 'absent' }),
+        async submit() {
+          passes.submitted += 1;
+          // It goes away with the second one.
+          isAway = passes.submitted > 1;
+          return whileThere(() => 17);
+        },
+        readMany: (ids) =>
+          seen(isAway ? { kind: 'unreadable', error: away() } : { kind: 'present', value: passes.request })(ids),
+      },
+    );
+    const taskId = await passes.create();
+    passes.request = requestBuilding();
+    await passes.reconciler.reconcile(taskId);
+    await passes.reconciler.reconcile(taskId);
+    // Its build was lost, and its request collapsed.
+    passes.request = aRequest({ state: 'complete', results: 'SKIPPED', builds: [aBuild('RETRY')] });
+    await passes.reconciler.reconcile(taskId);
+    expect(await passes.store.openMapping(taskId)).toMatchObject({ state: 'intended', submissions: 2 });
+    await passFor(40, taskId);
+    expect(runsOf(taskId)).toMatchObject([{ state: 'running' }]);
+  });
+
+  it('the claim of a refused run is renewed', async () => {
+    let isAway = false;
+    passes = await startPasses(
+      {},
+      {
+        async builders() {
+          if (isAway) {
+            throw away();
+          }
+          return new Set(['others']);
+        },
+      },
+      {
+        async putArtifact() {
+          isAway = true;
+          throw new QueueError('queue-unavailable', 'no bucket', { isTransient: true });
+        },
+      },
+    );
+    const taskId = await passes.create();
+    expect(await passes.reconciler.reconcile(taskId)).toMatchObject({ kind: 'failed' });
+    expect(runsOf(taskId)).toMatchObject([{ state: 'running' }]);
+    await passFor(40, taskId);
+    expect(await passes.store.openMapping(taskId)).toMatchObject({ state: 'refusing' });
+    expect(runsOf(taskId)).toMatchObject([{ state: 'running' }]);
+  });
+
+  it('uses up none of the tries of an upload', async () => {
+    let isAway = false;
+    let outcomes = 0;
+    const uploaded: string[] = [];
+    passes = await startPasses(
+      {},
+      {
+        readMany: (ids) =>
+          seen(isAway ? { kind: 'unreadable', error: away() } : { kind: 'present', value: passes.request })(ids),
+        async outcome() {
+          outcomes += 1;
+          if (outcomes === 1) {
+            throw away();
+          }
+          return { properties: {}, log: { kind: 'none' } };
+        },
+      },
+      { putArtifact: async (_taskId, _runId, { kind, name }) => void uploaded.push(`${kind} ${name}`) },
+    );
+    const taskId = await passes.create();
+    passes.request = requestBuilding();
+    await passes.reconciler.reconcile(taskId);
+    await passes.reconciler.reconcile(taskId);
+    uploaded.length = 0;
+    isAway = true;
+    await passFor(3 * POLICY.maxUploadAttempts, taskId);
+    isAway = false;
+    passes.request = requestComplete('SUCCESS', aBuild('SUCCESS'));
+    expect(await passes.reconciler.reconcile(taskId)).toMatchObject({ kind: 'failed' });
+    await passFor(1, taskId);
+    expect(uploaded.filter((each) => each.startsWith('error'))).toEqual([]);
+    expect(runsOf(taskId)).toMatchObject([{ state: 'completed' }]);
+  });
+});
+
+describe('an upload', () => {
+  it('is given up after its own tries', async () => {
+    const uploaded: string[] = [];
+    passes = await startPasses(
+      {},
+      { outcome: () => Promise.reject(away()) },
+      { putArtifact: async (_taskId, _runId, { kind, name }) => void uploaded.push(`${kind} ${name}`) },
+    );
+    const taskId = await passes.create();
+    passes.request = requestBuilding();
+    await passes.reconciler.reconcile(taskId);
+    passes.request = requestComplete('SUCCESS', aBuild('SUCCESS'));
+    await passFor(POLICY.maxUploadAttempts, taskId);
+    expect(runsOf(taskId)).toMatchObject([{ state: 'running' }]);
+    await passFor(2, taskId);
+    expect(runsOf(taskId)).toMatchObject([{ state: 'completed' }]);
+    expect(uploaded).toContain('error public/logs/live_backing.log');
+  });
+});
+
+describe.each([90_000, 5 * MINUTE, 20 * MINUTE])('a claim of %d ms', (claimTimeoutMs) => {
+  it('outlives the waits for a right that is missing', async () => {
+    const forbidden = () => Promise.reject(new QueueError('queue-forbidden', 'no scope to cancel'));
+    passes = await startPasses({ claimTimeoutMs }, {}, { cancelTask: forbidden, putArtifact: async () => undefined });
+    const taskId = await passes.create();
+    passes.request = requestBuilding();
+    await passes.reconciler.reconcile(taskId);
+    await passes.reconciler.reconcile(taskId);
+    passes.request = requestComplete('CANCELLED', aBuild('CANCELLED'));
+    await passWhenDue(taskId, 60 * MINUTE);
+    expect(runsOf(taskId)).toMatchObject([{ state: 'running' }]);
+  });
+});
+
+describe('the wait for a submission without an answer', () => {
+  it('is not cut short where its request cannot be looked for', async () => {
+    let isAway = true;
+    passes = await startPasses(
+      {},
+      {
+        findByExternalId: async () => (isAway ? { kind: 'unreadable', error: away() } : { kind: 'absent' }),
+        async submit() {
+          passes.submitted += 1;
+          throw away();
+        },
+      },
+    );
+    const taskId = await passes.create();
+    await passes.reconciler.reconcile(taskId);
+    // As with the longest lease.
+    const nextCheckAt = passes.queue.clock.now() + 3 * POLICY.recheckMs;
+    const [lengthened] = await passes.store.leaseDue({ ...LEASE, now: nextCheckAt, leaseUntil: nextCheckAt });
+    expect(lengthened).toMatchObject({ taskId, state: 'intended' });
+    if (lengthened) {
+      await passes.store.release(lengthened, { nextCheckAt }, passes.queue.clock.now());
+    }
+    await passes.reconciler.reconcile(taskId);
+    expect(await passes.store.openMapping(taskId)).toMatchObject({ state: 'intended', nextCheckAt });
+    isAway = false;
+    await passes.reconciler.reconcile(taskId);
+    expect(passes.submitted).toBe(1);
+  });
+});
