@@ -23,34 +23,20 @@ export interface WorkOptions {
 }
 
 export function createWork({ look, whole, ...room }: WorkOptions): Work {
-  const looks = createWorkQueue({ ...room, pass: lookUnlessUploading });
+  const looks = createWorkQueue({ ...room, pass: look });
   const uploads = createWorkQueue({ ...room, pass: whole });
 
-  /** The mapping is leased for as long as the upload lasts: whatever was heard is seen to after it. */
-  async function lookUnlessUploading(taskId: string): Promise<PassResult> {
-    if (!uploads.isUnderWay(taskId)) {
-      return look(taskId);
-    }
-    upload(taskId);
-    return { kind: 'done' };
-  }
-
-  /** One that fails again and again is tried with its own waits: a sweep that comes by must not cut them short. */
-  function handOver(taskId: string): void {
-    if (!uploads.isParked(taskId)) {
-      upload(taskId);
-    }
-  }
-
-  function upload(taskId: string): void {
-    uploads.add(taskId).catch((error: unknown) => {
-      room.log.debug({ taskId, err: error }, 'upload not begun before the stop');
-    });
-  }
-
   return {
-    handOver,
-    add: looks.add,
+    // The mapping is leased for as long as an upload lasts: whatever is heard is seen to after it.
+    add: (taskId) => (uploads.isUnderWay(taskId) ? uploads : looks).add(taskId),
+    handOver(taskId) {
+      // One that fails again and again has waits of its own: a sweep that comes by must not cut them short.
+      if (!uploads.isParked(taskId)) {
+        uploads.add(taskId).catch((error: unknown) => {
+          room.log.debug({ taskId, err: error }, 'upload not begun before the stop');
+        });
+      }
+    },
     size: () => looks.size() + uploads.size(),
     oldestAgeMs: () => Math.max(looks.oldestAgeMs(), uploads.oldestAgeMs()),
     parked: () => looks.parked() + uploads.parked(),

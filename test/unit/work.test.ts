@@ -157,12 +157,17 @@ describe('what is to be uploaded', () => {
     expect(work.parked()).toBe(1);
   });
 
-  it('is looked at once more where something was heard meanwhile, and no message is held for it', async () => {
+  it('is looked at once more where something was heard meanwhile', async () => {
     const { work, begun, end } = fixture();
     work.handOver('a');
-    await work.add('a');
-    expect(begun).toEqual(['whole a']);
+    let isAnswered = false;
+    const heard = work.add('a').then(() => {
+      isAnswered = true;
+    });
     await end();
+    expect([begun, isAnswered]).toEqual([['whole a', 'whole a'], false]);
+    await end();
+    await heard;
     expect(begun).toEqual(['whole a', 'whole a']);
   });
 
