@@ -40,6 +40,8 @@ interface SignalSource {
   exit(code: number): unknown;
 }
 
+const LONG_MS = 3_600_000;
+
 /**
  * Runs the parts until a signal comes or one of them cannot start.
  * @returns the exit code; the caller ends the process with it. Does not return when something does not stop in time:
@@ -63,6 +65,8 @@ export async function runUntilSignal(options: LifecycleOptions): Promise<number>
   // Before anything else: a signal that comes during the start must not be lost.
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
+  // Waits, idle connections and signals keep no process alive: without this one it ends as soon as it has nothing to do.
+  const alive = setInterval(() => undefined, LONG_MS);
   try {
     const failed = await startAll(parts, started, log, signalled);
     if (failed === undefined) {
@@ -74,6 +78,7 @@ export async function runUntilSignal(options: LifecycleOptions): Promise<number>
     }
     return failed ?? (end === 'clean' ? EXIT.ok : EXIT.tempFail);
   } finally {
+    clearInterval(alive);
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);
   }

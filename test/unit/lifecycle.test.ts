@@ -126,17 +126,16 @@ describe('a life', () => {
   });
 });
 
-/** A program with one part, whose interval keeps the process alive; what becomes of `stop` is the first argument. */
+/** A program with one part, which keeps no process alive; what becomes of `stop` is the first argument. */
 const PROGRAM = `
 import { runUntilSignal } from './lifecycle.mjs';
 const say = (text) => console.log(text);
 const log = { info: (...args) => say(args.at(-1)), warn: () => {}, error: () => {}, fatal: () => {} };
-let timer;
 process.exitCode = await runUntilSignal({
   parts: [{
     name: 'a',
-    start: async () => { timer = setInterval(() => {}, 1000); },
-    stop: () => process.argv[2] === 'hang' ? new Promise(() => {}) : Promise.resolve(clearInterval(timer)),
+    start: async () => { setTimeout(() => say('still there'), 100).unref(); },
+    stop: () => process.argv[2] === 'hang' ? new Promise(() => {}) : Promise.resolve(),
   }],
   log,
   shutdownTimeoutMs: Number(process.argv[3]),
@@ -170,6 +169,14 @@ describe('a real process with real signals', () => {
     await said('started');
     return { child, said };
   }
+
+  it('does not end by itself while all that it has waits', async () => {
+    const { child, said } = await start('stop', '10000');
+    const ended = once(child, 'exit').then(([code]) => `ended with ${code}`);
+    expect(await Promise.race([said('still there').then(() => 'still there'), ended])).toBe('still there');
+    child.kill('SIGTERM');
+    expect(await ended).toBe('ended with 0');
+  });
 
   it('ends with 0 when all stopped', async () => {
     const { child } = await start('stop', '10000');
