@@ -1,6 +1,7 @@
 /** The log: JSON lines on stdout, fixed messages, everything that varies as fields. */
 import { type DestinationStream, type Logger, type LoggerOptions, pino } from 'pino';
 import { BridgeError, toError } from './errors.ts';
+import { createLogOutput } from './log-output.ts';
 import { plain } from './plain.ts';
 
 /** Keys whose values never reach the log, wherever they stand. */
@@ -37,7 +38,16 @@ export function createLog({ level, base = {}, destination }: LogOptions): Logger
     hooks: { streamWrite: (line) => plain(line, LEFT_BY_JSON) },
     redact: { paths: REDACTED.flatMap((key) => [key, `*.${key}`, `*.*.${key}`]), censor: '[secret]' },
   };
-  return destination ? pino(options, destination) : pino(options);
+  return destination ? pino(options, destination) : logToStdout(options);
+}
+
+function logToStdout(options: LoggerOptions): Logger {
+  const output = createLogOutput({
+    onLost: (lines) => log.error({ lines }, 'lines of the log were lost: they could not be written'),
+  });
+  process.on('exit', output.finish);
+  const log = pino(options, output);
+  return log;
 }
 
 /** An error with its code, its facts and its causes; texts are clipped, and credentials in URLs hidden. */

@@ -13,6 +13,8 @@ export interface BbbOptions {
   /** Written to a file that `--config` names; without it there is no file. */
   readonly config?: object | undefined;
   readonly env?: Readonly<Record<string, string>>;
+  /** A file descriptor in place of the stdout that is read here. */
+  readonly stdout?: number;
 }
 
 export interface Bbb {
@@ -30,14 +32,14 @@ export interface Bbb {
 }
 
 /** Starts `bbb` with these arguments; returns at once. */
-export function spawnBbb(args: readonly string[], { config, env = {} }: BbbOptions = {}): Bbb {
+export function spawnBbb(args: readonly string[], { config, env = {}, stdout }: BbbOptions = {}): Bbb {
   const folder = mkdtempSync(path.join(tmpdir(), 'bbb-command-'));
   const file = path.join(folder, 'bridge.yml');
   if (config !== undefined) {
     writeFileSync(file, stringify(config));
   }
   const child = spawn(process.execPath, [CLI, ...args, ...(config === undefined ? [] : ['--config', file])], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
     env: { ...process.env, NODE_OPTIONS: '', ...env },
   });
   const [out, err] = [collect(child.stdout), collect(child.stderr)];
@@ -71,9 +73,9 @@ export function spawnBbb(args: readonly string[], { config, env = {} }: BbbOptio
   };
 }
 
-function collect(stream: NodeJS.ReadableStream): () => string {
+function collect(stream: NodeJS.ReadableStream | null): () => string {
   const chunks: string[] = [];
-  stream.setEncoding('utf8');
-  stream.on('data', (text: string) => chunks.push(text));
+  stream?.setEncoding('utf8');
+  stream?.on('data', (text: string) => chunks.push(text));
   return () => chunks.join('');
 }
