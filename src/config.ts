@@ -51,8 +51,15 @@ const webStatus = z
 const webStatuses = z.record(z.string(), z.unknown()).transform((given, context) => {
   const parsed = 'url' in given ? webStatus.safeParse(given) : z.record(z.string(), webStatus).safeParse(given);
   if (!parsed.success) {
-    for (const { path, message } of parsed.error.issues) {
-      context.addIssue({ code: 'custom', path: [...path], message });
+    for (const issue of parsed.error.issues) {
+      const path = [...issue.path];
+      // Its message shows the keys.
+      const isOfKeys = issue.code === 'unrecognized_keys';
+      context.addIssue(
+        isOfKeys
+          ? { code: issue.code, path, keys: issue.keys, input: given }
+          : { code: 'custom', path, message: issue.message },
+      );
     }
     return z.NEVER;
   }

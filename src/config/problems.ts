@@ -34,9 +34,15 @@ export function describeIssues(
 }
 
 function describeUnknownKey(at: string, key: string, known: readonly string[]): string {
+  const [, name = '', next = ''] = /^([\w-]+)([:=])/.exec(key) ?? [];
+  if (next !== '') {
+    const mend =
+      next === ':' ? 'a blank is missing after the colon' : `write a colon and a blank after ${shownKey(name)}`;
+    return `${at}: there is no such key: ${mend}`;
+  }
   const meant = nearest(key, known);
   return meant === undefined
-    ? `${at}: there is no such key: remove it (there are ${known.join(', ')})`
+    ? `${at}: there is no such key: remove it${known.length === 0 ? '' : ` (there are ${known.join(', ')})`}`
     : `${at}: there is no such key; did you mean ${meant}?`;
 }
 
@@ -71,7 +77,15 @@ function needsQuotes(issue: z.core.$ZodIssue, given: unknown): boolean {
 
 /** `builders.ignored[0]` */
 function dotted(path: Path): string {
-  return path.map((key, i) => (typeof key === 'number' ? `[${key}]` : `${i === 0 ? '' : '.'}${String(key)}`)).join('');
+  return path
+    .map((key, i) => (typeof key === 'number' ? `[${key}]` : `${i === 0 ? '' : '.'}${shownKey(String(key))}`))
+    .join('');
+}
+
+/** Where the blank after a colon is missing the key is the whole line, with the secret that it gives. */
+function shownKey(key: string): string {
+  const [shown = ''] = /^[\w-]{1,40}/.exec(key) ?? [];
+  return shown === key ? key : `${shown}…`;
 }
 
 function valueAt(value: unknown, path: Path): unknown {

@@ -320,7 +320,7 @@ describe('problems', () => {
         kind: 'scheduler-db',
         schedulerDb: { url: 'mysql://h/d', webStatus: { 'bm1:/x': { url: 'http://m', username: 'u' } } },
       }),
-      'legacyCi.schedulerDb.webStatus.bm1:/x: username and password go together: give both or neither',
+      'legacyCi.schedulerDb.webStatus.bm1…: username and password go together: give both or neither',
     ],
     [
       'no way to Buildbot',
@@ -381,6 +381,32 @@ describe('the file', () => {
     expect(load).toThrow(ConfigError);
     expect(load).toThrow(expected);
     expect(load).not.toThrow(/tc-secret/);
+  });
+
+  it.each([
+    [
+      'database: {url:mysql://u:tc-secret@h/d}',
+      'database.url…: there is no such key: a blank is missing after the colon',
+    ],
+    ['password=tc-secret: 1', 'password…: there is no such key: write a colon and a blank after password'],
+    ['? "tc secret"\n: 1', 'tc…: there is no such key: remove it'],
+    [
+      'legacyCi: {kind: scheduler-db, schedulerDb: {url: "mysql://h/d", webStatus: {url: "http://m", password:tc-secret}}}',
+      'legacyCi.schedulerDb.webStatus.password…: there is no such key: a blank is missing after the colon',
+    ],
+    [
+      'legacyCi: {kind: scheduler-db, schedulerDb: {url: "mysql://h/d", webStatus: {bm1: {password:tc-secret}}}}',
+      'legacyCi.schedulerDb.webStatus.bm1.password…: there is no such key: a blank is missing after the colon',
+    ],
+    [
+      'legacyCi: {kind: scheduler-db, schedulerDb: {url: "mysql://h/d", webStatus: {url:http://u:tc-secret@m}}}',
+      'legacyCi.schedulerDb.webStatus.url…',
+    ],
+  ])('that has a secret in a key does not show it: %j', (content, expected) => {
+    const load = () => loadConfig({ file: fileOf(content), env: {} });
+    expect(load).toThrow(ConfigError);
+    expect(load).toThrow(expected);
+    expect(load).not.toThrow(/secret/);
   });
 
   it('may be empty where the environment says enough, as for the database', () => {
