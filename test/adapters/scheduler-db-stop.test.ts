@@ -86,6 +86,53 @@ describe.each(['mozilla', 'stock'] as const)('a build whose rows a master wrote 
   });
 });
 
+describe('a build that its master lost when it was killed', () => {
+  async function lose(): Promise<RequestView> {
+    bench = await startBench({ site: 'stock' });
+    const { brid } = await bench.building();
+    await bench.buildbot.killMaster();
+    await bench.buildbot.startMaster();
+    return viewOf(brid);
+  }
+  /** As if it had started a while before the kill. */
+  async function age({ buildRequestId: brid }: RequestView): Promise<void> {
+    await bench.db('builds').where({ brid }).decrement('start_time', 300);
+    await bench.db('buildrequest_claims').where({ brid }).decrement('claimed_at', 300);
+  }
+
+  it('is not stopped by its number, which is another build’s by now', async () => {
+    const lost = await lose();
+    await age(lost);
+    const other = await bench.building();
+    expect((await viewOf(other.brid)).builds).toMatchObject([{ number: lost.builds[0]?.number }]);
+    expect(await bench.one.ci.cancel(lost, 'why')).toMatchObject({ kind: 'impossible' });
+    await bench.buildbot.settled();
+    expect(await viewOf(other.brid)).toMatchObject({ state: 'building', builds: [{ isComplete: false }] });
+    // The other one can still be stopped itself.
+    expect(await bench.one.ci.cancel(await viewOf(other.brid), 'why')).toEqual({ kind: 'asked' });
+    await eventually(async () => (await viewOf(other.brid)).results === 'CANCELLED', { what: 'the stop' });
+  });
+
+  it('is said to be lost where nothing has its number', async () => {
+    const lost = await lose();
+    // A master that has just claimed it may be about to have it.
+    await expect(bench.one.ci.cancel(lost, 'why')).rejects.toMatchObject({ isTransient: true });
+    await age(lost);
+    expect(await bench.one.ci.cancel(lost, 'why')).toEqual({
+      ...{ kind: 'impossible', why: expect.stringContaining('lost when its master was killed') },
+    });
+  });
+});
+
+it('web pages: a build that ended EXCEPTION was not stopped because another one with its number was', async () => {
+  bench = await startBench({ site: 'stock' });
+  const { brid } = await bench.building();
+  await bench.buildbot.stopBuild('build', 0);
+  // The page that is there is of a build that started later.
+  await bench.db('builds').where({ brid }).decrement('start_time', 300);
+  expect(await viewOf(brid)).toMatchObject({ state: 'complete', results: 'EXCEPTION' });
+});
+
 it('Self-serve: a branch that it learns of later is found', async () => {
   const branches: Record<string, unknown> = {};
   bench = await startBench({ buildbot: { branches } });

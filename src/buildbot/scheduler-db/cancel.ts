@@ -10,10 +10,11 @@ import type { CancelAnswer } from '../../ports.ts';
 import { isUniqueViolation } from '../../sql.ts';
 import { type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
-import { databaseNow, type OwnedBuild, readRows, readSiblings, throwIfBad } from './rows.ts';
+import { databaseNow, isSameStart, type OwnedBuild, readRows, readSiblings, throwIfBad } from './rows.ts';
 import type { Schema } from './schema.ts';
 import { type SelfServe, shortBranch } from './self-serve.ts';
 import { openBuild, type RequestRow } from './view.ts';
+import { isPageOf } from './web-status.ts';
 
 export interface CancellerOptions {
   readonly database: SchedulerDb;
@@ -57,9 +58,16 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
       if (master === undefined) {
         return impossible(cannotStop(request, masters));
       }
-      // The newest: numbers of earlier builds may be another build's by now, on another master.
-      await master.stopBuild(request.builder, open.number, why);
-      return ASKED;
+      const page = (await master.builds(request.builder, [open.number])).get(open.number);
+      if (page !== undefined && isPageOf(page, open)) {
+        await master.stopBuild(request.builder, open.number, why);
+        return ASKED;
+      }
+      // Pages come after rows, and an open row may be of a build that did not start, of which the master makes another.
+      if (isSameStart({ startTime: rows.now }, { startTime: Math.max(open.startTime, request.claimedAt ?? 0) })) {
+        throw unavailable('the master has no page of the build yet');
+      }
+      return impossible(lostBuild(open.number));
     }
     if (request.claimedAt === null && masters.all.length > 0) {
       return cancelOnPages(request, masters);
@@ -177,6 +185,11 @@ function cannotStop({ claimedBy }: RequestRow, masters: Masters): string {
   return masters.all.length > 0
     ? `its build cannot be stopped: legacyCi.schedulerDb.webStatus has no master "${claimedBy}"`
     : 'its build cannot be stopped: neither selfServeUrl nor webStatus is set in legacyCi.schedulerDb';
+}
+
+/** A master gives the number of a build that it lost to the next one, and only the time of the start tells them apart. */
+function lostBuild(number: number): string {
+  return `its build cannot be stopped: the master has no build ${number} that started then. It was lost when its master was killed, and its claim is to be deleted by hand, or it is of a master that legacyCi.schedulerDb.webStatus does not name`;
 }
 
 function impossible(why: string): CancelAnswer {

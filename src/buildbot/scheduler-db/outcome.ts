@@ -3,7 +3,6 @@ import { Readable } from 'node:stream';
 import type { Logger } from 'pino';
 import type { Build, RequestView } from '../../domain/build.ts';
 import { lastBuild } from '../../domain/build.ts';
-import { SAME_START_MS } from '../../domain/kept-build.ts';
 import { parseJson, textOf, writable } from '../../json.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter, Outcome } from '../../ports.ts';
@@ -13,7 +12,7 @@ import type { RequestReader } from './requests.ts';
 import { readRows, throwIfBad } from './rows.ts';
 import type { Schema } from './schema.ts';
 import type { BuildRow } from './view.ts';
-import type { WebBuild, WebStatus } from './web-status.ts';
+import { isPageOf, type WebBuild, type WebStatus } from './web-status.ts';
 
 export interface OutcomeOptions {
   readonly database: SchedulerDb;
@@ -74,7 +73,7 @@ async function findPage(
   const others = masters.all.filter((master) => master !== likely);
   for (const master of likely === undefined ? others : [likely, ...others]) {
     const page = (await master.builds(builder, [row.number])).get(row.number);
-    if (page !== undefined && Math.abs((page.times[0] ?? 0) - row.startTime) < SAME_START_MS / 1000) {
+    if (page !== undefined && isPageOf(page, row)) {
       return { master, page };
     }
   }

@@ -196,6 +196,6 @@ function suspects({ requests, builds }: Rows): readonly Suspect[] {
   return [...requests.values()].flatMap((request) => {
     const last = builds.get(request.id)?.at(-1);
     const isSuspect = request.isComplete && request.results === EXCEPTION && last !== undefined;
-    return isSuspect ? [{ buildId: last.id, number: last.number, request }] : [];
+    return isSuspect ? [{ build: last, request }] : [];
   });
 }

@@ -4,13 +4,12 @@
  */
 import type { Logger } from 'pino';
 import type { Masters } from './masters.ts';
-import type { RequestRow } from './view.ts';
-import { type WebStatus, wasInterrupted } from './web-status.ts';
+import type { BuildRow, RequestRow } from './view.ts';
+import { isPageOf, type WebStatus, wasInterrupted } from './web-status.ts';
 
 /** A build that ended EXCEPTION. */
 export interface Suspect {
-  readonly buildId: number;
-  readonly number: number;
+  readonly build: BuildRow;
   readonly request: RequestRow;
 }
 
@@ -37,11 +36,11 @@ export function createStoppedReader(
     try {
       const pages = await master.builds(
         builder,
-        builds.map(({ number }) => number),
+        builds.map(({ build }) => build.number),
       );
-      for (const { buildId, number } of builds) {
-        const page = pages.get(number);
-        answers.set(buildId, page !== undefined && wasInterrupted(page));
+      for (const { build } of builds) {
+        const page = pages.get(build.number);
+        answers.set(build.id, page !== undefined && isPageOf(page, build) && wasInterrupted(page));
       }
     } catch (error) {
       log?.warn({ builder, count: builds.length, err: error }, 'not learnt whether builds were stopped');
@@ -52,7 +51,7 @@ export function createStoppedReader(
     const groups = new Map<WebStatus, Map<string, Suspect[]>>();
     for (const suspect of suspects) {
       const master = masters.of(suspect.request.claimedBy);
-      if (master !== undefined && !answers.has(suspect.buildId)) {
+      if (master !== undefined && !answers.has(suspect.build.id)) {
         const builders = groups.get(master) ?? new Map<string, Suspect[]>();
         builders.set(suspect.request.builder, [...(builders.get(suspect.request.builder) ?? []), suspect]);
         groups.set(master, builders);
@@ -61,11 +60,11 @@ export function createStoppedReader(
     await Promise.all(
       [...groups].flatMap(([master, builders]) => [...builders].map(([name, builds]) => ask(master, name, builds))),
     );
-    const ids = suspects.map(({ buildId }) => buildId);
+    const ids = suspects.map(({ build }) => build.id);
     const asked = [...groups.values()].flatMap((builders) => [...builders.values()].flat());
     const stopped: Stopped = {
       builds: new Set(ids.filter((id) => answers.get(id) === true)),
-      unknown: new Set(asked.map(({ buildId }) => buildId).filter((id) => !answers.has(id))),
+      unknown: new Set(asked.map(({ build }) => build.id).filter((id) => !answers.has(id))),
     };
     forgetOldest(answers);
     return stopped;

@@ -15,6 +15,8 @@ import type { InputCounter } from '../../ports.ts';
 import type { Secret } from '../../secret.ts';
 import { countIfUnreadable, unreadable } from '../unreadable.ts';
 import { unavailable } from './database.ts';
+import { isSameStart } from './rows.ts';
+import type { BuildRow } from './view.ts';
 
 export interface WebStatusOptions {
   /** Without a slash at its end. */
@@ -214,6 +216,14 @@ export function createWebStatus(
 function logPath(logUrl: string): string | undefined {
   const path = logUrl.length > MAX_LOG_URL ? undefined : LOG_PATH.exec(logUrl)?.[0];
   return path === undefined || path.split('/').some((part) => DOTS.test(part)) ? undefined : path;
+}
+
+/**
+ * Whether a page is of the build that a row tells of. Numbers count per master, and one that was killed gives those of
+ * the builds that it lost again.
+ */
+export function isPageOf({ times: [startTime] }: WebBuild, row: Pick<BuildRow, 'startTime'>): boolean {
+  return startTime != null && isSameStart({ startTime }, row);
 }
 
 /**

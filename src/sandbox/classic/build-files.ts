@@ -1,6 +1,5 @@
 /** Builds as a master keeps them, in files beside the database: what survives it, and which number comes next. */
 import type { ClassicBuild } from './builds.ts';
-import type { SchemaKind } from './options.ts';
 
 export interface BuildFiles {
   nextNumber(builder: string): number;
@@ -13,10 +12,10 @@ export interface BuildFiles {
 }
 
 /**
- * A 0.8.2 goes on after the last build whose file is there, so after a power cut a number comes twice. A 0.8.12 counts
- * the files of a build's logs too, and was seen to go on after the build that was cut off.
+ * Every 0.8 goes on after the last build whose file is there (`determineNextBuildNumber`; files of logs do not count),
+ * and a build has none before its end: after a power cut a number comes twice.
  */
-export function createBuildFiles(kind: SchemaKind): BuildFiles {
+export function createBuildFiles(): BuildFiles {
   const builds: ClassicBuild[] = [];
   const next = new Map<string, number>();
   return {
@@ -31,7 +30,7 @@ export function createBuildFiles(kind: SchemaKind): BuildFiles {
     forgetUnfinished() {
       const kept = builds.filter(({ finishedAt }) => finishedAt !== null);
       builds.splice(0, builds.length, ...kept);
-      for (const name of kind === 'A' ? next.keys() : []) {
+      for (const name of next.keys()) {
         const numbers = kept.filter(({ builder }) => builder.name === name).map(({ number }) => number);
         next.set(name, Math.max(-1, ...numbers) + 1);
       }

@@ -96,7 +96,7 @@ export function createClassicBuildbot(options: ClassicBuildbotOptions): ClassicB
   const master = createMaster(options, {
     claims,
     db: schedulerDb,
-    files: createBuildFiles(schema),
+    files: createBuildFiles(),
     load: createRequestReader(db, schema).load,
     url: () => web.url(),
     onStarted: (build, incarnation) => isMozilla && events.started(build, incarnation),
