@@ -39,7 +39,7 @@ export interface RequestView {
    * restarted, which nobody meant as a cancel.
    */
   readonly cancelledBy?: 'person' | 'master-shutdown';
-  /** Complete, but what its build leaves behind (properties, log) is still on its way; never for long. */
+  /** Complete, but what its build leaves behind (properties, log), or how it ended, is still on its way; never for long. */
   readonly isSettling?: boolean;
   /** Other build requests that the running build serves too, whoever made them: stopping it would end them all. */
   readonly sharedWith?: readonly number[];

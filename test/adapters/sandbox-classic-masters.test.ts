@@ -210,3 +210,13 @@ it('forgets a build that was cut off, and gives its number to the next one', asy
     { brid: next, number: 0, finish_time: null },
   ]);
 });
+
+it('completes a request although the end of its build was not written', async () => {
+  const buildbot = await start();
+  const brid = await buildbot.inject({ builder: 'slow', task: 'T0' });
+  await buildbot.built(brid);
+  buildbot.loseNextFinish();
+  await buildbot.finish(brid, 2);
+  expect(await buildbot.builds()).toMatchObject([{ brid, finish_time: null }]);
+  expect(await buildbot.request(brid)).toMatchObject({ complete: 1, results: 2 });
+});

@@ -133,6 +133,17 @@ it('web pages: a build that ended EXCEPTION was not stopped because another one 
   expect(await viewOf(brid)).toMatchObject({ state: 'complete', results: 'EXCEPTION' });
 });
 
+it('a failed build of which a stock master did not write the end was cancelled by nobody', async () => {
+  bench = await startBench({ site: 'stock' });
+  const { taskId, brid } = await bench.building();
+  bench.buildbot.loseNextFinish();
+  await bench.buildbot.finish(brid, 2);
+  expect(await bench.buildbot.builds()).toMatchObject([{ finish_time: null }]);
+  expect(await viewOf(brid)).toMatchObject({ state: 'complete', results: 'FAILURE' });
+  await bench.look(taskId);
+  expect(bench.runs(taskId)).toEqual(['failed']);
+});
+
 it('Self-serve: a branch that it learns of later is found', async () => {
   const branches: Record<string, unknown> = {};
   bench = await startBench({ buildbot: { branches } });

@@ -75,8 +75,9 @@ export const CASES: readonly ViewCase[] = [
   },
   {
     name: 'its build did not start, and it was cancelled (B)',
-    request: complete(2, T + 60, { claimedAt: T + 60 }),
+    request: complete(2, T + 61, { claimedAt: T + 60 }),
     builds: [built(1, T + 10)],
+    now: T + 121,
     is: 'complete CANCELLED by person: RETRY',
   },
   {
@@ -194,10 +195,36 @@ export const CASES: readonly ViewCase[] = [
     is: 'complete FAILURE: FAILURE',
   },
   {
-    name: 'it was cancelled after a build that never started, within the same second',
+    name: 'it failed, and the end of its build is not written (B)',
+    request: claimedAndDone(2),
+    builds: [built(1, T + 10)],
+    is: 'complete FAILURE: FAILURE',
+  },
+  {
+    name: 'the same within the second of its claim',
     request: complete(2, T + 10, { claimedAt: T + 10 }),
     builds: [built(1, T + 10)],
-    is: 'complete CANCELLED by person: RETRY',
+    is: 'complete FAILURE: FAILURE',
+  },
+  {
+    name: 'the same long after its claim was refreshed',
+    request: complete(2, T + 700, { claimedAt: T + 610 }),
+    builds: [built(1, T + 10)],
+    now: T + 701,
+    is: 'complete FAILURE: FAILURE',
+  },
+  {
+    name: 'the same in the second in which its claim was refreshed: its end may be about to be written',
+    request: complete(2, T + 611, { claimedAt: T + 610 }),
+    builds: [built(1, T + 10)],
+    now: T + 612,
+    is: 'complete FAILURE, settling: FAILURE',
+  },
+  {
+    name: 'it ended well, and the end of its build is not written (B)',
+    request: claimedAndDone(0),
+    builds: [built(1, T + 10)],
+    is: 'complete SUCCESS: SUCCESS',
   },
   {
     name: 'messages are still waited for',

@@ -58,6 +58,10 @@ export const STALE_CLAIM_S = 3600;
 
 /** What is written for a request that is cancelled while it waits: FAILURE. */
 const CANCELLED_WAITING = 2;
+/** Who cancels a waiting request of the new schema claims it, and completes it right away. Seconds. */
+const CANCEL_TAKES_S = 5;
+/** By then a build's end is written, if it ever is. Seconds. */
+const END_WRITTEN_S = 60;
 
 /**
  * A request, from its rows and what is known beside them. No column alone has its state: a claim may be a dead master's,
@@ -73,11 +77,11 @@ export function toView(input: ViewInput): RequestView {
       ? { ...base, state: 'complete', builds: [], results: 'CANCELLED', cancelledBy: 'person' }
       : { ...base, state: 'pending', builds: [] };
   }
-  if (request.isComplete && wasCancelledWaiting(request, last, input.schema)) {
+  if (request.isComplete && wasCancelledWaiting(request, last, input.schema) && !mayEndYet(input, last)) {
     const cancelled = { results: 'CANCELLED', cancelledBy: 'person' } as const;
     return { ...base, state: 'complete', builds: lostAndRetried(builds, input), ...cancelled };
   }
-  if (isBuilding(request, last, input.now)) {
+  if (isBuilding(input, last)) {
     const running = { ...toBuild(last, input), isComplete: false, stateText: 'building' };
     return {
       ...base,
@@ -103,7 +107,8 @@ function completeOf(input: ViewInput, last: BuildRow): Omit<RequestView, 'buildR
     results,
   );
   // Where nothing more comes, not even a master whose clock is ahead is waited for.
-  const isSettling = outcomeWait > 0 && !extra.isFinal && now < (request.completeAt ?? now) + outcomeWait;
+  const isAwaited = outcomeWait > 0 && !extra.isFinal && now < (request.completeAt ?? now) + outcomeWait;
+  const isSettling = isAwaited || (wasCancelledWaiting(request, last, input.schema) && mayEndYet(input, last));
   return {
     state: 'complete',
     builds: [...lostAndRetried(builds.slice(0, -1), input), ended],
@@ -121,12 +126,13 @@ export function openBuild(builds: readonly BuildRow[] = []): BuildRow | undefine
 
 /**
  * Whether the newest build runs. A build that is over while the same claim stands is about to complete its request, or
- * to give it back: the master writes one after the other. And a request that was cancelled in the very moment in which a
- * master claimed it is complete while its build runs: as long as a master keeps the claim, the build is what counts.
+ * to give it back. And a request of the old schema that was cancelled in the very moment in which a master claimed it is
+ * complete while its build runs: as long as a master keeps the claim, the build is what counts. On the new one whoever
+ * completes a request has claimed it, and an open row is of a build that did not start, or is over.
  */
-function isBuilding({ isComplete, claimedAt }: RequestRow, last: BuildRow, now: number): boolean {
+function isBuilding({ request: { isComplete, claimedAt }, schema, now }: ViewInput, last: BuildRow): boolean {
   if (last.finishTime === null) {
-    return claimedAt !== null && (!isComplete || now - claimedAt < STALE_CLAIM_S);
+    return claimedAt !== null && (!isComplete || (schema === 'A' && now - claimedAt < STALE_CLAIM_S));
   }
   return !isComplete && claimedAt !== null && claimedAt <= last.finishTime;
 }
@@ -134,17 +140,27 @@ function isBuilding({ isComplete, claimedAt }: RequestRow, last: BuildRow, now: 
 /**
  * Whether it was cancelled while it waited for another build: after a RETRY, or after one that did not start and left an
  * open row. On the old schema nobody has it then; with a claim, a cancel and the start of the open row's build have
- * crossed. On the new one whoever cancels claims it first, which cannot cross, later than the last build ended.
+ * crossed. On the new one whoever cancels claims it first, which cannot cross, later than the last build ended. There a
+ * row may be open although its build is over: a 0.8.12 writes that beside the completion, and ignores it if it fails.
  */
-function wasCancelledWaiting({ claimedAt, results }: RequestRow, last: BuildRow, schema: ViewInput['schema']): boolean {
+function wasCancelledWaiting(request: RequestRow, last: BuildRow, schema: ViewInput['schema']): boolean {
+  const { claimedAt, completeAt, results } = request;
   if (results !== CANCELLED_WAITING || claimedAt === null) {
     return results === CANCELLED_WAITING;
   }
   if (last.finishTime === null) {
-    return schema === 'B';
+    // A build's claim is older than its row, or was refreshed some time before its end.
+    const tookS = (completeAt ?? claimedAt) - claimedAt;
+    return schema === 'B' && claimedAt > last.startTime && tookS <= CANCEL_TAKES_S;
   }
   // Not in the same second: a quick build has been claimed in it, and a long one's claim may have been refreshed.
   return claimedAt > last.finishTime;
+}
+
+/** Whether what looks like a cancel may be the end of a build whose claim was refreshed right before: its row tells soon. */
+function mayEndYet({ request: { claimedAt, completeAt }, now }: ViewInput, last: BuildRow): boolean {
+  // A master whose clock is ahead is not waited for.
+  return last.finishTime === null && claimedAt !== null && Math.abs(now - (completeAt ?? now)) < END_WRITTEN_S;
 }
 
 /** Builds that were not the last: each ended RETRY, or was lost with its master, which comes to the same. */

@@ -3,14 +3,15 @@ import type { Attempt } from '../buildbot/state.ts';
 import type { BuildFiles } from './build-files.ts';
 import { buildProperties, type ClassicBuild } from './builds.ts';
 import type { Claims } from './claims.ts';
-import { insist, type Life, repeat } from './life.ts';
+import { createEnds, RETRY } from './ends.ts';
+import { type Life, repeat } from './life.ts';
 import { mergeRequests } from './merge.ts';
 import type { ClassicBuildbotOptions, ClassicBuilderOptions } from './options.ts';
 import type { LoadedRequest, PendingRow } from './requests.ts';
 import type { SchedulerDb } from './scheduler-db.ts';
 import { createTurn } from './turn.ts';
 
-const [FAILURE, EXCEPTION, RETRY, CANCELLED] = [2, 4, 5, 6] as const;
+const [FAILURE, EXCEPTION, CANCELLED] = [2, 4, 6] as const;
 const CLAIM_REFRESH_MS = 10 * 60_000;
 const FOR_EVER_MS = 2 ** 31 - 1;
 
@@ -38,6 +39,7 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
   const lost = new Set<string>();
   const failing = new Map<string, FailedStart>();
   const turn = createTurn();
+  const ends = createEnds({ ...parts, ...rhythm, schema });
   let life: Life | undefined;
   let starts = 0;
 
@@ -124,7 +126,7 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
     }
   }
 
-  /** The build is over: a RETRY leaves its requests open and unclaimed, anything else completes them. */
+  /** The build is over. */
   async function end(build: ClassicBuild, results: number): Promise<void> {
     const own = life;
     const stop = running.get(build);
@@ -134,11 +136,7 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
     stop.abort();
     build.finishedAt = clock.now();
     build.results = results;
-    const brids = bridsOf(build.requests);
-    await insist(own, rhythm, () => db.finishBuilds(build.rowIds));
-    await insist(own, rhythm, () =>
-      results === RETRY ? claims.giveBack(brids, claimant()) : db.complete(brids, results),
-    );
+    await ends.write(build, results, own, claimant());
     if (running.delete(build)) {
       parts.onFinished(build, own.incarnation);
     }
@@ -207,6 +205,8 @@ export function createMaster(options: ClassicBuildbotOptions, parts: MasterParts
     },
     /** The next build on this worker is claimed, but does not start; the worker is lost then. No event tells of it. */
     failNextStart: (worker: string, how: FailedStart): void => void failing.set(worker, how),
+    /** Of the next build that ends no row says so. Stock masters of schema B only. */
+    loseNextFinish: ends.loseNextFinish,
     async connectWorker(name: string): Promise<void> {
       lost.delete(name);
       await turn(passQuietly);
