@@ -29,13 +29,20 @@ function frame(opcode: number, payload: Buffer, { length = payload.length, isPac
 const PING = Buffer.concat([Buffer.from([0x89, 125]), Buffer.alloc(125, 'p')]);
 
 /** Takes WebSockets, and does with each what it is told. */
-async function startMaster(does: (socket: Socket) => void, { isPacking = false } = {}) {
+async function startMaster(
+  does: (socket: Socket) => void,
+  { isPacking = false, isAccepting = true, handshakeMs = 10_000 } = {},
+) {
   const sockets = new Set<Socket>();
   const server = createServer();
   server.on('upgrade', (request: IncomingMessage, socket: Socket) => {
     sockets.add(socket);
     // It says no goodbye, and hears none.
     socket.on('error', () => undefined);
+    if (!isAccepting) {
+      does(socket);
+      return;
+    }
     const key = `${request.headers['sec-websocket-key']}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`;
     const accept = createHash('sha1').update(key).digest('base64');
     const packing = isPacking ? 'Sec-WebSocket-Extensions: permessage-deflate\r\n' : '';
@@ -55,7 +62,7 @@ async function startMaster(does: (socket: Socket) => void, { isPacking = false }
   const hints: number[] = [];
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const watch = startWatch({
-    ...{ url, session: createSession(url), clock: systemClock },
+    ...{ url, session: createSession(url), clock: systemClock, handshakeMs },
     log: createLog({ level: 'debug', destination: { write: (line) => void lines.push(line) } }),
     onHint: (id) => void hints.push(id),
     onGap: () => undefined,
@@ -118,4 +125,16 @@ it('pings without end, whose answers nobody reads, end the connection', async ()
   // With what lies in the buffers of both ends.
   expect(sent()).toBeLessThan(60_000_000);
   expect(master.lines.every((line) => line.length < 2000)).toBe(true);
+});
+
+it('a handshake that drips is given up when its time is over', async () => {
+  const head = 'HTTP/1.1 101 Switching Protocols\r\nX: ';
+  const drip = (socket: Socket) => {
+    socket.write(head);
+    const timer = setInterval(() => socket.write('x'), 20);
+    socket.on('close', () => clearInterval(timer));
+  };
+  const master = await startMaster(drip, { isAccepting: false, handshakeMs: 100 });
+  await eventually(() => master.connections() > 1, { timeoutMs: 8000 });
+  expect(master.lines.join()).toContain('no WebSocket within 100 ms');
 });

@@ -18,11 +18,14 @@ export interface WatchOptions {
   readonly inputs?: InputCounter | undefined;
   readonly onHint: (buildRequestId: number) => void;
   readonly onGap: () => void;
+  /** How long opening a connection may take in all. */
+  readonly handshakeMs?: number;
 }
 
 const PATHS = ['buildrequests/*/*', 'builds/*/*'] as const;
 /** A connection that answers nothing for so long is dead, whatever the socket says. */
 const PING_MS = 20_000;
+const HANDSHAKE_MS = 10_000;
 /** What held for this long was no accident: the next failure is the first again. */
 const STABLE_MS = 10_000;
 const MAX_FRAME = 4_000_000;
@@ -84,25 +87,32 @@ export function startWatch(options: WatchOptions): { stop(): Promise<void> } {
 async function listen(options: WatchOptions, signal: AbortSignal, onListening: () => void): Promise<void> {
   const address = `${options.url.replace(/^http/, 'ws')}/ws`;
   const headers = await options.session.headers();
+  const { handshakeMs = HANDSHAKE_MS } = options;
   const dropFrame = (text: string) => {
     options.inputs?.rejected('websocket-frame');
     options.log?.warn({ excerpt: excerpt(text) }, 'malformed frame dropped');
   };
   await new Promise<void>((resolve, reject) => {
-    const socket = new WebSocket(address, { headers, maxPayload: MAX_FRAME, handshakeTimeout: 10_000 });
+    const socket = new WebSocket(address, { headers, maxPayload: MAX_FRAME });
     const confirmed = new Set<number>();
     let isAlive = true;
     let failure: Error | undefined;
-    const pinger = setInterval(() => {
+    let pinger: NodeJS.Timeout | undefined;
+    const fail = (reason: string) => {
+      failure = new Error(reason);
+      socket.terminate();
+    };
+    // In all: the library's own limit begins anew with every byte.
+    const opening = setTimeout(() => fail(`no WebSocket within ${handshakeMs} ms`), handshakeMs);
+    opening.unref();
+    const ping = () => {
       if (!isAlive) {
-        failure = new Error('no sign of life from Buildbot');
-        socket.terminate();
+        fail('no sign of life from Buildbot');
         return;
       }
       isAlive = false;
       socket.send(JSON.stringify({ cmd: 'ping', _id: 0 }), () => undefined);
-    }, PING_MS);
-    pinger.unref();
+    };
     const onStop = () => socket.terminate();
     signal.addEventListener('abort', onStop, { once: true });
     if (signal.aborted) {
@@ -110,6 +120,10 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
     }
 
     socket.on('open', () => {
+      clearTimeout(opening);
+      // Not before: whoever sends earlier is thrown at.
+      pinger = setInterval(ping, PING_MS);
+      pinger.unref();
       PATHS.forEach((path, index) => {
         socket.send(JSON.stringify({ cmd: 'startConsuming', path, _id: index + 1 }), () => undefined);
       });
@@ -142,7 +156,8 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
       }
     });
     socket.on('error', (error) => {
-      failure = error;
+      // What ended the connection, and not what came of that.
+      failure ??= error;
       if (isFrameError(error)) {
         // The connection ends with it, and the log says so.
         options.inputs?.rejected('websocket-frame');
@@ -151,6 +166,7 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
       socket.terminate();
     });
     socket.on('close', () => {
+      clearTimeout(opening);
       clearInterval(pinger);
       signal.removeEventListener('abort', onStop);
       if (failure && !signal.aborted) {
