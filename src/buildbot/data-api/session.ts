@@ -14,7 +14,8 @@ export interface Session {
   renew(): Promise<void>;
 }
 
-const COOKIE = /^(TWISTED_SESSION[^=;]*=[^;]+)/;
+/** A master that speaks TLS itself has another name for it. */
+const COOKIE = /^(TWISTED_(?:SECURE_)?SESSION[^=;]*=[^;]+)/;
 
 /**
  * Reading is open on most masters, so nobody signs in before a call was refused. Basic credentials count on
