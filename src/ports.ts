@@ -136,7 +136,7 @@ export interface LegacyCi {
   builders(wanted: string): Promise<ReadonlySet<string>>;
   /** What of a request this legacy CI could not carry, such as a property that nothing declares. Empty: all of it. */
   problems(spec: BuildSpec): Promise<readonly Problem[]>;
-  /** Two unclaimed requests of the same key would collapse; null where they cannot. */
+  /** Two unclaimed requests of the same key may collapse; null where they cannot. */
   collapseKey(spec: BuildSpec): string | null;
   /** Makes the build request and answers its id. An unavailable legacy CI may have made it all the same. */
   submit(spec: BuildSpec): Promise<number>;

@@ -95,7 +95,9 @@ c = BuildmasterConfig = {
     'buildbotURL': 'http://127.0.0.1:%d/' % settings['web'],
     'buildbotNetUsageData': None,
     'change_source': [],
-    'www': {'port': 'tcp:%d:interface=127.0.0.1' % settings['web'], 'plugins': {}},
+    # What a repository's hook tells of: `POST /change_hook/base`.
+    'www': {'port': 'tcp:%d:interface=127.0.0.1' % settings['web'], 'plugins': {},
+            'change_hook_dialects': {'base': True}},
     'builders': [
         util.BuilderConfig(name=name, workernames=['w2' if name in NO_WORKER else 'w1'],
                            factory=util.BuildFactory(factory))

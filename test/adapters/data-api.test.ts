@@ -173,6 +173,19 @@ describe('requests', () => {
     await ci.submit(second);
     expect(await complete(older)).toMatchObject({ results: 'SKIPPED', builds: [] });
   });
+
+  it('collapse although their revisions differ, where a repository told of both', async () => {
+    const sourcestamp = { branch: 'main', repository: 'https://hg.example.org/x', project: 'p' };
+    const first = { ...spec('noworker'), ...sourcestamp };
+    const second = { ...spec('noworker'), ...sourcestamp };
+    for (const { revision } of [first, second]) {
+      await buildbot.addChange({ ...sourcestamp, revision: revision ?? '' });
+    }
+    const older = await ci.submit(first);
+    await ci.submit(second);
+    expect(await complete(older)).toMatchObject({ results: 'SKIPPED', builds: [] });
+    expect(ci.collapseKey(first)).toBe(ci.collapseKey(second));
+  });
 });
 
 describe('a log', () => {

@@ -20,7 +20,7 @@ export interface DataApiOptions {
   readonly forceScheduler: string;
   readonly username?: string | undefined;
   readonly password?: Secret | undefined;
-  /** Whether pending requests of the same builder and sourcestamp are kept apart; see `collapseKey`. */
+  /** Whether pending requests that may collapse are kept apart; see `collapseKey`. */
   readonly collapseGuard: boolean;
   readonly clock: Clock;
   readonly log?: Logger;
@@ -115,9 +115,12 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
   };
 }
 
-/** Requests of the same builder and sourcestamp collapse, whatever their properties. A hash, so that its length is fixed. */
-export function collapseKey({ builder, repository, branch, project, revision }: BuildSpec): string {
-  const parts = [builder, repository ?? '', branch ?? '', project ?? '', revision ?? ''];
+/**
+ * Requests of the same builder, repository, branch and project collapse, whatever their properties. Their revisions count
+ * only where Buildbot knows no change of either, which it does not say. A hash, so that its length is fixed.
+ */
+export function collapseKey({ builder, repository, branch, project }: BuildSpec): string {
+  const parts = [builder, repository ?? '', branch ?? '', project ?? ''];
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }
 

@@ -45,7 +45,7 @@ const EXPLANATIONS = {
   'request-gone': (id: number | null) =>
     `Build request ${id} of this task is gone from Buildbot (it was purged, or its database was replaced), so the bridge cannot tell what became of it. Rerun the task to build it again.\n`,
   collapsed: () =>
-    `Buildbot collapsed every build request of this task into newer ones of the same builder and revision, without building it. Somebody else asks for the same builds: set collapseRequests = False for this builder in master.cfg, or rerun the task when the builder is quieter.\n`,
+    `Buildbot collapsed every build request of this task into newer ones of the same builder and branch, without building it. Somebody else asks for the same builds: set collapseRequests = False for this builder in master.cfg, or rerun the task when the builder is quieter.\n`,
 } as const;
 
 /**

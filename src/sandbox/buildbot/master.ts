@@ -28,13 +28,15 @@ export interface MasterOptions {
   readonly emit: (key: string, message: unknown) => void;
 }
 
+type Sourcestamp = Pick<SourcestampRecord, 'branch' | 'revision' | 'project' | 'repository'>;
+
 export interface ForceRequest {
   readonly builder: string;
   /** The ForceScheduler's name. */
   readonly scheduler: string;
   readonly reason: string;
   readonly priority: number;
-  readonly sourcestamp: Pick<SourcestampRecord, 'branch' | 'revision' | 'project' | 'repository'>;
+  readonly sourcestamp: Sourcestamp;
   readonly properties: Properties;
 }
 
@@ -50,6 +52,8 @@ export interface Master {
   builderId(name: string): number | undefined;
   builders(): readonly { readonly builderid: number; readonly name: string; readonly workers: readonly string[] }[];
   workers(): readonly { readonly workerid: number; readonly name: string; readonly isConnected: boolean }[];
+  /** A repository tells of a change; no scheduler of its own hears of it. */
+  addChange(change: Sourcestamp): void;
   force(request: ForceRequest): { readonly bsid: number; readonly buildrequestid: number; readonly builderid: number };
   cancelRequest(buildrequestid: number, reason: string): void;
   stopBuild(buildid: number, reason: string): void;
@@ -66,6 +70,7 @@ export interface Master {
 
 export function createMaster({ clock, builders, version, emit }: MasterOptions): Master {
   const state = createState();
+  const changes: Sourcestamp[] = [];
   const running = new Map<number, Running>();
   const workerNames = [...new Set(builders.flatMap((builder) => builder.workers))];
   const connected = new Set(workerNames);
@@ -117,17 +122,23 @@ export function createMaster({ clock, builders, version, emit }: MasterOptions):
   }
 
   /** Whatever their properties say: only builder and sourcestamp count. */
-  function collapseOlder(builderid: number, source: ForceRequest['sourcestamp']): void {
+  function collapseOlder(builderid: number, source: Sourcestamp): void {
     if (builderOf(builderid)?.collapse === false) {
       return;
     }
     for (const older of state.requests) {
       const stamp = state.buildsets[older.buildsetid - 1]?.sourcestamps[0];
-      if (!older.claimed && !older.complete && older.builderid === builderid && isSame(stamp, source)) {
+      if (!older.claimed && !older.complete && older.builderid === builderid && stamp && canCollapse(stamp, source)) {
         claim(older);
         complete(older, SKIPPED);
       }
     }
+  }
+
+  /** Read in its source: where changes tell of both, their revisions may differ. */
+  function canCollapse(older: Sourcestamp, newer: Sourcestamp): boolean {
+    const isToldOf = (stamp: Sourcestamp) => changes.some((change) => isSame(change, stamp, true));
+    return isSame(older, newer, !isToldOf(newer)) && isToldOf(older) === isToldOf(newer);
   }
 
   /** A pending request that is cancelled is claimed without a word. */
@@ -338,6 +349,7 @@ export function createMaster({ clock, builders, version, emit }: MasterOptions):
     builders: () => builders.map(({ name, workers }, index) => ({ builderid: index + 1, name, workers })),
     workers: () =>
       workerNames.map((name, index) => ({ workerid: index + 1, name, isConnected: isUp && connected.has(name) })),
+    addChange: (change) => void changes.push(change),
     force,
     cancelRequest(buildrequestid, reason) {
       const request = state.requests[buildrequestid - 1];
@@ -410,9 +422,9 @@ export function createMaster({ clock, builders, version, emit }: MasterOptions):
   };
 }
 
-function isSame(a: SourcestampRecord | undefined, b: ForceRequest['sourcestamp']): boolean {
-  const key = (stamp: ForceRequest['sourcestamp'] | undefined) =>
-    JSON.stringify([stamp?.repository, stamp?.branch, stamp?.project, stamp?.revision]);
+function isSame(a: Sourcestamp, b: Sourcestamp, andRevision: boolean): boolean {
+  const key = (stamp: Sourcestamp) =>
+    JSON.stringify([stamp.repository, stamp.branch, stamp.project, andRevision ? stamp.revision : null]);
   return key(a) === key(b);
 }
 

@@ -18,6 +18,13 @@ export interface BuildbotOptions {
   readonly auth?: { readonly username: string; readonly password: string };
 }
 
+export interface Change {
+  readonly branch: string;
+  readonly revision: string;
+  readonly repository: string;
+  readonly project: string;
+}
+
 export interface Buildbot {
   readonly url: string;
   /**
@@ -32,6 +39,8 @@ export interface Buildbot {
   get<T>(path: string): Promise<T>;
   /** A control call, as a person's click makes it. */
   control(path: string, method: string, params?: object): Promise<unknown>;
+  /** A change in a repository, as its hook tells of it. */
+  addChange(change: Change): Promise<void>;
   /** As an operator stops it: running builds are cancelled. */
   stopMaster(): Promise<void>;
   killMaster(): Promise<void>;
@@ -134,6 +143,10 @@ export async function startBuildbot({ collapse = true, auth }: BuildbotOptions =
     async control(below, method, params = {}) {
       const json = { jsonrpc: '2.0', id: 1, method, params };
       return got.post(`${url}/api/v2/${below}`, { json, retry: { limit: 0 } }).json();
+    },
+    async addChange(change) {
+      const form = { ...change, author: 'somebody', comments: 'a change' };
+      await got.post(`${url}/change_hook/base`, { form, retry: { limit: 0 } });
     },
     stopMaster: () => end('master', 'SIGTERM', false),
     killMaster: () => end('master', 'SIGKILL', true),
