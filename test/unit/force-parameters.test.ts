@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { forceSchedulersAnswer } from '../../src/buildbot/data-api/answers.ts';
-import { declaresTaskId, forceParameters } from '../../src/buildbot/data-api/force-parameters.ts';
+import { forceParameters, lackOf } from '../../src/buildbot/data-api/force-parameters.ts';
 import type { BuildSpec } from '../../src/ports.ts';
 import { describeScheduler, type ParameterOptions } from '../../src/sandbox/buildbot/force.ts';
 import { TASK_ID } from '../support/builders.ts';
@@ -89,6 +89,6 @@ describe('the parameters of a force call', () => {
 });
 
 it('a ForceScheduler that does not declare taskId is told from one that does', () => {
-  expect(declaresTaskId(scheduler())).toBe(true);
-  expect(declaresTaskId(scheduler([{ name: 'product' }]))).toBe(false);
+  expect(lackOf(scheduler())).toBeUndefined();
+  expect(lackOf(scheduler([{ name: 'product' }]))).toMatchObject({ mend: expect.stringContaining('name="taskId"') });
 });

@@ -20,7 +20,7 @@ const field = (name: string) => ({ name, fullName: name, type: 'text', default: 
 
 /** A master whose ForceScheduler declares `taskId`, until somebody adds to it. */
 async function startMaster() {
-  const master = { fields: [field('taskId')], isAway: false, readings: 0 };
+  const master = { fields: [field('reason'), field('taskId')], isAway: false, readings: 0 };
   const server = createServer((_request, response) => {
     master.readings += 1;
     // Of a proxy in front of it, which is not asked again at once.
@@ -49,7 +49,7 @@ describe('for a parameter that the ForceScheduler lacks', () => {
     const { master, ci } = await startMaster();
     expect(await ci.problems({ ...SPEC, properties: {} })).toEqual([]);
     expect(await ci.problems(WITH_LOCALE)).toHaveLength(1);
-    master.fields = [field('taskId'), field('locale')];
+    master.fields = [field('reason'), field('taskId'), field('locale')];
     expect(await ci.problems(WITH_LOCALE)).toEqual([]);
   });
 

@@ -51,9 +51,29 @@ function isDeclared(scheduler: ForceSchedulerAnswer, name: string): boolean {
   return leaves(scheduler.all_fields).some(({ fullName }) => fullName === name);
 }
 
-/** Whether builds can be told apart at all: without `taskId` a request could not be tied to its task. */
-export function declaresTaskId(scheduler: ForceSchedulerAnswer): boolean {
-  return isDeclared(scheduler, 'taskId');
+/** What a ForceScheduler lacks, and the line of master.cfg that mends it. */
+export interface Lack {
+  readonly what: string;
+  readonly mend: string;
+}
+
+/** Without which a request could not be tied to its task, or not be found again; undefined if there is nothing. */
+export function lackOf(scheduler: ForceSchedulerAnswer): Lack | undefined {
+  if (!isDeclared(scheduler, 'taskId')) {
+    return {
+      what: 'does not declare taskId, so Buildbot would drop it',
+      mend: 'properties=[util.StringParameter(name="taskId", default="")],',
+    };
+  }
+  // Its own comes before all properties.
+  const reason = leaves(scheduler.all_fields).find(({ fullName }) => fullName === 'reason');
+  if (reason?.type !== 'text' && reason?.type !== 'textarea') {
+    return {
+      what: 'does not take the reason of a build, by which the bridge finds a request whose id it never learnt',
+      mend: 'reason=util.StringParameter(name="reason", default="force build"),',
+    };
+  }
+  return undefined;
 }
 
 /**

@@ -7,7 +7,7 @@ import type { Secret } from '../../secret.ts';
 import { unreadable } from '../unreadable.ts';
 import { type ForceSchedulerAnswer, forceAnswer } from './answers.ts';
 import { createCatalogue } from './catalogue.ts';
-import { declaresTaskId, type ForceParameters, forceParameters } from './force-parameters.ts';
+import { type ForceParameters, forceParameters, lackOf } from './force-parameters.ts';
 import { readOutcome } from './outcome.ts';
 import { createRequestReader } from './requests.ts';
 import { createRestClient } from './rest-client.ts';
@@ -44,17 +44,19 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
         `Buildbot has no ForceScheduler "${forceScheduler}" (it has: ${others}). Correct legacyCi.dataApi.forceScheduler, or add to master.cfg:\n${schedulerLines(forceScheduler)}`,
       );
     }
-    if (!declaresTaskId(found)) {
+    const lack = lackOf(found);
+    if (lack) {
       throw new ConfigError(
-        `Buildbot's ForceScheduler "${forceScheduler}" does not declare taskId, so Buildbot would drop it. Add to master.cfg, in that ForceScheduler:\n    properties=[util.StringParameter(name="taskId", default="")],`,
+        `Buildbot's ForceScheduler "${forceScheduler}" ${lack.what}. In master.cfg, give that ForceScheduler:\n    ${lack.mend}`,
       );
     }
   }
 
   async function submit(spec: BuildSpec): Promise<number> {
     const scheduler = await catalogue.forceScheduler();
-    if (!declaresTaskId(scheduler)) {
-      throw new LegacyCiError('legacy-ci-forbidden', `the ForceScheduler "${forceScheduler}" does not declare taskId`);
+    const lack = lackOf(scheduler);
+    if (lack) {
+      throw new LegacyCiError('legacy-ci-forbidden', `the ForceScheduler "${forceScheduler}" ${lack.what}`);
     }
     const { parameters, problems } = await parametersOf(spec, scheduler);
     const [problem] = problems;

@@ -96,9 +96,9 @@ export function createRequestReader(
       const reason = reasonOf(spec);
       const query = `reason__contains=${encodeURIComponent(spec.externalId)}`;
       const buildsets = (await rest.get(`buildsets?${query}`, buildsetsAnswer)).buildsets;
-      // Buildbot stores `A build was forced by '<owner>': <reason>`. The first one: a later one would be somebody's copy,
-      // unless the first was collapsed into it.
-      const own = buildsets.read.filter((set) => set.reason.endsWith(reason)).map(({ bsid }) => bsid);
+      // The ForceScheduler's reasonString may put anything around it; its own end tells `/1)` from `/12)`. The first one: a
+      // later one would be somebody's copy, unless the first was collapsed into it.
+      const own = buildsets.read.filter((set) => set.reason.includes(reason)).map(({ bsid }) => bsid);
       const errors = errorsOf(inputs, 'buildset', buildsets.bad);
       const lowest = own.length === 0 ? undefined : Math.min(...own);
       const doubtful = buildsets.bad.find((bad) => mayBeOwn(bad, reason, lowest));
@@ -149,7 +149,7 @@ export function createRequestReader(
  */
 function mayBeOwn({ owner, value }: BadRecord, reason: string, lowest: number | undefined): boolean {
   const given = fieldOf(value, 'reason' satisfies keyof BuildsetAnswer);
-  const isAnothers = typeof given === 'string' && !given.endsWith(reason);
+  const isAnothers = typeof given === 'string' && !given.includes(reason);
   const isLater = owner !== undefined && lowest !== undefined && owner > lowest;
   return !isAnothers && !isLater;
 }

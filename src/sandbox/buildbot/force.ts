@@ -12,6 +12,10 @@ export interface ForceSchedulerOptions {
   readonly name: string;
   readonly builderNames: readonly string[];
   readonly parameters: readonly ParameterOptions[];
+  /** Of the reason: `fixed` drops what is sent. */
+  readonly reason?: { readonly name: string; readonly type: 'text' | 'textarea' | 'fixed' };
+  /** What a buildset's reason is made of. */
+  readonly reasonString?: string;
 }
 
 /** What went wrong, with the status that Buildbot answers. */
@@ -28,6 +32,8 @@ export class ForceError extends Error {
 const SOURCE = 'Force Build Form';
 /** Buildbot's default for names and values of AnyPropertyParameters. */
 const ALLOWED = /^[\w.\-/~:]*$/;
+const REASON = { name: 'reason', type: 'text' } as const;
+const REASON_STRING = "A build was forced by '%(owner)s': %(reason)s";
 const CODEBASE = ['branch', 'project', 'repository', 'revision'] as const;
 
 /** As `GET /forceschedulers` shows it. @param hasPriority from 4.x on every one has a parameter for it */
@@ -37,12 +43,13 @@ export function describeScheduler(scheduler: ForceSchedulerOptions, hasPriority:
       ? group(name, [leaf('name', 'text', `${name}_name`), leaf('value', 'text', `${name}_value`)])
       : leaf(name, type),
   );
+  const { reason = REASON } = scheduler;
   const priority = hasPriority ? [{ ...leaf('priority', 'int'), default: 0 }] : [];
   return {
     all_fields: [
       group('', [
         leaf('username', 'username'),
-        ...[{ ...leaf('reason', 'text'), default: 'force build' }],
+        ...[{ ...leaf(reason.name, reason.type), default: 'force build' }],
         ...priority,
       ]),
       group(
@@ -115,17 +122,18 @@ export function toForceRequest(
     throw new ForceError(500, "KeyError('builderNames not specified or not supported')");
   }
   const text = (name: string, otherwise: string) => asText(parameters[name], otherwise);
-  const reason = text('reason', 'force build');
+  const { reason: parameter = REASON, reasonString = REASON_STRING } = scheduler;
+  const reason = parameter.type === 'fixed' ? 'force build' : text(parameter.name, 'force build');
   // As recorded, where a call names no owner.
   const owner = text('owner', scheduler.name);
   const properties: Record<string, readonly [unknown, string]> = {};
-  for (const parameter of scheduler.parameters) {
-    Object.assign(properties, propertyOf(parameter, parameters));
+  for (const declared of scheduler.parameters) {
+    Object.assign(properties, propertyOf(declared, parameters));
   }
   return {
     builder,
     scheduler: scheduler.name,
-    reason: `A build was forced by '${owner}': ${reason}`,
+    reason: reasonString.replaceAll('%(owner)s', () => owner).replaceAll('%(reason)s', () => reason),
     priority: Number(parameters.priority ?? 0),
     sourcestamp: {
       branch: text('branch', ''),
