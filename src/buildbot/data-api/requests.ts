@@ -7,11 +7,11 @@ import { errorsOf, unreadable } from '../unreadable.ts';
 import {
   type BuildAnswer,
   type BuildsetAnswer,
-  buildsAnswer,
   buildsetsAnswer,
   type RequestAnswer,
   requestsAnswer,
 } from './answers.ts';
+import { createBuildReader } from './builds.ts';
 import type { Catalogue } from './catalogue.ts';
 import { reasonOf } from './force-parameters.ts';
 import { type RestClient, toLegacyCiError } from './rest-client.ts';
@@ -34,6 +34,7 @@ export function createRequestReader(
   url: string,
   inputs?: InputCounter,
 ): RequestReader {
+  const readBuilds = createBuildReader(rest);
   const readMany = (ids: readonly number[]) => readInParts(ids, BATCH);
 
   async function readInParts(ids: readonly number[], size: number): Promise<ReadonlyMap<number, Seen<RequestView>>> {
@@ -61,7 +62,7 @@ export function createRequestReader(
       const query = ids.map((id) => `buildrequestid__eq=${id}`).join('&');
       // The request first: what its builds say afterwards can only be newer.
       const requests = (await rest.get(`buildrequests?${query}`, requestsAnswer)).buildrequests;
-      const builds = (await rest.get(`builds?${buildsQuery(ids)}`, buildsAnswer)).builds;
+      const builds = await readBuilds(ids);
       const bad = [...requests.bad, ...builds.bad];
       if (ids.length > 1 && bad.some(({ owner }) => owner === undefined)) {
         // It may belong to any of them: whoever has it in an answer of its own has it.
@@ -152,14 +153,6 @@ function mayBeOwn({ owner, value }: BadRecord, reason: string, lowest: number | 
   const isAnothers = typeof given === 'string' && !given.includes(reason);
   const isLater = owner !== undefined && lowest !== undefined && owner > lowest;
   return !isAnothers && !isLater;
-}
-
-/**
- * Recorded, and read in its source: of several `buildrequestid__eq` the builds' endpoint of 3.7 drops all, and answers
- * every build there is. `in` is passed on to the database.
- */
-function buildsQuery(ids: readonly number[]): string {
-  return ids.map((id) => `buildrequestid__in=${id}`).join('&');
 }
 
 interface Names {

@@ -10,13 +10,13 @@ import { registerHttpFaults } from '../queue/http-faults.ts';
 import type { ForceSchedulerOptions } from './force.ts';
 import { createMaster, type Master } from './master.ts';
 import { registerRoutes } from './routes.ts';
-import type { BuilderOptions } from './state.ts';
+import type { BuildbotVersion, BuilderOptions } from './state.ts';
 
 export interface BuildbotEmulatorOptions {
   readonly clock: Clock;
   /** A free one if absent. */
   readonly port?: number;
-  readonly version: '3.7' | '4.3';
+  readonly version: BuildbotVersion;
   readonly builders: readonly BuilderOptions[];
   readonly forceSchedulers: readonly ForceSchedulerOptions[];
   /** Names and passwords; with any, control calls need a session. */

@@ -2,6 +2,7 @@
 import type { Clock } from '../../ports.ts';
 import {
   type Attempt,
+  type BuildbotVersion,
   type BuilderOptions,
   type BuildRecord,
   type BuildsetRecord,
@@ -23,7 +24,7 @@ export interface MasterOptions {
   readonly clock: Clock;
   readonly builders: readonly BuilderOptions[];
   /** From 4.x on a cancel is answered before it has taken effect. */
-  readonly version: '3.7' | '4.3';
+  readonly version: BuildbotVersion;
   /** An event as the WebSocket shows it. */
   readonly emit: (key: string, message: unknown) => void;
 }

@@ -3,11 +3,12 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { describeScheduler, ForceError, type ForceSchedulerOptions, toForceRequest } from './force.ts';
 import type { Master } from './master.ts';
+import type { BuildbotVersion } from './state.ts';
 
 export interface RoutesOptions {
   readonly master: Master;
   readonly schedulers: readonly ForceSchedulerOptions[];
-  readonly version: '3.7' | '4.3';
+  readonly version: BuildbotVersion;
   /** Whether the call may control; control calls of others are 403. */
   readonly mayControl: (request: FastifyRequest) => boolean;
 }
@@ -48,6 +49,14 @@ export function registerRoutes(app: FastifyInstance, options: RoutesOptions): vo
   const collection = (path: string, key: string, rows: (request: FastifyRequest) => readonly Row[]) =>
     app.get(path, async (request, reply) => {
       const query = new URL(request.url, 'http://x').searchParams;
+      const unknown = [...query.keys()].find((name) => !isFilterKnown(name, options.version));
+      if (unknown !== undefined && options.version === '2.5') {
+        return plain(reply.code(400), { error: `unrecognized query parameter '${unknown}'` });
+      }
+      if (unknown !== undefined) {
+        // Read in its source: dropped without a word.
+        query.delete(unknown);
+      }
       if (key === 'builds' && query.getAll('buildrequestid__eq').length > 1) {
         // As recorded: of several the builds' endpoint drops all, and answers every build.
         query.delete('buildrequestid__eq');
@@ -146,6 +155,10 @@ export function registerRoutes(app: FastifyInstance, options: RoutesOptions): vo
     }
     return null;
   });
+}
+
+function isFilterKnown(name: string, version: BuildbotVersion): boolean {
+  return !name.endsWith('__in') || version === '3.7' || version === '4.3';
 }
 
 function reasonOf(params: Row): string {

@@ -1,5 +1,8 @@
 /** What a master remembers, as its API shows it. Times are whole seconds, as everywhere in Buildbot. */
 
+/** 2.5 and 3.3 stand for what is before 2.6 and before 3.4: neither has filters `in`. */
+export type BuildbotVersion = '2.5' | '3.3' | '3.7' | '4.3';
+
 export interface BuildsetRecord {
   readonly bsid: number;
   readonly external_idstring: null;
