@@ -44,7 +44,10 @@ export async function observe(taskId: string, knowledge: Knowledge, context: Obs
   ]);
   knowledge.task = task;
   knowledge.request = request;
-  if (knowledge.admission === undefined && needsAdmission(knowledge, context.queue.taskQueueId)) {
+  if (!needsAdmission(knowledge, context.queue.taskQueueId)) {
+    // What nobody needs any more has not failed.
+    knowledge.admission = knowledge.admission?.kind === 'unreadable' ? undefined : knowledge.admission;
+  } else if (knowledge.admission === undefined) {
     knowledge.admission = await admitIfReadable(taskId, knowledge, context);
   }
   return { mapping: knowledge.mapping, task, request, admission: knowledge.admission ?? null };

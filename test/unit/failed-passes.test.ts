@@ -171,6 +171,33 @@ describe.each([90_000, 5 * MINUTE, 20 * MINUTE])('a claim of %d ms', (claimTimeo
   });
 });
 
+describe('a request that is found', () => {
+  it('is its task’s, although it cannot be read whether the task can be built', async () => {
+    let isMade = false;
+    passes = await startPasses(
+      {},
+      {
+        async builders(wanted) {
+          if (isMade) {
+            throw away();
+          }
+          return new Set([wanted]);
+        },
+        findByExternalId: async () => ({ kind: 'present', value: passes.request }),
+        async submit() {
+          isMade = true;
+          throw away();
+        },
+      },
+    );
+    const taskId = await passes.create();
+    await passes.reconciler.reconcile(taskId);
+    expect(await passes.store.openMapping(taskId)).toMatchObject({ state: 'intended', attempts: 1 });
+    expect(await passes.reconciler.reconcile(taskId)).toEqual({ kind: 'done' });
+    expect(await passes.store.openMapping(taskId)).toMatchObject({ state: 'submitted', attempts: 0 });
+  });
+});
+
 describe('the wait for a submission without an answer', () => {
   it('is not cut short where its request cannot be looked for', async () => {
     let isAway = true;
