@@ -134,7 +134,7 @@ const schema = z.strictObject({
       concurrency: z.int().min(1).max(200).default(16),
     })
     .prefault({}),
-  artifacts: z.strictObject({ maxLogSize: size('1GB', '1kB', '100GB').prefault('1GB') }).prefault({}),
+  artifacts: z.strictObject({ maxLogSize: size('1GB', '1kB', '5GB').prefault('1GB') }).prefault({}),
   bridge: z
     .strictObject({
       mode: z.enum(['normal', 'drain', 'observe']).default('normal'),

@@ -36,7 +36,8 @@ export class ConfigError extends BridgeError<'config'> {
 /**
  * The queue (or auth) refused or could not be asked.
  * - `queue-conflict` (409): the run is not in the state the call needs: read it again.
- * - `queue-not-found` (404), `queue-forbidden` (401, 403: scopes or credentials), `queue-invalid` (other 4xx)
+ * - `queue-not-found` (404), `queue-forbidden` (401, 403: scopes or credentials), `queue-invalid` (other 4xx, or what the
+ *   artifacts' bucket takes in no case)
  * - `queue-unavailable`: no answer, a time-out or 5xx; the call may or may not have taken effect.
  */
 export type QueueErrorCode =

@@ -99,8 +99,9 @@ async function upload(
       if (error instanceof AnswerTooLong) {
         inputs?.rejected('queue-answer');
       }
-      if (attempt >= tries) {
-        throw putError(artifact.name, error);
+      const failure = putError(artifact.name, error);
+      if (attempt >= tries || !failure.isTransient) {
+        throw failure;
       }
       await delay(firstDelayMs * 2 ** (attempt - 1) * (0.75 + Math.random() / 2));
     }
@@ -130,12 +131,34 @@ async function put(
   }
 }
 
+/** What a bucket says of the content or the way it is put, and will say again. 403 is a URL's that has expired. */
+const FOR_GOOD = new Set([400, 405, 411, 413, 501]);
+/** S3's codes for a 400 that another try, with another URL, may not get. */
+const OF_THIS_TRY = new Set([
+  'RequestTimeout',
+  'IncompleteBody',
+  'BadDigest',
+  'ExpiredToken',
+  'InvalidToken',
+  'TokenRefreshRequired',
+]);
+
 /** Without the URL, whose query is a credential. */
 function putError(name: string, thrown: unknown): QueueError {
-  const statusCode = thrown instanceof HTTPError ? thrown.response.statusCode : undefined;
-  const reason = statusCode === undefined ? codeOf(thrown) || 'no answer' : `status ${statusCode}`;
-  return new QueueError('queue-unavailable', `the content of ${name} could not be uploaded: ${reason}`, {
-    isTransient: true,
-    context: { artifact: name, ...(statusCode === undefined ? {} : { statusCode }) },
+  const message = `the content of ${name} could not be uploaded`;
+  if (!(thrown instanceof HTTPError)) {
+    const reason = codeOf(thrown) || 'no answer';
+    return new QueueError('queue-unavailable', `${message}: ${reason}`, {
+      isTransient: true,
+      context: { artifact: name },
+    });
+  }
+  const { statusCode, body } = thrown.response;
+  const code = /<Code>(\w{1,60})<\/Code>/.exec(String(body))?.[1];
+  const isForGood = FOR_GOOD.has(statusCode) && !OF_THIS_TRY.has(code ?? '');
+  const reason = `status ${statusCode}${code === undefined ? '' : ` (${code})`}`;
+  return new QueueError(isForGood ? 'queue-invalid' : 'queue-unavailable', `${message}: ${reason}`, {
+    isTransient: !isForGood,
+    context: { artifact: name, statusCode },
   });
 }

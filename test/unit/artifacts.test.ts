@@ -142,8 +142,8 @@ describe('a file', () => {
 describe('the upload', () => {
   let bucket: FakeServer;
   let putUrls: string[];
-  /** A queue that hands out the next URL of a bucket that answers as it is told. */
-  async function startBucket(statuses: readonly number[]): Promise<void> {
+  /** A queue that hands out the next URL of a bucket that answers as it is told, with this code of S3's. */
+  async function startBucket(statuses: readonly number[], code = 'Code'): Promise<void> {
     let puts = 0;
     putUrls = [];
     bucket = await startFakeServer(({ method }) => {
@@ -152,7 +152,8 @@ describe('the upload', () => {
         return { body: { storageType: 's3', putUrl: putUrls.at(-1) } };
       }
       puts += 1;
-      return { status: statuses[puts - 1] ?? 200, body: '', contentType: 'application/xml' };
+      const body = `<Error><Code>${code}</Code><Message>secret-message</Message></Error>`;
+      return { status: statuses[puts - 1] ?? 200, body, contentType: 'application/xml' };
     });
   }
   afterEach(() => bucket.stop());
@@ -181,13 +182,39 @@ describe('the upload', () => {
     expect(new Set(putUrls).size).toBe(3);
   });
 
+  it.each([
+    [400, 'EntityTooLarge'],
+    [405, 'MethodNotAllowed'],
+    [411, 'MissingContentLength'],
+    [413, 'Code'],
+    [501, 'NotImplemented'],
+  ])('is given up at once where the bucket refuses it for good: %d %s', async (statusCode, code) => {
+    await startBucket([statusCode], code);
+    await expect(putQuickly({ ...TEXT, expires, content: 'x' }, bucket.url)).rejects.toMatchObject({
+      code: 'queue-invalid',
+      isTransient: false,
+      message: `the content of public/a.txt could not be uploaded: status ${statusCode} (${code})`,
+      context: { artifact: TEXT.name, statusCode },
+    });
+    expect(puts()).toHaveLength(1);
+  });
+
+  it.each(['RequestTimeout', 'ExpiredToken', 'IncompleteBody', 'BadDigest'])(
+    'is tried again where the bucket refuses the try and not the content: %s',
+    async (code) => {
+      await startBucket([400, 400], code);
+      await putQuickly({ ...TEXT, expires, content: 'x' }, bucket.url);
+      expect(puts()).toHaveLength(3);
+    },
+  );
+
   it('is given up some time, without a word of the URL', async () => {
     await startBucket([500, 500, 503]);
     const error: unknown = await putQuickly({ ...TEXT, expires, content: 'x' }, bucket.url).catch((e: unknown) => e);
     expect(error).toMatchObject({
       code: 'queue-unavailable',
       isTransient: true,
-      message: 'the content of public/a.txt could not be uploaded: status 503',
+      message: 'the content of public/a.txt could not be uploaded: status 503 (Code)',
       context: { artifact: TEXT.name, statusCode: 503 },
     });
     expect(JSON.stringify(error, Object.getOwnPropertyNames(error))).not.toMatch(/secret-|Signature/);

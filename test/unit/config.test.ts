@@ -141,6 +141,12 @@ describe('a configuration', () => {
     expect(parse(withKey('artifacts', { maxLogSize })).artifacts.maxLogSize).toBe(expected);
   });
 
+  it('lets no log be longer than a bucket takes it', () => {
+    expect(problems(withKey('artifacts', { maxLogSize: '5.001GB' }))).toEqual([
+      'artifacts.maxLogSize: expected something like 1GB, from 1kB to 5GB, not "5.001GB"',
+    ]);
+  });
+
   it('has patterns in RE2’s syntax, and takes no time over wicked ones', () => {
     const { builders } = parse(withKey('builders', { restricted: ['^release-.*$', '(a+)+$'] }));
     expect(builders.restricted[0]?.matcher('release-x').lookingAt()).toBe(true);

@@ -82,10 +82,13 @@ describe('an s3 artifact', () => {
     expect(contentOf('public/a')).toBeUndefined();
   });
 
-  it('is not taken in chunks of unknown length', async () => {
+  it.each([
+    ['in chunks of unknown length', { 'transfer-encoding': 'chunked' }, 501],
+    ['when it is longer than 5 GiB', { 'content-length': String(5 * 2 ** 30 + 1) }, 400],
+  ])('is not taken %s', async (_what, length, expected) => {
     const url = await putUrl('public/a');
     const status = await new Promise<number | undefined>((resolve, reject) => {
-      const headers = { 'content-type': 'text/plain', 'transfer-encoding': 'chunked' };
+      const headers = { 'content-type': 'text/plain', ...length };
       const call = request(url, { method: 'PUT', headers }, (response) => {
         response.resume();
         resolve(response.statusCode);
@@ -93,7 +96,7 @@ describe('an s3 artifact', () => {
       call.on('error', reject);
       call.end('hello');
     });
-    expect(status).toBe(501);
+    expect(status).toBe(expected);
     expect(contentOf('public/a')).toBeUndefined();
   });
 

@@ -25,6 +25,9 @@ function refuse(reply: FastifyReply, status: number, code: string, message: stri
     .send(`<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${code}</Code><Message>${message}</Message></Error>`);
 }
 
+/** What S3 takes in one PUT, in bytes. */
+const MAX_PUT = 5 * 2 ** 30;
+
 const HAS_EXPIRED = 'Request has expired';
 const BAD_SIGNATURE =
   'The request signature we calculated does not match the signature you provided. Check your key and signing method.';
@@ -56,13 +59,12 @@ export function registerBucket(app: FastifyInstance, blobs: BlobStore, clock: Cl
     if (headers['content-length'] === undefined) {
       return refuse(reply, 411, 'MissingContentLength', 'You must provide the Content-Length HTTP header.');
     }
+    const size = Number(headers['content-length']);
+    if (size > MAX_PUT) {
+      return refuse(reply, 400, 'EntityTooLarge', 'Your proposed upload exceeds the maximum allowed size');
+    }
     const contentEncoding = headers['content-encoding'];
-    await blobs.put(
-      key,
-      request.body ?? request.raw,
-      { contentType, contentEncoding },
-      Number(headers['content-length']),
-    );
+    await blobs.put(key, request.body ?? request.raw, { contentType, contentEncoding }, size);
     return reply.code(200).send();
   }
 
