@@ -2,6 +2,10 @@
 
 /** @param {import('knex').Knex} knex */
 export async function up(knex) {
+  // MySQL takes no table back: where this was killed there is one, maybe without its indexes, and nothing in it yet.
+  if ((await knex.schema.hasTable('kept_builds')) && (await knex('kept_builds').first()) === undefined) {
+    await knex.schema.dropTable('kept_builds');
+  }
   await knex.schema.createTable('kept_builds', (table) => {
     if (knex.client.dialect === 'mysql') {
       table.engine('InnoDB');

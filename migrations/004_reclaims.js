@@ -2,9 +2,12 @@
 
 /** @param {import('knex').Knex} knex */
 export async function up(knex) {
-  await knex.schema.alterTable('tasks', (table) => {
-    table.bigInteger('reclaim_at').nullable();
-  });
+  // MySQL takes no column back: where this was killed before it was noted, it is there already.
+  if (!(await knex.schema.hasColumn('tasks', 'reclaim_at'))) {
+    await knex.schema.alterTable('tasks', (table) => {
+      table.bigInteger('reclaim_at').nullable();
+    });
+  }
 }
 
 /** @param {import('knex').Knex} knex */

@@ -216,7 +216,7 @@ export async function migrate(db: Knex, { waitMs = MIGRATION_WAIT_MS } = {}): Pr
       return applied;
     } catch (error) {
       if (!(isLocked(error) || isRace(error)) || Date.now() >= end) {
-        throw migrationError(error);
+        throw await migrationError(db, error);
       }
       await delay(100 + Math.random() * 200);
     }
@@ -245,7 +245,7 @@ function isNewer(error: unknown): boolean {
   return error instanceof Error && error.message.includes('migration directory is corrupt');
 }
 
-function migrationError(error: unknown): BridgeError {
+async function migrationError(db: Knex, error: unknown): Promise<BridgeError> {
   const cause = withoutStatement(error);
   if (isLocked(error)) {
     const mend = `another instance is migrating the database; if none is (one crashed), clear the lock: UPDATE ${LOCK_TABLE} SET is_locked = 0`;
@@ -255,10 +255,21 @@ function migrationError(error: unknown): BridgeError {
     return new StoreError('store-schema', NEWER, { cause });
   }
   if (isRace(error)) {
-    const mend = 'the database holds tables that no finished migration made: clear it, or use another one';
+    const mend = (await mayHoldMappings(db))
+      ? "a table that no migration made is in the way: rename it, or remove it if it is nobody's, and repeat"
+      : 'the database holds tables that no finished migration made: clear it, or use another one';
     return new StoreError('store-schema', mend, { cause });
   }
   return toStoreError('migrate', error);
+}
+
+/** Whether a migration was ever finished, or that cannot be told: nobody is to clear such a database. */
+async function mayHoldMappings(db: Knex): Promise<boolean> {
+  try {
+    return (await appliedMigrations(db)).length > 0;
+  } catch {
+    return true;
+  }
 }
 
 /**

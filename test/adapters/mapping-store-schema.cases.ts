@@ -5,8 +5,9 @@ import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import type { Knex } from 'knex';
 import { checkSchema, connect, migrate } from '../../src/db/connection.ts';
+import { createKeptBuilds } from '../../src/db/kept-builds.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
-import { StoreError } from '../../src/errors.ts';
+import { describeError, StoreError } from '../../src/errors.ts';
 import { eventually } from '../support/eventually.ts';
 import { startTcpGate } from '../support/tcp-gate.ts';
 import { addReleased, type Engine, LEASE, NOW, type Opened, openStore, stored } from './mapping-store-support.ts';
@@ -58,6 +59,41 @@ export function describeSchema(engine: Engine): void {
       expect(applied).toHaveLength(1);
       await checkSchema(opened.db);
       expect(await opened.db('knex_migrations_lock')).toEqual([{ index: 1, is_locked: 0 }]);
+    });
+
+    it('goes on where it was killed before it could note what it had done', async () => {
+      await migrate(opened.db);
+      const mapping = await addReleased(opened.store);
+      await opened.db('knex_migrations').whereNot({ name: '001_mappings.js' }).delete();
+      expect(await migrate(opened.db, { waitMs: 100 })).toEqual(MIGRATIONS.slice(1));
+      await checkSchema(opened.db);
+      expect(await opened.store.openMapping(mapping.taskId)).toEqual(mapping);
+    });
+
+    it('makes anew what it was killed in the middle of', async () => {
+      await migrate(opened.db);
+      await opened.db('knex_migrations').where({ name: '003_kept_builds.js' }).delete();
+      await opened.db.schema.dropTable('kept_builds');
+      await opened.db.schema.createTable('kept_builds', (table) => table.string('identity', 64));
+      expect(await migrate(opened.db, { waitMs: 100 })).toEqual(['003_kept_builds.js']);
+      const kept = createKeptBuilds(opened.db);
+      const build = { buildRequestId: 1, number: 1, master: 'm', startedAt: NOW, isFinal: false } as const;
+      for (const worker of ['w1', 'w2']) {
+        await kept.keep([{ ...build, worker, properties: {}, logUrl: null }], NOW);
+      }
+      expect(await kept.of([1])).toMatchObject([{ worker: 'w2' }]);
+    });
+
+    it('touches no table of somebody else’s, and has none cleared that is the bridge’s', async () => {
+      await migrate(opened.db);
+      await opened.db('knex_migrations').where({ name: '003_kept_builds.js' }).delete();
+      await opened.db.schema.dropTable('kept_builds');
+      await opened.db.schema.createTable('kept_builds', (table) => table.string('theirs', 64));
+      await opened.db('kept_builds').insert({ theirs: 'x' });
+      const error = await migrate(opened.db, { waitMs: 100 }).catch((thrown: unknown) => thrown);
+      expect(error).toMatchObject({ code: 'store-schema', message: expect.not.stringContaining('clear') });
+      expect(describeError(error)).toContain('kept_builds');
+      expect(await opened.db('kept_builds')).toEqual([{ theirs: 'x' }]);
     });
 
     it('refuses a database of a newer version, and one whose tables are not its own', async () => {
