@@ -113,6 +113,15 @@ describe.each(['mozilla', 'stock'] as const)('submitting to the database of a %s
 });
 
 describe('a database', () => {
+  it('of a 0.8.6, which knows no codebases, takes submissions', async () => {
+    bench = await startBench({ site: 'stock' });
+    await bench.db.raw('ALTER TABLE sourcestamps DROP COLUMN codebase');
+    await bench.one.ci.check();
+    const spec = aSpec();
+    const id = await bench.one.ci.submit(spec);
+    expect(await bench.requests(spec.taskId)).toMatchObject([{ id }]);
+  });
+
   it('that does not let the bridge write is a mistake in the configuration, which the start tells', async () => {
     bench = await startBench({ site: 'stock' });
     const all = `ON ${databaseName()}.*`;

@@ -1,7 +1,7 @@
 /**
  * The two schemas that were in the field, told apart by their tables. `A`: Mozilla's fork of 0.8.2 (and stock up to
  * 0.8.4), which keeps claims in columns of `buildrequests` and links a buildset to one sourcestamp. `B`: 0.8.6 to 0.8.12,
- * with a table of claims and sets of sourcestamps.
+ * with a table of claims and sets of sourcestamps (and from 0.8.7 on codebases, which nothing here names).
  */
 import { z } from 'zod';
 import { ConfigError } from '../../errors.ts';

@@ -68,7 +68,8 @@ async function insert(trx: Knex.Transaction, { kind }: Schema, spec: BuildSpec):
       ? { sourcestampid: await insertRow(trx, 'sourcestamps', sourcestampOf(spec)) }
       : { sourcestampsetid: await insertRow(trx, 'sourcestampsets', {}) };
   if (kind === 'B') {
-    await insertRow(trx, 'sourcestamps', { ...sourcestampOf(spec), codebase: '', ...source });
+    // Without a codebase: a 0.8.6 knows none, and where there is the column, it says so itself.
+    await insertRow(trx, 'sourcestamps', { ...sourcestampOf(spec), ...source });
   }
   // What stock masters write for "not yet"; the fork has NULL there.
   const results = kind === 'A' ? {} : { results: -1 };
