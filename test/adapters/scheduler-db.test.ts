@@ -85,6 +85,13 @@ describe.each(['mozilla', 'stock'] as const)('submitting to the database of a %s
     expect(found).toMatchObject({ kind: 'present', value: { buildRequestId: first, state: 'pending' } });
   });
 
+  it('again for a later run, hours after it was first asked for, makes no other request', async () => {
+    bench = await startBench({ site });
+    const spec = aSpec({ scheduled: Date.now() - 30 * 3_600_000 });
+    const id = await bench.one.ci.submit(spec);
+    expect(await bench.one.ci.submit({ ...spec, runId: 1, scheduled: Date.now() })).toBe(id);
+  });
+
   it.each([
     { name: 'between commit and answer', when: 'answer', what: /COMMIT/ },
     { name: 'before the request is written', when: 'request', what: /insert into `buildrequests`/i },

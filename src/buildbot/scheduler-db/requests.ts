@@ -2,7 +2,6 @@
 import type { Logger } from 'pino';
 import type { RequestView } from '../../domain/build.ts';
 import { type KeptBuild, matchOf } from '../../domain/kept-build.ts';
-import { LONGEST_DEADLINE_MS } from '../../domain/task.ts';
 import { BridgeError, LegacyCiError } from '../../errors.ts';
 import type { KeptBuilds, Seen } from '../../ports.ts';
 import type { SchedulerDb } from './database.ts';
@@ -10,7 +9,7 @@ import type { Masters } from './masters.ts';
 import { isSameStart, type OwnedBuild, type Rows, readRows, readSiblings, type Siblings } from './rows.ts';
 import type { Schema } from './schema.ts';
 import { createStoppedReader, EXCEPTION, type Stopped, type Suspect } from './stopped.ts';
-import { findRequest } from './submit.ts';
+import { findRequest, LONGEST_TASK_S } from './submit.ts';
 import { type BuildRow, type RequestRow, STALE_CLAIM_S, toView } from './view.ts';
 
 export interface RequestReaderOptions {
@@ -36,8 +35,6 @@ export interface RequestReader {
   keptOf(request: RequestRow, build: BuildRow): Promise<KeptBuild | undefined>;
 }
 
-/** From a task's creation to its deadline; an hour for clocks that differ. */
-const LONGEST_TASK_S = LONGEST_DEADLINE_MS / 1000 + 3600;
 /** So long a master's page is waited for that says whether a build was stopped; then it was not. Seconds. */
 const STOPPED_WAIT_S = 3600;
 /** Of requests whose claims were said to be stale; far more than are at a time. */

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { Knex } from 'knex';
 import { firstBridgeExternalId } from '../../domain/first-bridge.ts';
+import { LONGEST_DEADLINE_MS } from '../../domain/task.ts';
 import { LegacyCiError } from '../../errors.ts';
 import type { BuildSpec } from '../../ports.ts';
 import { type SchedulerDb, unavailable } from './database.ts';
@@ -10,8 +11,10 @@ import { EXTERNAL_ID, encoded, priorityOf, propertiesOf, reasonOf, sourcestampOf
 
 /** How long to wait for another bridge that submits the same. */
 const LOCK_SECONDS = 10;
-/** A run's own time, less what clocks may differ. */
+/** What clocks may differ. */
 const CLOCK_SLACK_S = 3600;
+/** From a task's creation to its deadline. */
+export const LONGEST_TASK_S = LONGEST_DEADLINE_MS / 1000 + CLOCK_SLACK_S;
 
 /**
  * Looks for a request of this external id and makes it if there is none, under a lock that all bridges on the database
@@ -22,7 +25,8 @@ const CLOCK_SLACK_S = 3600;
 export function submit(database: SchedulerDb, schema: Schema, spec: BuildSpec): Promise<number> {
   return database.run('submitting a build request', (db) =>
     withLock(db, spec.externalId, async (connection) => {
-      const since = Math.floor(spec.scheduled / 1000) - CLOCK_SLACK_S;
+      // A later run may have the external id of an older one, whose submission was never answered.
+      const since = Math.floor(spec.scheduled / 1000) - (spec.runId === 0 ? CLOCK_SLACK_S : LONGEST_TASK_S);
       // On the old schema's tables nothing is undone, so the request, which masters look at, comes last.
       return db.transaction(
         async (trx) =>
