@@ -1,5 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { readCanceller } from '../../src/buildbot/data-api/canceller.ts';
 import { createDataApi } from '../../src/buildbot/data-api/index.ts';
+import { createRestClient } from '../../src/buildbot/data-api/rest-client.ts';
+import { createSession } from '../../src/buildbot/data-api/session.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { BuildSpec, LegacyCi } from '../../src/ports.ts';
 import { Secret } from '../../src/secret.ts';
@@ -210,6 +213,23 @@ describe('a log', () => {
       chunks.push(Buffer.from(chunk));
     }
     expect(Buffer.concat(chunks).toString('utf8')).toContain('Grüße 🎉');
+  });
+});
+
+describe('a build whose master was stopped', () => {
+  it('has the reason in a log of its step, where older masters have nothing else', async () => {
+    const wish = spec('slow');
+    const id = await ci.submit(wish);
+    await buildbot.begun(wish.taskId);
+    await buildbot.stopMaster();
+    await buildbot.startMaster();
+    const { results, cancelledBy, builds } = await complete(id);
+    expect({ results, cancelledBy }).toEqual({ results: 'CANCELLED', cancelledBy: 'master-shutdown' });
+    const [build] = builds;
+    expect(build?.stateText).toMatch(/^cancelled \(Master Shutdown\)/);
+    const rest = createRestClient({ url: buildbot.url, session: createSession(buildbot.url) });
+    expect(build && (await readCanceller(rest, { ...build, stateText: "cancelled 'wait'" }))).toBe('master-shutdown');
+    rest.close();
   });
 });
 

@@ -5,7 +5,7 @@ import { createDataApi } from '../../src/buildbot/data-api/index.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { BuildSpec } from '../../src/ports.ts';
 import { createBuildbotEmulator } from '../../src/sandbox/buildbot/emulator.ts';
-import type { BuildbotVersion } from '../../src/sandbox/buildbot/state.ts';
+import type { Attempt, BuildbotVersion } from '../../src/sandbox/buildbot/state.ts';
 import { createFaults } from '../../src/sandbox/faults.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -16,7 +16,7 @@ afterEach(async () => {
   }
 });
 
-async function start(version: BuildbotVersion) {
+async function start(version: BuildbotVersion, durationMs: Attempt['durationMs'] = 1) {
   const calls: string[] = [];
   const faults = createFaults();
   faults.http.push({
@@ -25,7 +25,7 @@ async function start(version: BuildbotVersion) {
   });
   const buildbot = createBuildbotEmulator({
     ...{ clock: systemClock, version, faults },
-    builders: [{ name: 'b', workers: ['w'], attempts: [{ results: 0, durationMs: 1 }] }],
+    builders: [{ name: 'b', workers: ['w'], attempts: [{ results: 0, durationMs }] }],
     forceSchedulers: [{ name: 'bridge', builderNames: ['b'], parameters: [{ name: 'taskId' }] }],
   });
   await buildbot.start();
@@ -34,7 +34,7 @@ async function start(version: BuildbotVersion) {
     ...{ url: buildbot.url, forceScheduler: 'bridge', collapseGuard: false, clock: systemClock },
   });
   undo.push(() => ci.close());
-  return { ci, url: buildbot.url, state: buildbot.master.state, calls };
+  return { ci, url: buildbot.url, master: buildbot.master, state: buildbot.master.state, calls };
 }
 
 const spec = (n: number): BuildSpec => ({
@@ -78,6 +78,23 @@ describe.each<BuildbotVersion>(['2.5', '3.3', '3.7', '4.3'])('builds of a master
     for (const path of [...calls]) {
       expect(await size(url, path)).toBeLessThanOrEqual(2);
     }
+  });
+});
+
+describe.each<BuildbotVersion>(['2.5', '3.3', '3.7', '4.3'])('a build that is cancelled on a master %s', (version) => {
+  it.each([
+    ['Master Shutdown', 'master-shutdown'],
+    ['a person said: Master Shutdown', 'person'],
+    ['Master Shutdown, says a person', 'person'],
+  ])('for "%s" was cancelled by a %s', async (reason, cancelledBy) => {
+    const { ci, master } = await start(version, 'wait');
+    const id = await ci.submit(spec(1));
+    if (cancelledBy === 'person') {
+      master.cancelRequest(id, reason);
+    } else {
+      master.shutdown();
+    }
+    expect((await ci.readMany([id])).get(id)).toMatchObject({ value: { results: 'CANCELLED', cancelledBy } });
   });
 });
 

@@ -1,5 +1,6 @@
 /** What Buildbot answers, as far as the bridge reads it. Unknown keys are ignored: every version adds some. */
 import { z } from 'zod';
+import { RESULT_NAMES, type ResultName } from '../../domain/build.ts';
 import { records } from '../records.ts';
 
 /** Buildbot's times are whole seconds; beyond these there are no dates. */
@@ -8,6 +9,11 @@ const seconds = z
   .min(-8.64e12)
   .max(8.64e12)
   .transform((s) => s * 1000);
+
+/** The name of a result code; undefined for -1 (unfinished) and for codes that this bridge does not know. */
+export function resultName(code: number | null): ResultName | undefined {
+  return code === null ? undefined : RESULT_NAMES[code];
+}
 
 export const requestAnswer = z.object({
   buildrequestid: z.int(),

@@ -4,8 +4,7 @@ import type { z } from 'zod';
 import type { Build, RequestView } from '../../domain/build.ts';
 import { textOf, writable } from '../../json.ts';
 import type { Outcome } from '../../ports.ts';
-import { logsAnswer, propertiesAnswer, stepsAnswer } from './answers.ts';
-import { resultName } from './requests.ts';
+import { logsAnswer, propertiesAnswer, resultName, stepsAnswer } from './answers.ts';
 import type { RestClient } from './rest-client.ts';
 
 type Step = z.infer<typeof stepsAnswer>['steps'][number];

@@ -1,5 +1,5 @@
 /** Build requests and their builds, read in batches. */
-import { type Build, isCollapsed, RESULT_NAMES, type RequestView, type ResultName } from '../../domain/build.ts';
+import { type Build, isCollapsed, type RequestView } from '../../domain/build.ts';
 import { LegacyCiError } from '../../errors.ts';
 import type { InputCounter, Seen } from '../../ports.ts';
 import { type BadRecord, fieldOf } from '../records.ts';
@@ -10,8 +10,10 @@ import {
   buildsetsAnswer,
   type RequestAnswer,
   requestsAnswer,
+  resultName,
 } from './answers.ts';
 import { createBuildReader } from './builds.ts';
+import { readCanceller } from './canceller.ts';
 import type { Catalogue } from './catalogue.ts';
 import { reasonOf } from './force-parameters.ts';
 import { type RestClient, toLegacyCiError } from './rest-client.ts';
@@ -72,20 +74,29 @@ export function createRequestReader(
       const builderNames = await catalogue.builderNames(requests.read.map(({ builderid }) => builderid));
       const workerNames = await catalogue.workerNames(builds.read.flatMap(({ workerid }) => workerid ?? []));
       const names = { builderNames, workerNames, url };
-      return new Map(
-        ids.map((id): [number, Seen<RequestView>] => {
-          const error = errors.get(id) ?? errors.get(undefined);
-          if (error) {
-            return [id, { kind: 'unreadable', error }];
-          }
-          const request = requests.read.find(({ buildrequestid }) => buildrequestid === id);
-          const value = request && toRequestView(request, builds.read, names);
-          return [id, value ? { kind: 'present', value } : { kind: 'absent' }];
-        }),
-      );
+      const all = new Map<number, Seen<RequestView>>();
+      for (const id of ids) {
+        const error = errors.get(id) ?? errors.get(undefined);
+        const request = requests.read.find(({ buildrequestid }) => buildrequestid === id);
+        const view = request && toRequestView(request, builds.read, names);
+        all.set(id, error ? { kind: 'unreadable', error } : view ? await withCanceller(view) : { kind: 'absent' });
+      }
+      return all;
     } catch (thrown) {
       const error = toLegacyCiError('reading build requests', thrown);
       return new Map(ids.map((id) => [id, { kind: 'unreadable', error }]));
+    }
+  }
+
+  async function withCanceller(view: RequestView): Promise<Seen<RequestView>> {
+    const build = view.builds.at(-1);
+    if (view.results !== 'CANCELLED') {
+      return { kind: 'present', value: view };
+    }
+    try {
+      return { kind: 'present', value: { ...view, cancelledBy: build ? await readCanceller(rest, build) : 'person' } };
+    } catch (thrown) {
+      return { kind: 'unreadable', error: toLegacyCiError('reading why a build was cancelled', thrown) };
     }
   }
 
@@ -161,7 +172,7 @@ interface Names {
   readonly url: string;
 }
 
-/** @param builds of any requests; those of this one are picked out */
+/** All but who cancelled it. @param builds of any requests; those of this one are picked out */
 function toRequestView(request: RequestAnswer, builds: readonly BuildAnswer[], names: Names): RequestView {
   const own = builds
     .filter(({ buildrequestid }) => buildrequestid === request.buildrequestid)
@@ -174,7 +185,6 @@ function toRequestView(request: RequestAnswer, builds: readonly BuildAnswer[], n
     state: stateOf(request, own),
     builds: own,
     ...(results === undefined ? {} : { results }),
-    ...(results === 'CANCELLED' ? { cancelledBy: cancelledBy(own.at(-1)) } : {}),
   };
 }
 
@@ -183,11 +193,6 @@ function stateOf(request: RequestAnswer, builds: readonly Build[]): RequestView[
     return 'complete';
   }
   return builds.some((build) => !build.isComplete) ? 'building' : 'pending';
-}
-
-/** A master that is stopped or restarted cancels its builds and says so; nobody asked for that cancel. */
-function cancelledBy(build: Build | undefined): 'person' | 'master-shutdown' {
-  return build?.stateText.startsWith('cancelled (Master Shutdown)') ? 'master-shutdown' : 'person';
 }
 
 function toBuild(build: BuildAnswer, { workerNames, url }: Names): Build {
@@ -204,9 +209,4 @@ function toBuild(build: BuildAnswer, { workerNames, url }: Names): Build {
     ...(build.complete_at === null ? {} : { completedAt: build.complete_at }),
     ...(worker === undefined ? {} : { worker }),
   };
-}
-
-/** The name of a result code; undefined for -1 (unfinished) and for codes that this bridge does not know. */
-export function resultName(code: number | null): ResultName | undefined {
-  return code === null ? undefined : RESULT_NAMES[code];
 }

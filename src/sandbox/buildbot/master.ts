@@ -257,20 +257,27 @@ export function createMaster({ clock, builders, version, emit }: MasterOptions):
     };
     state.steps.push(step);
     if (log !== undefined) {
-      const logid = state.logs.length + 1;
-      const lines = log.split('\n').length - 1;
-      state.logs.push({
-        logid,
-        stepid: step.stepid,
-        name: 'stdio',
-        slug: 'stdio',
-        type: 's',
-        complete: true,
-        num_lines: lines,
-      });
-      state.logTexts.set(logid, log);
+      addLog(step, 'stdio', 's', log);
     }
     return step;
+  }
+
+  function addLog({ stepid }: StepRecord, name: string, type: 's' | 't', text: string): void {
+    const logid = state.logs.length + 1;
+    const lines = text.split('\n').length - 1;
+    state.logs.push({ logid, stepid, name, slug: name, type, complete: true, num_lines: lines });
+    state.logTexts.set(logid, text);
+  }
+
+  /** The step that is interrupted has the reason in a log, in every version. */
+  function stop(entry: Running, reason: string): void {
+    const { buildid } = entry.build;
+    const [open] = state.steps.filter((step) => step.buildid === buildid && !step.complete).slice(-1);
+    if (open) {
+      addLog(open, 'cancelled', 't', `${reason}\n`);
+    }
+    const isSaid = version === '3.7' || version === '4.3';
+    end(entry, CANCELLED, `cancelled${isSaid ? ` (${reason})` : ''} 'build' (cancelled)`);
   }
 
   /** The build is over: RETRY puts its request back, anything else completes it. */
@@ -356,7 +363,7 @@ export function createMaster({ clock, builders, version, emit }: MasterOptions):
       const request = state.requests[buildrequestid - 1];
       const entry = runningOf(buildrequestid);
       if (entry) {
-        end(entry, CANCELLED, `cancelled (${reason}) 'build' (cancelled)`);
+        stop(entry, reason);
       } else if (request === undefined) {
         emit(`buildrequests/${buildrequestid}/cancel`, null);
       } else if (version === '4.3') {
@@ -373,7 +380,7 @@ export function createMaster({ clock, builders, version, emit }: MasterOptions):
     stopBuild(buildid, reason) {
       const entry = running.get(buildid);
       if (entry) {
-        end(entry, CANCELLED, `cancelled (${reason}) 'build' (cancelled)`);
+        stop(entry, reason);
       }
     },
     finishBuild(buildrequestid, results) {
@@ -397,7 +404,7 @@ export function createMaster({ clock, builders, version, emit }: MasterOptions):
     shutdown() {
       isUp = false;
       for (const entry of [...running.values()]) {
-        end(entry, CANCELLED, "cancelled (Master Shutdown) 'build' (cancelled)");
+        stop(entry, 'Master Shutdown');
       }
     },
     kill() {

@@ -109,6 +109,17 @@ export function registerRoutes(app: FastifyInstance, options: RoutesOptions): vo
     return text === undefined ? reply.code(404).send('Invalid path') : reply.type('text/plain').send(text);
   });
 
+  app.get('/api/v2/logs/:id/contents', async (request, reply) => {
+    const log = state.logs.find(({ logid }) => logid === idOf(request));
+    if (log === undefined) {
+      return plain(reply.code(404), { error: `Invalid path: ${request.url}` });
+    }
+    const text = state.logTexts.get(log.logid) ?? '';
+    // Each line of a command's says which of its outputs it came by.
+    const content = log.type === 's' ? text.replace(/^(?=.)/gm, 'o') : text;
+    return plain(reply, { logchunks: [{ logid: log.logid, firstline: 0, content }], meta: {} });
+  });
+
   const control = (path: string, work: (request: FastifyRequest, method: string, params: Row) => unknown) =>
     app.post(path, async (request, reply) => {
       const call = rpc.safeParse(request.body);

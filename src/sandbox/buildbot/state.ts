@@ -1,6 +1,6 @@
 /** What a master remembers, as its API shows it. Times are whole seconds, as everywhere in Buildbot. */
 
-/** 2.5 and 3.3 stand for what is before 2.6 and before 3.4: neither has filters `in`. */
+/** 2.5 and 3.3 stand for what is before 2.6 and before 3.4: neither has filters `in`, nor says why a build was cancelled. */
 export type BuildbotVersion = '2.5' | '3.3' | '3.7' | '4.3';
 
 export interface BuildsetRecord {
@@ -78,7 +78,8 @@ export interface LogRecord {
   readonly stepid: number;
   readonly name: string;
   readonly slug: string;
-  readonly type: 's';
+  /** Of a command, or a text. */
+  readonly type: 's' | 't';
   complete: boolean;
   num_lines: number;
 }
