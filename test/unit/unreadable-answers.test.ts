@@ -8,6 +8,7 @@ import { createWebStatus } from '../../src/buildbot/scheduler-db/web-status.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { InputCounter } from '../../src/ports.ts';
 import { countInputs } from '../support/count-inputs.ts';
+import { startHostileServer } from '../support/hostile-server.ts';
 import { clientOf, type FakeServer, startFakeServer } from '../support/queue-client.ts';
 
 let server: FakeServer | undefined;
@@ -48,6 +49,20 @@ it.each<[string, Call, unknown, string]>([
   expect(error).toBeInstanceOf(Error);
   expect(String(error).length).toBeLessThan(1200);
   expect(inputs.counts).toEqual({ [`rejected ${source}`]: 1 });
+});
+
+it.each<[string, string, string]>([
+  ['Buildbot, to a control call', '{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no"}}', 'rejected'],
+  ['Buildbot, to a read', '{"error":"no"}', 'rejected'],
+  ['a proxy in front of it', '<html>Bad Request</html>', 'unavailable'],
+  ['a proxy that speaks JSON', '{"status":400,"title":"Bad Request"}', 'unavailable'],
+])('a 400 of %s', async (_what, body, kind) => {
+  const hostile = await startHostileServer('answers of a Data API, a web status or Self-serve', () => ({
+    ...{ kind: 'says', status: 400, body },
+  }));
+  const error = { code: `legacy-ci-${kind}`, isTransient: kind === 'unavailable' };
+  await expect(control(hostile.url, countInputs())).rejects.toMatchObject(error);
+  await hostile.stop();
 });
 
 it('a task that the queue does not know is read well', async () => {

@@ -178,13 +178,14 @@ export function toLegacyCiError(what: string, thrown: unknown): LegacyCiError {
   }
   if (thrown instanceof HTTPError) {
     const { statusCode, body } = thrown.response;
-    const reason = reasonOf(body);
+    const refusal = refusalOf(body);
+    const reason = refusal ?? String(body).slice(0, 200);
     const context = { statusCode };
     if (statusCode === 401 || statusCode === 403) {
       return new LegacyCiError('legacy-ci-forbidden', `Buildbot does not allow ${what}: ${reason}`, { context });
     }
-    // Only Buildbot's own refusal is final: 404, 408 and 429 come from what stands in front of it.
-    const isHopeless = statusCode === 400 || reason.includes(HOPELESS);
+    // Only Buildbot's own refusal is final: 404, 408 and 429 come from what stands in front of it, and so may a 400.
+    const isHopeless = refusal !== undefined && (statusCode === 400 || refusal.includes(HOPELESS));
     return isHopeless
       ? new LegacyCiError('legacy-ci-rejected', `Buildbot rejects ${what}: ${reason}`, { context })
       : new LegacyCiError('legacy-ci-unavailable', `${what} failed in Buildbot: ${reason}`, {
@@ -204,17 +205,17 @@ export function toLegacyCiError(what: string, thrown: unknown): LegacyCiError {
   });
 }
 
-/** JSON-RPC's error: a text, or each field's own text. */
-function reasonOf(body: unknown): string {
+/** JSON-RPC's error: a text, or each field's own text. Undefined where somebody else answers. */
+function refusalOf(body: unknown): string | undefined {
   let value: unknown;
   try {
     value = JSON.parse(String(body));
   } catch {
-    return String(body).slice(0, 200);
+    return undefined;
   }
   const parsed = rpcError.safeParse(value);
   if (!parsed.success) {
-    return String(body).slice(0, 200);
+    return undefined;
   }
   const message = typeof parsed.data.error === 'string' ? parsed.data.error : parsed.data.error.message;
   return (
