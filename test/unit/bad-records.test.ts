@@ -1,6 +1,6 @@
 /** One record of Buildbot's that cannot be read, among others that can: it spoils no other request. */
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { createCatalogue } from '../../src/buildbot/data-api/catalogue.ts';
+import { type Catalogue, createCatalogue } from '../../src/buildbot/data-api/catalogue.ts';
 import { reasonOf } from '../../src/buildbot/data-api/force-parameters.ts';
 import { createRequestReader, type RequestReader } from '../../src/buildbot/data-api/requests.ts';
 import { createRestClient } from '../../src/buildbot/data-api/rest-client.ts';
@@ -25,9 +25,11 @@ let given: {
   buildsets: unknown[];
   builders: unknown[];
   workers: unknown[];
+  forceschedulers: unknown[];
 };
 let inputs: ReturnType<typeof countInputs>;
 let reader: RequestReader;
+let catalogue: Catalogue;
 const undo: (() => unknown)[] = [];
 
 /** Those of the ids that the query names; a record without an id is found by each that `strays` says. */
@@ -42,6 +44,7 @@ beforeEach(async () => {
     buildsets: [],
     builders: [{ builderid: 5, name: 'linux' }],
     workers: [{ workerid: 6, name: 'w' }],
+    forceschedulers: [],
   };
   server = await startHostileServer('answers of a Data API, a web status or Self-serve', (line) => {
     const ids = line.includes('/builds?') ? asked(line) : [];
@@ -51,7 +54,8 @@ beforeEach(async () => {
   });
   inputs = countInputs();
   const rest = createRestClient({ url: server.url, session: createSession(server.url), retries: 0, inputs });
-  reader = createRequestReader(rest, createCatalogue(rest, systemClock, 'f', { inputs }), server.url, inputs);
+  catalogue = createCatalogue(rest, systemClock, 'f', { inputs });
+  reader = createRequestReader(rest, catalogue, server.url, inputs);
   undo.push(
     () => rest.close(),
     () => server.stop(),
@@ -109,6 +113,28 @@ describe('among three requests', () => {
     const seen = await reader.readMany([1, 2, 3]);
     expect(seen.get(1)).toMatchObject({ kind: 'present', value: { builder: 'linux' } });
     expect(seen.get(3)).toMatchObject({ kind: 'present', value: { builds: [{ worker: 'v' }] } });
+    expect(inputs.counts).toEqual({ [REJECTED]: 2 });
+  });
+});
+
+describe('among the ForceSchedulers', () => {
+  const field = (more: Given = {}): Given => ({ name: 'x', fullName: 'x', type: 'text', ...more });
+  const scheduler = (name: string, more: Given = {}): Given => ({
+    ...{ name, builder_names: ['b'], all_fields: [field(more)] },
+  });
+
+  it("another's that cannot be read is no reason to read none", async () => {
+    given.forceschedulers = [scheduler('odd', { type: null }), scheduler('f')];
+    expect(await catalogue.forceScheduler()).toMatchObject({ name: 'f' });
+    expect((await catalogue.forceSchedulers()).map(({ name }) => name)).toEqual(['f']);
+    expect(inputs.counts).toEqual({});
+  });
+
+  it('the own that cannot be read is not missing', async () => {
+    given.forceschedulers = [scheduler('f', { type: null }), scheduler('other')];
+    const error = { code: 'legacy-ci-protocol', isTransient: true, message: expect.stringContaining('type') };
+    await expect(catalogue.forceScheduler()).rejects.toMatchObject(error);
+    await expect(catalogue.forceSchedulers()).rejects.toMatchObject(error);
     expect(inputs.counts).toEqual({ [REJECTED]: 2 });
   });
 });

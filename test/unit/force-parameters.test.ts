@@ -17,7 +17,7 @@ const PARAMETERS: readonly ParameterOptions[] = [
 
 function scheduler(parameters = PARAMETERS, hasPriority = false) {
   const described = describeScheduler({ name: 'bridge', builderNames: ['b'], parameters }, hasPriority);
-  const [found] = forceSchedulersAnswer.parse({ forceschedulers: [described] }).forceschedulers;
+  const [found] = forceSchedulersAnswer.parse({ forceschedulers: [described] }).forceschedulers.read;
   if (found === undefined) {
     throw new Error('no scheduler');
   }

@@ -143,7 +143,7 @@ describe('on a Buildbot with a Data API', () => {
 it('parameters that are declared under a strange name are set, and nothing else is', () => {
   const names = ['constructor', 'toString', '__proto__', 'a b', '\u202e'];
   const described = describeScheduler({ ...SCHEDULER, parameters: names.map((name) => ({ name })) }, false);
-  const [scheduler] = forceSchedulersAnswer.parse({ forceschedulers: [described] }).forceschedulers;
+  const [scheduler] = forceSchedulersAnswer.parse({ forceschedulers: [described] }).forceschedulers.read;
   const spec = admitted({ buildername: 'b', properties: Object.fromEntries(names.map((name) => [name, 'v'])) });
   expect(spec).toBeUndefined();
   const without = admitted({ buildername: 'b', properties: { constructor: 'v', toString: 'v', 'a b': 'v' } });

@@ -90,14 +90,12 @@ const field: z.ZodType<FieldAnswer> = z.lazy(() =>
     fields: z.array(field).optional(),
   }),
 );
-export const forceSchedulersAnswer = z.object({
-  forceschedulers: z.array(
-    z.object({
-      name: z.string(),
-      enabled: z.boolean().optional(),
-      builder_names: z.array(z.string()),
-      all_fields: z.array(field),
-    }),
-  ),
+const forceSchedulerAnswer = z.object({
+  name: z.string(),
+  enabled: z.boolean().optional(),
+  builder_names: z.array(z.string()),
+  all_fields: z.array(field),
 });
-export type ForceSchedulerAnswer = z.infer<typeof forceSchedulersAnswer>['forceschedulers'][number];
+export type ForceSchedulerAnswer = z.infer<typeof forceSchedulerAnswer>;
+/** Each for itself: people write parameters of their own for others. */
+export const forceSchedulersAnswer = z.object({ forceschedulers: records(forceSchedulerAnswer, 'name') });

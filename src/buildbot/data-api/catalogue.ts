@@ -2,7 +2,8 @@
 import type { Logger } from 'pino';
 import { LegacyCiError } from '../../errors.ts';
 import type { Clock, InputCounter } from '../../ports.ts';
-import type { Records } from '../records.ts';
+import { fieldOf, type Records } from '../records.ts';
+import { unreadable } from '../unreadable.ts';
 import { buildersAnswer, type ForceSchedulerAnswer, forceSchedulersAnswer, workersAnswer } from './answers.ts';
 import type { RestClient } from './rest-client.ts';
 
@@ -18,7 +19,7 @@ export interface Catalogue {
   forceSchedulerNow(): Promise<ForceSchedulerAnswer>;
   /** The ForceScheduler's builders; read again when `wanted` is not among them. @throws LegacyCiError */
   builders(wanted: string): Promise<ReadonlySet<string>>;
-  /** Every ForceScheduler there is, just read. */
+  /** Every ForceScheduler that can be read, just read. @throws LegacyCiError, also where this bridge's own cannot */
   forceSchedulers(): Promise<readonly ForceSchedulerAnswer[]>;
   /** Names by id; reads again when one of the ids is not known. */
   builderNames(ids: readonly number[]): Promise<ReadonlyMap<number, string>>;
@@ -49,7 +50,11 @@ export function createCatalogue(
   let failedAt = Number.NEGATIVE_INFINITY;
 
   async function readSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
-    const { forceschedulers: value } = await rest.get('forceschedulers', forceSchedulersAnswer);
+    const { read: value, bad } = (await rest.get('forceschedulers', forceSchedulersAnswer)).forceschedulers;
+    const badOwn = bad.find((record) => fieldOf(record.value, 'name') === name);
+    if (badOwn) {
+      throw unreadable(inputs, `the ForceScheduler "${name}" cannot be read: ${badOwn.reason}`);
+    }
     schedulers = { value, at: clock.uptime() };
     return value;
   }
