@@ -133,8 +133,9 @@ async function put(
 
 /** What a bucket says of the content or the way it is put, and will say again. 403 is a URL's that has expired. */
 const FOR_GOOD = new Set([400, 405, 411, 413, 501]);
-/** S3's codes for a 400 that another try, with another URL, may not get. */
+/** S3's codes for a 400 that another try, with another URL, may not get; one without a code is a proxy's. */
 const OF_THIS_TRY = new Set([
+  undefined,
   'RequestTimeout',
   'IncompleteBody',
   'BadDigest',
@@ -155,7 +156,7 @@ function putError(name: string, thrown: unknown): QueueError {
   }
   const { statusCode, body } = thrown.response;
   const code = /<Code>(\w{1,60})<\/Code>/.exec(String(body))?.[1];
-  const isForGood = FOR_GOOD.has(statusCode) && !OF_THIS_TRY.has(code ?? '');
+  const isForGood = FOR_GOOD.has(statusCode) && !(statusCode === 400 && OF_THIS_TRY.has(code));
   const reason = `status ${statusCode}${code === undefined ? '' : ` (${code})`}`;
   return new QueueError(isForGood ? 'queue-invalid' : 'queue-unavailable', `${message}: ${reason}`, {
     isTransient: !isForGood,

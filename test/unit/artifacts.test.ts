@@ -199,7 +199,7 @@ describe('the upload', () => {
     expect(puts()).toHaveLength(1);
   });
 
-  it.each(['RequestTimeout', 'ExpiredToken', 'IncompleteBody', 'BadDigest'])(
+  it.each(['RequestTimeout', 'ExpiredToken', 'IncompleteBody', 'BadDigest', '- a proxy has none'])(
     'is tried again where the bucket refuses the try and not the content: %s',
     async (code) => {
       await startBucket([400, 400], code);
