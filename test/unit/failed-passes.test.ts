@@ -166,7 +166,7 @@ describe.each([90_000, 5 * MINUTE, 20 * MINUTE])('a claim of %d ms', (claimTimeo
     await passes.reconciler.reconcile(taskId);
     await passes.reconciler.reconcile(taskId);
     passes.request = requestComplete('CANCELLED', aBuild('CANCELLED'));
-    await passWhenDue(taskId, 60 * MINUTE);
+    await passWhenDue(taskId, 4 * claimTimeoutMs);
     expect(runsOf(taskId)).toMatchObject([{ state: 'running' }]);
   });
 });
