@@ -18,13 +18,13 @@ import {
   pattern,
   secret,
   size,
+  text,
   workerType,
 } from './config/values.ts';
 import { EXCEPTION_REASONS } from './domain/task.ts';
 import { ConfigError } from './errors.ts';
 import type { Secret } from './secret.ts';
 
-const text = z.string().min(1, 'expected a text that is not empty');
 const resolution = z.enum(['completed', 'failed', ...EXCEPTION_REASONS]);
 
 const dataApi = z
@@ -175,17 +175,20 @@ export function loadDatabaseUrl({ file, env }: { file?: string | undefined; env:
   const given = path === undefined ? {} : readYaml(path);
   const merged = withEnvironment(given, env);
   const database = typeof merged === 'object' && merged !== null && 'database' in merged ? merged.database : undefined;
-  return check(schema.shape.database, database, path ?? 'the environment', ['database']).url;
+  return check(schema.shape.database, database, { env, path: path ?? 'the environment', prefix: ['database'] }).url;
 }
 
 /** A variable that is empty is as good as none. */
 function pathOf(file: string | undefined, env: NodeJS.ProcessEnv): string | undefined {
+  if (file === '') {
+    throw new ConfigError('--config names no file: what follows it is empty');
+  }
   return file ?? (env.BBB_CONFIG === '' ? undefined : env.BBB_CONFIG);
 }
 
 /** @throws ConfigError with every problem of an already parsed file */
 export function parseConfig(given: unknown, env: NodeJS.ProcessEnv, path: string): Config {
-  return deepFreeze(check(schema, withEnvironment(given, env), path));
+  return deepFreeze(check(schema, withEnvironment(given, env), { env, path }));
 }
 
 /** All keys of the configuration, dotted; for the test that every one is documented. */
@@ -193,12 +196,18 @@ export function allKeys(): readonly string[] {
   return keysOf(schema);
 }
 
-function check<T>(part: z.ZodType<T>, value: unknown, path: string, prefix: readonly string[] = []): T {
+interface Given {
+  readonly env: NodeJS.ProcessEnv;
+  readonly path: string;
+  readonly prefix?: readonly string[];
+}
+
+function check<T>(part: z.ZodType<T>, value: unknown, { env, path, prefix = [] }: Given): T {
   const parsed = part.safeParse(value);
   if (parsed.success) {
     return parsed.data;
   }
-  const lines = describeIssues(parsed.error, { schema: part, value, prefix });
+  const lines = describeIssues(parsed.error, { schema: part, value, prefix, env });
   throw new ConfigError(`${path} is not a valid configuration:\n${lines.map((line) => `  - ${line}`).join('\n')}`);
 }
 

@@ -8,13 +8,17 @@ type Path = readonly PropertyKey[];
  * One line for each problem.
  * @param value what was checked
  * @param prefix where in the configuration it stands
+ * @param env what may have set it
  */
 export function describeIssues(
   { issues }: z.core.$ZodError,
-  { schema, value, prefix }: { schema: z.ZodType; value: unknown; prefix: Path },
+  { schema, value, prefix, env }: { schema: z.ZodType; value: unknown; prefix: Path; env: NodeJS.ProcessEnv },
 ): readonly string[] {
   return issues.flatMap((issue) => {
-    const at = dotted([...prefix, ...issue.path]) || 'the file';
+    const key = dotted([...prefix, ...issue.path]);
+    const variable = Object.entries(ENVIRONMENT).find(([, path]) => dotted(path) === key)?.[0];
+    const isSet = variable !== undefined && (env[variable] ?? '') !== '';
+    const at = `${key || 'the file'}${isSet ? ` (from the variable ${variable})` : ''}`;
     if (issue.code === 'custom') {
       return [`${at}: ${issue.message}`];
     }
@@ -24,7 +28,9 @@ export function describeIssues(
     }
     const given = valueAt(value, issue.path);
     if (given === undefined) {
-      return [`${at} is missing: add it${describeMissing(issue, schemaAt(schema, issue.path))}${orVariable(at)}`];
+      return [
+        `${at} is missing: add it${describeMissing(issue, schemaAt(schema, issue.path))}${variable === undefined ? '' : `, or set the variable ${variable}`}`,
+      ];
     }
     if (given === null) {
       return [`${at} is empty: give it a value (${expectation(issue)}), or remove the line`];
@@ -63,11 +69,6 @@ function describeMissing(issue: z.core.$ZodIssue, schema: unknown): string {
   return ` (${expectation(issue)
     .replace(/^expected /, '')
     .replace(/, received undefined$/, '')})`;
-}
-
-function orVariable(at: string): string {
-  const variable = Object.entries(ENVIRONMENT).find(([, path]) => dotted(path) === at)?.[0];
-  return variable === undefined ? '' : `, or set the variable ${variable}`;
 }
 
 /** YAML reads `password: 1234` as a number. */

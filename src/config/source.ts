@@ -1,7 +1,7 @@
 /** Where a configuration comes from: the file, and the environment that wins over it. */
 import { readFileSync } from 'node:fs';
 import { LineCounter, parseDocument } from 'yaml';
-import { ConfigError } from '../errors.ts';
+import { ConfigError, codeOf } from '../errors.ts';
 
 /** Where each environment variable goes. */
 export const ENVIRONMENT: Readonly<Record<string, readonly string[]>> = {
@@ -23,13 +23,20 @@ const MAX_PROBLEMS = 20;
 /** The parser calls itself for each level; where the stack ends in a regular expression, the process would, too. */
 const TOO_DEEP = /(?:[[{]\s*|-\s+){100}/;
 
+const WHY_NOT_READ: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such file',
+  EACCES: 'the bridge has no right to',
+  EISDIR: 'it is a folder',
+};
+
 /** @throws ConfigError that shows nothing of the file, which may hold secrets */
 export function readYaml(path: string): unknown {
   let text: string;
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    throw new ConfigError(`${path} could not be read`, { cause: error });
+    const code = codeOf(error);
+    throw new ConfigError(`${path} could not be read: ${WHY_NOT_READ[code] ?? code}`, { cause: error });
   }
   const lineCounter = new LineCounter();
   if (TOO_DEEP.test(text)) {

@@ -57,11 +57,17 @@ export const httpUrl = z
 /** Of a server, for paths below it: slashes at its end would make another path. */
 export const baseUrl = httpUrl.transform((url) => url.replace(/\/+$/, ''));
 
-/** A text that is shown nowhere. */
-export const secret = z
+const UNTIDY = 'there is a control character in it, or a blank or a line break at its beginning or end: take it away';
+
+/** Files that hold a secret often end with a line break, with which it would be refused at every call, for ever. */
+const tidy = z
   .string()
-  .min(1, 'expected a text that is not empty')
-  .transform((value) => new Secret(value));
+  .refine((value) => value.trim() === value && !/\p{Cc}/u.test(value), { error: UNTIDY, abort: true });
+
+export const text = tidy.min(1, 'expected a text that is not empty');
+
+/** A text that is shown nowhere. */
+export const secret = text.transform((value) => new Secret(value));
 
 /** A broker's URL, with its password. */
 export const amqpUrl = z
@@ -69,27 +75,35 @@ export const amqpUrl = z
   .transform((value) => new Secret(value));
 
 /** Where a database is, perhaps with its password. */
-export const databaseUrl = z
-  .string()
+export const databaseUrl = tidy
   .regex(/^(?:sqlite:.+|mysql:\/\/.+|postgres(?:ql)?:\/\/.+)$/, 'expected sqlite:FILE, mysql://... or postgres://...')
   .transform((value) => new Secret(value));
 
 /** A MySQL or MariaDB database of somebody else's, perhaps with its password. */
-export const mysqlUrl = z
-  .string()
+export const mysqlUrl = tidy
   .regex(/^mysql:\/\/[^/]+\/.+$/, 'expected mysql://USER:PASSWORD@HOST/DATABASE')
   .transform((value) => new Secret(value));
 
 /** The certificate of temporary credentials: JSON in a text, as Taskcluster hands it out. */
 export const certificate = z.string().transform((value, context) => {
-  try {
-    JSON.parse(value);
-    return new Secret(value);
-  } catch {
-    context.addIssue({ code: 'custom', message: 'expected the certificate as Taskcluster gave it: a text with JSON' });
+  if (!isJsonObject(value)) {
+    context.addIssue({
+      code: 'custom',
+      message: 'expected the certificate as Taskcluster gave it: a text with a JSON object',
+    });
     return z.NEVER;
   }
+  return new Secret(value);
 });
+
+function isJsonObject(text: string): boolean {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null && !Array.isArray(value);
+  } catch {
+    return false;
+  }
+}
 
 /** A regular expression: linear time whatever the pattern. */
 export const pattern = z.string().transform((text, context) => {

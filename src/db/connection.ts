@@ -50,6 +50,10 @@ export function connect(
     if (isReadOnly && !existsSync(file)) {
       throw new ConfigError(`${name}: there is no file ${file}`);
     }
+    const folder = path.dirname(file);
+    if (!existsSync(folder)) {
+      throw new ConfigError(`${name}: there is no folder ${folder}`);
+    }
     return connectSqlite(file, isReadOnly);
   }
   checkServerUrl(url, name);

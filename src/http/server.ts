@@ -1,5 +1,6 @@
 /** What an operator's tooling asks a bridge process: is it alive, is it ready, what does it see. Read-only. */
 import { createServer, type ServerResponse } from 'node:http';
+import { ConfigError, codeOf } from '../errors.ts';
 
 /** One dependency, as it looks from here. */
 export interface Check {
@@ -22,7 +23,10 @@ export interface HttpOptions {
 }
 
 export interface HttpServer {
-  /** Resolves with the address, such as `http://127.0.0.1:8080`; rejects when the port cannot be had. */
+  /**
+   * Resolves with the address, such as `http://127.0.0.1:8080`; rejects when the port cannot be had, with a ConfigError
+   * when there is no such host.
+   */
   start(): Promise<string>;
   stop(): Promise<void>;
 }
@@ -58,7 +62,11 @@ export function createHttpServer({ host, port, live, ready, metrics }: HttpOptio
   return {
     start: () =>
       new Promise((resolve, reject) => {
-        server.once('error', reject);
+        server.once('error', (error) => {
+          const isNowhere = codeOf(error) === 'ENOTFOUND';
+          const message = `http.host: there is no host ${JSON.stringify(host)}`;
+          reject(isNowhere ? new ConfigError(message, { cause: error }) : error);
+        });
         server.listen(port, host, () => {
           const address = server.address();
           resolve(`http://${host}:${typeof address === 'object' && address !== null ? address.port : port}`);

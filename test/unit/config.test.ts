@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { stringify } from 'yaml';
 import { ENVIRONMENT } from '../../src/config/source.ts';
 import { allKeys, type Config, loadConfig, loadDatabaseUrl, parseConfig } from '../../src/config.ts';
-import { ConfigError, describeError } from '../../src/errors.ts';
+import { ConfigError } from '../../src/errors.ts';
 import { Secret } from '../../src/secret.ts';
 
 const DOCUMENTATION = readFileSync(path.join(import.meta.dirname, '../../docs/configuration.md'), 'utf8');
@@ -229,9 +229,26 @@ describe('the environment', () => {
 
   it('is checked like the file', () => {
     expect(problems(least(), { PULSE_URL: 'http://h' })).toEqual([
-      'pulse.url: expected a URL that begins with amqp:// or amqps://',
+      'pulse.url (from the variable PULSE_URL): expected a URL that begins with amqp:// or amqps://',
     ]);
   });
+
+  it.each(['tc-secret\n', ' tc-secret', 'tc-\u0000secret', '\ufefftc-secret'])(
+    'may not bring what only looks like a text or secret, and does not show it: %j',
+    (value) => {
+      const env = { TASKCLUSTER_CLIENT_ID: value, TASKCLUSTER_ACCESS_TOKEN: value, DATABASE_URL: `sqlite:${value}` };
+      const { DATABASE_URL: url, ...others } = env;
+      const what =
+        'there is a control character in it, or a blank or a line break at its beginning or end: take it away';
+      expect(problems(least(), others)).toEqual([
+        `taskcluster.credentials.clientId (from the variable TASKCLUSTER_CLIENT_ID): ${what}`,
+        `taskcluster.credentials.accessToken (from the variable TASKCLUSTER_ACCESS_TOKEN): ${what}`,
+      ]);
+      const load = () => loadDatabaseUrl({ env: { DATABASE_URL: `${url} ` } });
+      expect(load).toThrow(`database.url (from the variable DATABASE_URL): ${what}`);
+      expect(load).not.toThrow(/secret/);
+    },
+  );
 });
 
 describe('problems', () => {
@@ -289,17 +306,14 @@ describe('problems', () => {
       { ...least(), taskcluster: { ...least().taskcluster, workerType: 'Bridge_1' } },
       'taskcluster.workerType: expected a workerType: 1 to 38 of a-z 0-9 -, beginning with a letter and not ending with -',
     ],
-    [
-      'a broken certificate',
+    ...['{tc-secret', '"tc-secret"', 'null', '1', '["tc-secret"]'].map((certificate): [string, unknown, string] => [
+      `a broken certificate, ${certificate}`,
       {
         ...least(),
-        taskcluster: {
-          rootUrl: 'http://tc',
-          credentials: { clientId: 'c', accessToken: 't', certificate: '{tc-secret' },
-        },
+        taskcluster: { rootUrl: 'http://tc', credentials: { clientId: 'c', accessToken: 't', certificate } },
       },
-      'taskcluster.credentials.certificate: expected the certificate as Taskcluster gave it: a text with JSON',
-    ],
+      'taskcluster.credentials.certificate: expected the certificate as Taskcluster gave it: a text with a JSON object',
+    ]),
     [
       'an unknown database',
       withKey('database', { url: 'oracle://u:db-secret@h' }),
@@ -364,16 +378,16 @@ describe('the file', () => {
     expect(() => loadConfig({ env: { BBB_CONFIG: '' } })).toThrow(/--config FILE or in the variable BBB_CONFIG/);
   });
 
-  it('must be there', () => {
-    const file = path.join(folder, 'none.yml');
-    let error: unknown;
-    try {
-      loadConfig({ file, env: {} });
-    } catch (thrown) {
-      error = thrown;
+  it('must be there, and be one', () => {
+    const load = (file: string) => () => loadConfig({ file, env: {} });
+    expect(load(path.join(folder, 'none.yml'))).toThrow(/none\.yml could not be read: there is no such file$/);
+    expect(load(folder)).toThrow(/could not be read: it is a folder$/);
+    expect(load(path.join(fileOf(''), 'x.yml'))).toThrow(/could not be read: ENOTDIR$/);
+    for (const loadAny of [loadConfig, loadDatabaseUrl]) {
+      const named = () => loadAny({ file: '', env: { BBB_CONFIG: fileOf(stringify(least())) } });
+      expect(named).toThrow(ConfigError);
+      expect(named).toThrow('--config names no file: what follows it is empty');
     }
-    expect(error).toBeInstanceOf(ConfigError);
-    expect(describeError(error)).toMatch(/none\.yml could not be read: .*ENOENT/);
   });
 
   it.each([

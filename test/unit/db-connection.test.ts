@@ -46,6 +46,12 @@ describe('the URL of the database', () => {
     expect(`${message} ${stack} ${cause}`).not.toContain('hunter2');
   });
 
+  it('may be a file’s, in a folder that is there', () => {
+    const error = thrown(() => open('sqlite:/nowhere/at/all/bridge.db'));
+    expect(error).toBeInstanceOf(ConfigError);
+    expect(error).toMatchObject({ message: 'database.url: there is no folder /nowhere/at/all' });
+  });
+
   it.each([
     ['mysql://u:p%40ss%2F@h/db', 'mysql2'],
     ['postgres://u@h/db?sslmode=require', 'pg'],

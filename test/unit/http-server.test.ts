@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import got from 'got';
+import { ConfigError } from '../../src/errors.ts';
 import { type Check, createHttpServer, type HttpServer } from '../../src/http/server.ts';
 
 let checks: Check[];
@@ -49,5 +50,15 @@ describe('the health checks', () => {
       metrics: async () => ({ contentType: '', body: '' }),
     });
     await expect(second.start()).rejects.toThrow('EADDRINUSE');
+  });
+
+  it('say that the configuration is wrong where their host does not exist', async () => {
+    const nowhere = createHttpServer({
+      ...{ host: 'a..b', port: 0, live: () => [], ready: async () => [] },
+      metrics: async () => ({ contentType: '', body: '' }),
+    });
+    const refused = nowhere.start();
+    await expect(refused).rejects.toBeInstanceOf(ConfigError);
+    await expect(refused).rejects.toThrow('http.host: there is no host "a..b"');
   });
 });
