@@ -92,5 +92,7 @@ export function liveChecks(bridge: Bridge, services: readonly Service[]): readon
     return [];
   }
   const ageMs = bridge.reflector.idleMs();
-  return [{ name: 'reflector', isOk: ageMs < STUCK_MS, detail: `last round ended ${Math.round(ageMs / 1000)} s ago` }];
+  return [
+    { name: 'reflector', isOk: ageMs < STUCK_MS, detail: `no round has ended for ${Math.round(ageMs / 1000)} s` },
+  ];
 }

@@ -49,7 +49,7 @@ export interface Reflector {
   poke(): void;
   /** One whole round. */
   runOnce(): Promise<void>;
-  /** How long ago the last round ended, well or not, in milliseconds; until then, since the reflector was made. */
+  /** How long ago the last round ended, well or not, in milliseconds; until then, since the start; 0 before it. */
   idleMs(): number;
   /** Of the last round that ended; undefined until then. */
   report(): RoundReport | undefined;
@@ -68,7 +68,7 @@ export function createReflector(options: ReflectorOptions): Reflector {
   let timer: ReturnType<Timer> | undefined;
   let round: Promise<void> | undefined;
   let isWantedAgain = false;
-  let idleSince = clock.uptime();
+  let idleSince: number | undefined;
   let lastReport: RoundReport | undefined;
   const pending = paged(() => queue.listPending());
   const claimed = paged(() => queue.listClaimed());
@@ -111,8 +111,9 @@ export function createReflector(options: ReflectorOptions): Reflector {
     if (!isObserving) {
       await part('prune', () => store.prune(clock.now() - options.retentionMs, PRUNE_BATCH));
     }
-    idleSince = clock.uptime();
-    lastReport = { endedAt: clock.now(), durationMs: idleSince - started, due: report?.due ?? 0 };
+    const ended = clock.uptime();
+    idleSince = ended;
+    lastReport = { endedAt: clock.now(), durationMs: ended - started, due: report?.due ?? 0 };
     log.debug({ ...report, durationMs: lastReport.durationMs }, 'round ended');
     return report;
   }
@@ -175,6 +176,7 @@ export function createReflector(options: ReflectorOptions): Reflector {
 
   return {
     start() {
+      idleSince = clock.uptime();
       timer = (options.timer ?? createCronTimer(clock))(options.schedule, tick);
       poke();
     },
@@ -182,7 +184,7 @@ export function createReflector(options: ReflectorOptions): Reflector {
     async runOnce() {
       await oneRound();
     },
-    idleMs: () => clock.uptime() - idleSince,
+    idleMs: () => (idleSince === undefined ? 0 : clock.uptime() - idleSince),
     report: () => lastReport,
     async stop() {
       stopping.abort();

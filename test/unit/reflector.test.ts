@@ -70,9 +70,10 @@ describe('a round that takes longer than the interval', () => {
   let tick: () => Promise<void>;
   /** Each ends a sweep that was begun. */
   let ends: ((isCut: boolean) => void)[];
+  let idleMsBefore: number;
   beforeEach(async () => {
     store = await openMemoryStore();
-    clock = createManualClock(NOW);
+    clock = createManualClock(NOW - MINUTE);
     ends = [];
     async function* nothing(): AsyncGenerator<readonly string[]> {}
     reflector = createReflector({
@@ -91,6 +92,9 @@ describe('a round that takes longer than the interval', () => {
           ends.push((isCut) => resolve({ due: 0, passes: 0, failed: 0, isCut }));
         }),
     });
+    // What it needs may be waited for before it is started.
+    clock.advance(MINUTE);
+    idleMsBefore = reflector.idleMs();
     reflector.start();
     await eventually(() => ends.length === 1);
   });
@@ -101,6 +105,12 @@ describe('a round that takes longer than the interval', () => {
     }
     await stopped;
     await store.close();
+  });
+
+  it('counts as idle from its start on, and not from before', () => {
+    expect(idleMsBefore).toBe(0);
+    clock.advance(5);
+    expect(reflector.idleMs()).toBe(5);
   });
 
   it('is followed by one more at once, however many turns it took', async () => {
