@@ -83,6 +83,9 @@ describe('an event', () => {
   it.each([
     ['with an offset', '2017-06-01T12:02:11+0200', Date.UTC(2017, 5, 1, 10, 2, 11)],
     ['in ISO form', '2017-06-01T10:02:11Z', Date.UTC(2017, 5, 1, 10, 2, 11)],
+    // Told from the machine's zone only where that is not UTC.
+    ['without an offset', '2017-06-01T10:02:11', Date.UTC(2017, 5, 1, 10, 2, 11)],
+    ['without an offset, with a space', '2017-06-01 10:02:11.5', Date.UTC(2017, 5, 1, 10, 2, 11, 500)],
     ['in seconds', 1_496_311_331.5, 1_496_311_331_500],
     ['beyond all time', 1e300, 0],
     ['unreadable', 'yesterday', 0],

@@ -124,10 +124,14 @@ function idsOf(given: unknown): readonly number[] {
     : [];
 }
 
-/** `2017-06-01T10:02:11+0000`, which JavaScript does not read; or Unix seconds, as older masters wrote. */
+/**
+ * `2017-06-01T10:02:11+0000`, which JavaScript does not read; or Unix seconds, as older masters wrote. Without an offset
+ * it is UTC, as all that masters publish, and not the time of the zone that this machine is in.
+ */
 function timeOf(given: unknown): number | undefined {
-  const text = typeof given === 'string' ? given.slice(0, 100).replace(/([+-]\d\d)(\d\d)$/, '$1:$2') : '';
-  const time = typeof given === 'number' ? Math.round(given * 1000) : Date.parse(text);
+  const text = typeof given === 'string' ? given.slice(0, 100) : '';
+  const whole = text.replace(/([+-]\d\d)(\d\d)$/, '$1:$2').replace(/(\d[T ]\d\d:[\d:.]+)$/, '$1Z');
+  const time = typeof given === 'number' ? Math.round(given * 1000) : Date.parse(whole);
   return Math.abs(time) <= MAX_TIME ? time : undefined;
 }
 
