@@ -63,6 +63,7 @@ export const taskPageAnswer = z.object({
   tasks: z.array(z.object({ taskId: z.string(), workerGroup: z.string().optional(), workerId: z.string().optional() })),
   continuationToken: z.string().optional(),
 });
+export const artifactAnswer = z.object({ storageType: z.string() });
 export const putUrlAnswer = z.object({ putUrl: z.url() });
 export const scopesAnswer = z.object({ scopes: z.array(z.string()) });
 

@@ -5,7 +5,7 @@ import got, { HTTPError } from 'got';
 import { codeOf, QueueError } from '../errors.ts';
 import { AnswerTooLong, limited } from '../foreign-answer.ts';
 import type { Artifact, InputCounter } from '../ports.ts';
-import { type AnswerReader, putUrlAnswer } from './answers.ts';
+import { type AnswerReader, artifactAnswer, putUrlAnswer } from './answers.ts';
 import { toQueueError } from './errors.ts';
 import type { Services } from './services.ts';
 
@@ -43,23 +43,23 @@ export async function putArtifact(
       throw toQueueError('createArtifact', error, { taskId, runId, artifact: artifact.name });
     }
   };
+  const declare = async (payload: object) => {
+    options.reader.parse(artifactAnswer, await create(payload), 'an artifact');
+  };
   switch (artifact.kind) {
     case 'content':
     case 'file':
       return upload(artifact, () => create({ storageType: 's3', contentType: artifact.contentType }), options);
     case 'redirect':
-      await create({
+      return declare({
         storageType: 'reference',
         contentType: artifact.contentType,
         url: httpUrl(artifact.url, options.inputs),
       });
-      return;
     case 'link':
-      await create({ storageType: 'link', contentType: artifact.contentType, artifact: artifact.target });
-      return;
+      return declare({ storageType: 'link', contentType: artifact.contentType, artifact: artifact.target });
     case 'error':
-      await create({ storageType: 'error', reason: artifact.reason, message: artifact.message });
-      return;
+      return declare({ storageType: 'error', reason: artifact.reason, message: artifact.message });
     default:
       return artifact satisfies never;
   }

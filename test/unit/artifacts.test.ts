@@ -290,6 +290,22 @@ describe('what has no content of its own', () => {
     expect(stored(page.name)).toMatchObject({ expires, details: { storageType: 'error', ...error } });
   });
 
+  it.each<Artifact>([
+    { ...page, kind: 'redirect', url: 'http://buildbot/', expires: 0 },
+    { ...page, kind: 'link', target: 'public/logs/live_backing.log', expires: 0 },
+    { name: page.name, kind: 'error', reason: 'file-missing-on-worker', message: 'gone', expires: 0 },
+  ])('is not taken for there where some proxy answers in place of the queue: $kind', async (artifact) => {
+    const proxy = await startFakeServer(() => ({ body: '<html>Sign in</html>', contentType: 'text/html' }));
+    try {
+      await expect(putQuickly({ ...artifact, expires }, proxy.url)).rejects.toMatchObject({
+        code: 'queue-unavailable',
+        isTransient: true,
+      });
+    } finally {
+      await proxy.stop();
+    }
+  });
+
   it('is a conflict where something else has the name', async () => {
     await queue.putArtifact(taskId, 0, { ...TEXT, expires, content: 'x' });
     const put = queue.putArtifact(taskId, 0, { ...TEXT, kind: 'redirect', url: 'http://buildbot/', expires });
