@@ -1,8 +1,8 @@
 /** What keeps a `bbb run` alive, and what ends it. */
 import { execFileSync } from 'node:child_process';
-import { closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, constants as files, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { codeOf } from '../../src/errors.ts';
@@ -55,10 +55,10 @@ function open(file: string, flags: number): number {
 function makePipe(): { reader: number; writer: number; fill(): void } {
   const file = path.join(makeFolder(), 'pipe');
   execFileSync('mkfifo', [file]);
-  const reader = openSync(file, constants.O_RDWR | constants.O_NONBLOCK);
+  const reader = openSync(file, files.O_RDWR | files.O_NONBLOCK);
   return {
     reader,
-    writer: open(file, constants.O_WRONLY),
+    writer: open(file, files.O_WRONLY),
     fill() {
       undo.push(() => closeSync(reader));
       try {
@@ -72,12 +72,19 @@ function makePipe(): { reader: number; writer: number; fill(): void } {
   };
 }
 
-/** A database that hangs up at once; how often it was asked tells that a bridge goes on. */
-async function startFalseDatabase(): Promise<{ url: string; isAskedAgain(): Promise<unknown> }> {
+/** A database that hangs up at once, or says nothing; how often it was asked tells that a bridge goes on. */
+async function startFalseDatabase(
+  isSilent = false,
+): Promise<{ url: string; isAskedAgain(times?: number): Promise<unknown> }> {
   let asked = 0;
   const server = createServer((socket) => {
     asked += 1;
-    socket.destroy();
+    if (isSilent) {
+      undo.push(() => socket.destroy());
+      socket.on('error', () => undefined);
+    } else {
+      socket.destroy();
+    }
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   undo.push(() => server.close());
@@ -85,9 +92,9 @@ async function startFalseDatabase(): Promise<{ url: string; isAskedAgain(): Prom
   const port = typeof address === 'object' ? address?.port : undefined;
   return {
     url: `mysql://u:p@127.0.0.1:${port}/x`,
-    isAskedAgain: () => {
+    isAskedAgain: (times = 2) => {
       const before = asked;
-      return eventually(() => asked >= before + 2, { timeoutMs: 15_000, what: 'the bridge to go on' });
+      return eventually(() => asked >= before + times, { timeoutMs: 15_000, what: 'the bridge to go on' });
     },
   };
 }
@@ -101,7 +108,7 @@ it('without http goes on waiting for a database that is away', async () => {
 
 describe('a log that nobody takes', () => {
   it.each([
-    ['its disk is full', () => open('/dev/full', constants.O_WRONLY)],
+    ['its disk is full', () => open('/dev/full', files.O_WRONLY)],
     [
       'its reader does not read',
       () => {
@@ -128,7 +135,18 @@ describe('a log that nobody takes', () => {
 
   it('hides no failed start', async () => {
     const database = `sqlite:${path.join(makeFolder(), 'not-migrated.db')}`;
-    const bbb = start({ database, stdout: open('/dev/full', constants.O_WRONLY) });
+    const bbb = start({ database, stdout: open('/dev/full', files.O_WRONLY) });
     expect(await ending(bbb)).toBe(EXIT.tempFail);
   });
+});
+
+it('ends at a signal as the first process of a container, too, for which the kernel has no default', async () => {
+  const database = await startFalseDatabase(true);
+  const isolated = ['unshare', '--pid', '--fork', '--kill-child'];
+  const bbb = spawnBbb(['migrate'], { env: { DATABASE_URL: database.url }, prefix: isolated });
+  undo.push(() => bbb.kill('SIGKILL'));
+  await database.isAskedAgain(1);
+  const [child] = readFileSync(`/proc/${bbb.pid}/task/${bbb.pid}/children`, 'utf8').split(' ');
+  process.kill(Number(child), 'SIGTERM');
+  expect(await ending(bbb)).toBe(128 + constants.signals.SIGTERM);
 });

@@ -15,6 +15,8 @@ export interface BbbOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** A file descriptor in place of the stdout that is read here. */
   readonly stdout?: number;
+  /** What stands before its command. */
+  readonly prefix?: readonly string[];
 }
 
 export interface Bbb {
@@ -32,13 +34,15 @@ export interface Bbb {
 }
 
 /** Starts `bbb` with these arguments; returns at once. */
-export function spawnBbb(args: readonly string[], { config, env = {}, stdout }: BbbOptions = {}): Bbb {
+export function spawnBbb(args: readonly string[], { config, env = {}, stdout, prefix = [] }: BbbOptions = {}): Bbb {
   const folder = mkdtempSync(path.join(tmpdir(), 'bbb-command-'));
   const file = path.join(folder, 'bridge.yml');
   if (config !== undefined) {
     writeFileSync(file, stringify(config));
   }
-  const child = spawn(process.execPath, [CLI, ...args, ...(config === undefined ? [] : ['--config', file])], {
+  const named = config === undefined ? [] : ['--config', file];
+  const [program = '', ...rest] = [...prefix, process.execPath, CLI, ...args, ...named];
+  const child = spawn(program, rest, {
     stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
     env: { ...process.env, NODE_OPTIONS: '', ...env },
   });

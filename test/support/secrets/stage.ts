@@ -161,7 +161,7 @@ export async function startStage(setUp: SetUp): Promise<Stage> {
 const MAY_BE_EMPTY = new Set(['stderr', 'the temporary folder']);
 
 /** The same configuration with all that the environment can give in the environment. */
-function toEnvironment(config: object): Required<Omit<BbbOptions, 'stdout'>> & { readonly config: object } {
+function toEnvironment(config: object): Required<Pick<BbbOptions, 'env'>> & { readonly config: object } {
   let rest: object = config;
   const env: Record<string, string> = {};
   for (const [variable, keys] of Object.entries(ENVIRONMENT)) {
