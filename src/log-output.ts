@@ -45,7 +45,7 @@ export function createLogOutput({ write = writerOfStdout(), onLost, lastMs = LAS
         const written = write(bytes);
         waitingBytes -= written;
         isTorn = bytes[written - 1] !== NEWLINE;
-        waiting.splice(0, 1, ...(isTorn ? [bytes.subarray(written)] : []));
+        waiting.splice(0, 1, ...(written < bytes.length ? [bytes.subarray(written)] : []));
       }
       return false;
     } catch (error) {

@@ -232,7 +232,8 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     const { mapping } = pass.knowledge;
     if (mapping !== null) {
       const now = clock.now();
-      await store.release(mapping, { nextCheckAt: now + policy.recheckMs }, now);
+      const nextCheckAt = Math.min(now + policy.recheckMs, nextReclaim(mapping, now));
+      await store.release(mapping, { nextCheckAt }, now);
     }
     context.handOver(pass.taskId);
     return { kind: 'done' };

@@ -358,6 +358,14 @@ export const CASES: readonly Case[] = [
     todo: ['reclaimRun', 'lookAgain'],
   },
 
+  {
+    name: 'a build ended RETRY and the request goes on, and the claim is near its end',
+    mapping: { ...running, takenUntil: NOW + 5 * MINUTE },
+    task: aTask([ours(NOW + 5 * MINUTE)]),
+    request: requestBuilding(aBuild('RETRY')),
+    todo: ['reclaimRun', 'uploadOutcome', 'resolveRun'],
+  },
+
   // Submission.
   {
     name: 'whether a task can be built is unreadable, and its claim is near its end',

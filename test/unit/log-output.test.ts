@@ -57,6 +57,17 @@ describe('the log’s output', () => {
     expect(jest.getTimerCount()).toBe(0);
   });
 
+  it('keeps a line of which nothing but the end of the torn one before it went out', () => {
+    const { output, next, taken } = start();
+    next.push(2, 'ENOSPC');
+    output.write('torn\n');
+    next.push(1, 'EAGAIN');
+    output.write('whole\n');
+    expect(taken()).toBe('to\n');
+    jest.advanceTimersByTime(20);
+    expect(taken()).toBe('to\nwhole\nlost 1\n');
+  });
+
   it('keeps no more than a megabyte for one, and says how many lines it lost', () => {
     const { output, taken, from } = start();
     from('EAGAIN');

@@ -96,6 +96,17 @@ describe.each<BuildbotVersion>(['2.5', '3.3', '3.7', '4.3'])('a build that is ca
     }
     expect((await ci.readMany([id])).get(id)).toMatchObject({ value: { results: 'CANCELLED', cancelledBy } });
   });
+
+  it('and whose request waited again, was lost, and its request cancelled by a person', async () => {
+    const { ci, master, state } = await start(version, 'wait');
+    const id = await ci.submit(spec(1));
+    master.shutdown();
+    for (const build of state.builds) {
+      Object.assign(build, { results: 5, state_string: 'retry (Master Shutdown)' });
+    }
+    const value = { builds: [{ results: 'RETRY' }], results: 'CANCELLED', cancelledBy: 'person' };
+    expect((await ci.readMany([id])).get(id)).toMatchObject({ value });
+  });
 });
 
 it('a master that takes many requests at once is asked for them at once', async () => {

@@ -21,7 +21,7 @@ const UPLOADS = 20;
 
 describe('uploads that hang', () => {
   /** A bridge whose builds are over when the test says so, and whose uploads hang from then on. */
-  async function withHangingUploads() {
+  async function withHangingUploads(over = requestComplete('SUCCESS', aBuild('SUCCESS'))) {
     const submitted: string[] = [];
     const reclaims = new Map<string, number>();
     let isOver = false;
@@ -35,7 +35,7 @@ describe('uploads that hang', () => {
       {
         submit: async ({ taskId }) => submitted.push(taskId),
         readMany: async (ids) => {
-          const value = isOver ? requestComplete('SUCCESS', aBuild('SUCCESS')) : requestBuilding();
+          const value = isOver ? over : requestBuilding();
           return new Map(ids.map((id) => [id, { kind: 'present', value: { ...value, buildRequestId: id } }]));
         },
         outcome: async () => ({ properties: {}, log: { kind: 'none' } }),
@@ -75,20 +75,29 @@ describe('uploads that hang', () => {
     return { create, submitted, runs, waiting: taskIds.filter((id) => !hanging.has(id)), reclaims, release };
   }
 
-  it('do not keep the claims of those that wait behind them from being renewed', async () => {
-    const { waiting, reclaims, runs, release } = await withHangingUploads();
-    expect(waiting).toHaveLength(UPLOADS - 16);
-    // Claims last for 4 s: by then each would have run out.
-    await eventually(() => waiting.every((id) => (reclaims.get(id) ?? 0) >= 3), {
-      timeoutMs: 30_000,
-      what: 'their claims to be renewed',
-    });
-    release();
-    for (const taskId of waiting) {
-      await eventually(() => runs(taskId).at(-1)?.state === 'completed', { what: 'its end' });
-      expect(runs(taskId)).toHaveLength(1);
-    }
-  }, 60_000);
+  it.each([
+    ['are over', requestComplete('SUCCESS', aBuild('SUCCESS')), ['completed']],
+    ['are lost and begin again', requestBuilding(aBuild('RETRY')), ['exception', 'running']],
+  ] as const)(
+    'of builds that %s keep no claim of those that wait behind them from being renewed',
+    async (_, over, end) => {
+      const { waiting, reclaims, runs, release } = await withHangingUploads(over);
+      expect(waiting).toHaveLength(UPLOADS - 16);
+      // Claims last for 4 s: by then each would have run out.
+      await eventually(() => waiting.every((id) => (reclaims.get(id) ?? 0) >= 3), {
+        timeoutMs: 30_000,
+        what: 'their claims to be renewed',
+      });
+      release();
+      for (const taskId of waiting) {
+        await eventually(() => runs(taskId).at(-1)?.state === end.at(-1) && runs(taskId).length >= end.length, {
+          what: 'its end',
+        });
+        expect(runs(taskId).map(({ state }) => state)).toEqual(end);
+      }
+    },
+    60_000,
+  );
 
   it('do not keep new tasks from being built', async () => {
     const { create, submitted } = await withHangingUploads();

@@ -38,11 +38,11 @@ export function createBuildReader(rest: RestClient): BuildReader {
 
   /** Whether no builds are found for no request. Of a master without any build that tells nothing. */
   async function canTakeMany(): Promise<boolean | undefined> {
-    if ((await rest.get('builds?limit=1', anyBuilds)).builds.length === 0) {
-      return undefined;
-    }
     try {
-      return (await rest.get('builds?buildrequestid__in=0&limit=1', anyBuilds)).builds.length === 0;
+      if ((await rest.get('builds?buildrequestid__in=0&limit=1', anyBuilds)).builds.length > 0) {
+        return false;
+      }
+      return (await rest.get('builds?limit=1', anyBuilds)).builds.length > 0 ? true : undefined;
     } catch (error) {
       if (error instanceof LegacyCiError && error.code === 'legacy-ci-rejected') {
         return false;

@@ -93,8 +93,12 @@ export function createRequestReader(
     if (view.results !== 'CANCELLED') {
       return { kind: 'present', value: view };
     }
+    // After a RETRY the request waited again: it was cancelled then, and not its build.
+    if (build?.results !== 'CANCELLED') {
+      return { kind: 'present', value: { ...view, cancelledBy: 'person' } };
+    }
     try {
-      return { kind: 'present', value: { ...view, cancelledBy: build ? await readCanceller(rest, build) : 'person' } };
+      return { kind: 'present', value: { ...view, cancelledBy: await readCanceller(rest, build) } };
     } catch (thrown) {
       return { kind: 'unreadable', error: toLegacyCiError('reading why a build was cancelled', thrown) };
     }

@@ -14,7 +14,6 @@ import { databaseNow, isSameStart, type OwnedBuild, readRows, readSiblings, thro
 import type { Schema } from './schema.ts';
 import { type SelfServe, shortBranch } from './self-serve.ts';
 import { openBuild, type RequestRow } from './view.ts';
-import { isPageOf } from './web-status.ts';
 
 export interface CancellerOptions {
   readonly database: SchedulerDb;
@@ -58,8 +57,8 @@ export function createCanceller(options: CancellerOptions): (view: RequestView, 
       if (master === undefined) {
         return impossible(cannotStop(request, masters));
       }
-      const page = (await master.builds(request.builder, [open.number])).get(open.number);
-      if (page !== undefined && isPageOf(page, open)) {
+      const startTime = await master.startOf(request.builder, open.number);
+      if (startTime !== undefined && isSameStart({ startTime }, open)) {
         await master.stopBuild(request.builder, open.number, why);
         return ASKED;
       }
@@ -189,7 +188,7 @@ function cannotStop({ claimedBy }: RequestRow, masters: Masters): string {
 
 /** A master gives the number of a build that it lost to the next one, and only the time of the start tells them apart. */
 function lostBuild(number: number): string {
-  return `its build cannot be stopped: the master has no build ${number} that started then. It was lost when its master was killed, and its claim is to be deleted by hand, or it is of a master that legacyCi.schedulerDb.webStatus does not name`;
+  return `its build cannot be stopped: the master has no build ${number} that started then. It was lost when its master was killed, and its claim is to be deleted by hand once it is an hour old; or it is of a master that legacyCi.schedulerDb.webStatus does not name`;
 }
 
 function impossible(why: string): CancelAnswer {

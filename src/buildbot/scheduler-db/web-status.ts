@@ -42,12 +42,18 @@ const buildAnswer = z.object({
   steps: z.array(step).default([]),
 });
 export type WebBuild = z.infer<typeof buildAnswer>;
+const startAnswer = buildAnswer.pick({ number: true, times: true });
 
 export interface WebStatus {
   /** The build's page, for people. */
   pageOf(builder: string, number: number): string;
   /** By number; those that the master no longer has are left out. @throws LegacyCiError */
   builds(builder: string, numbers: readonly number[]): Promise<ReadonlyMap<number, WebBuild>>;
+  /**
+   * When a build started, in Unix seconds; undefined where it has not, or the master has no such build. Nothing else of
+   * its page has to be readable. @throws LegacyCiError
+   */
+  startOf(builder: string, number: number): Promise<number | undefined>;
   /** All builders that the master has. @throws LegacyCiError */
   builders(): Promise<ReadonlySet<string>>;
   /** The text of a log, by the URL that the build gave; nothing but the master itself is ever asked. */
@@ -176,6 +182,23 @@ export function createWebStatus(
           return parsed.success && parsed.data.number === number ? [[number, parsed.data] as const] : [];
         }),
       );
+    },
+    async startOf(builder, number) {
+      const path = `/json/builders/${encodeURIComponent(builder)}/builds?select=${number}`;
+      const answer = await json(path, z.record(z.string(), z.unknown()));
+      if (answer === undefined) {
+        throw unavailable(`the master has no ${path}`);
+      }
+      const given = answer[String(number)];
+      if (isGone(given)) {
+        return undefined;
+      }
+      const parsed = startAnswer.safeParse(given);
+      if (!parsed.success) {
+        const reason = z.prettifyError(parsed.error).slice(0, 500);
+        throw unreadable(inputs, `the page of build ${number} of "${builder}" cannot be read: ${reason}`);
+      }
+      return parsed.data.times[0] ?? undefined;
     },
     async builders() {
       const answer = await json('/json/builders', z.record(z.string(), z.unknown()));

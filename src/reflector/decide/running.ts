@@ -69,18 +69,14 @@ export function decideRunning(facts: Facts, run: TaskRun, admission: SeenAdmissi
 /** Our run is running and its request is open. */
 function decideBuilding(facts: Facts, run: TaskRun, request: RequestView): readonly Action[] {
   const { mapping, policy } = facts;
+  const near = reclaimIfNear(facts);
   if (retryCount(request) > mapping.retriesReported) {
-    return uploadAndResolve(
-      facts,
-      run,
-      resolutionOf('RETRY', policy.results),
-      'its build ended RETRY and Buildbot builds the same request again',
-    );
+    const because = 'its build ended RETRY and Buildbot builds the same request again';
+    return [...near, ...uploadAndResolve(facts, run, resolutionOf('RETRY', policy.results), because)];
   }
   if (mapping.hasSlot && request.state === 'building') {
     return [follow(facts, run, 'its build has begun: others may be asked for now')];
   }
-  const near = reclaimIfNear(facts);
   return near.length > 0 ? near : [lookAgain(nextLook(facts), `the build request is ${request.state}`)];
 }
 
