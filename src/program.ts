@@ -44,6 +44,8 @@ async function run(options: { services: readonly Service[] }, command: Command):
 
 async function migrateDatabase(options: { adopt?: string | true }, command: Command): Promise<number> {
   const { config: file } = command.optsWithGlobals<GlobalOptions>();
+  // Whoever reads the lines may go; what is half done would help nobody.
+  process.stdout.on('error', () => undefined);
   return runMigrate({
     file,
     env: process.env,

@@ -7,6 +7,7 @@ import type { Knex } from 'knex';
 import { connect } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import { EXIT } from '../../src/lifecycle.ts';
+import { spawnBbb } from '../support/bbb.ts';
 import { newTaskId, type QueueFixture, startQueue } from '../support/queue-emulator.ts';
 import { mariadb } from '../support/services/index.ts';
 import { addOldRows, configOf, createOldTable, runMigrate, tasksOf } from './adopt-support.ts';
@@ -93,6 +94,17 @@ describe('bbb migrate --adopt', () => {
     await db.destroy();
     const { lines, code } = await runMigrate(['--adopt', url], { config });
     expect([code, lines.at(-1)]).toEqual([EXIT.ok, '1 rows: 1 adopted, 0 merged, 0 known, 0 skipped, 0 failed']);
+  });
+
+  it('goes on to its end where nobody reads what it says', async () => {
+    const taskId = await tasksOf(queue).pending();
+    await addOldRows(oldDb, [{ buildrequestId: 16, taskId, runId: 0 }]);
+    const prefix = ['bash', '-o', 'pipefail', '-c', '"$@" | true', 'bash'];
+    const bbb = spawnBbb(['migrate', '--adopt', old.url], { config, prefix });
+    expect([await bbb.ended, bbb.stderr()]).toEqual([EXIT.ok, '']);
+    const store = createMappingStore(connect(`sqlite:${path.join(folder, 'bridge.db')}`));
+    expect(await store.openMapping(taskId)).toMatchObject({ buildRequestId: 16 });
+    await store.close();
   });
 
   it('needs the whole configuration, and a URL', async () => {
