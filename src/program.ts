@@ -44,8 +44,6 @@ async function run(options: { services: readonly Service[] }, command: Command):
 
 async function migrateDatabase(options: { adopt?: string | true }, command: Command): Promise<number> {
   const { config: file } = command.optsWithGlobals<GlobalOptions>();
-  // Whoever reads the lines may go; what is half done would help nobody.
-  process.stdout.on('error', () => undefined);
   return runMigrate({
     file,
     env: process.env,
@@ -82,7 +80,7 @@ async function tasks(taskId: string | undefined, flags: TasksFlags, command: Com
   if (taskId !== undefined && (flags.failing === true || flags.state !== undefined)) {
     command.error('error: --failing and --state are for the list of open mappings: leave them out, or the task id');
   }
-  // Whoever reads the list may go, as `bbb tasks | head` does.
+  // Where nobody reads the list any more, as of `bbb tasks | head`, there is nothing left to do.
   process.stdout.on('error', () => process.exit(EXIT.ok));
   return runTasks({
     ...{ taskId, state: flags.state, isFailing: flags.failing === true, limit: flags.limit },
@@ -201,5 +199,12 @@ async function main(): Promise<number> {
   }
 }
 
+// Whoever reads may go; what is half done then would help nobody.
+process.stdout.on('error', () => undefined);
+const code = await main();
+if (process.stdout.writableLength > 0) {
+  // A pipe takes only as much as is read of it; what is left would be lost.
+  await new Promise((resolve) => process.stdout.write('', resolve));
+}
 // At once: a connection that hangs somewhere must not keep a finished process alive.
-process.exit(await main());
+process.exit(code);

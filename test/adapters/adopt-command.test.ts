@@ -105,6 +105,7 @@ describe('bbb migrate --adopt', () => {
     const store = createMappingStore(connect(`sqlite:${path.join(folder, 'bridge.db')}`));
     expect(await store.openMapping(taskId)).toMatchObject({ buildRequestId: 16 });
     await store.close();
+    expect(await spawnBbb(['migrate', '--help'], { prefix }).ended).toBe(EXIT.ok);
   });
 
   it('needs the whole configuration, and a URL', async () => {

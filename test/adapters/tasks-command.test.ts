@@ -80,6 +80,17 @@ describe.each(ENGINES)('bbb tasks, on $name', (engine) => {
     expect((await tasks(['--state', 'held'], { config })).lines).toEqual([]);
   });
 
+  it('tells the whole of a long trace to whoever reads it through a pipe', async () => {
+    const taskId = slugid.nice();
+    const event = { taskId, runId: 0, instance: 'i', what: 'claimRun', detail: 'x'.repeat(400) };
+    const ats = Array.from({ length: 3000 }, (_, at) => NOW + at);
+    while (ats.length > 0) {
+      await opened.store.addEvents(ats.splice(0, 100).map((at) => ({ ...event, at })));
+    }
+    const { code, lines } = await tasks([taskId, '--json', '--limit', '3000'], { config });
+    expect([code, lines.length]).toEqual([EXIT.ok, 3000]);
+  });
+
   it('tells all of one task', async () => {
     const lastError = 'x'.repeat(1500);
     const old = await addReleased(opened.store, {}, { state: 'closed', resolved: NOW, resolution: 'failed' });
