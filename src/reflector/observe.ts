@@ -36,15 +36,21 @@ export function externalIdOf(taskId: string, runId: number, submission: number):
   return `${taskId}/${runId}/${submission}`;
 }
 
-/** Fills in what is not known. */
-export async function observe(taskId: string, knowledge: Knowledge, context: ObserveContext): Promise<Observation> {
+/** Fills in what is not known, as far as it is needed where explanations are left to another pass, if they are. */
+export async function observe(
+  taskId: string,
+  knowledge: Knowledge,
+  context: ObserveContext,
+  leavesExplanations = false,
+): Promise<Observation> {
   const [task, request] = await Promise.all([
     knowledge.task ?? context.queue.status(taskId),
     knowledge.request ?? readRequest(knowledge.mapping, context.ci),
   ]);
   knowledge.task = task;
   knowledge.request = request;
-  if (!needsAdmission(knowledge, context.queue.taskQueueId)) {
+  const isExplained = leavesExplanations && knowledge.mapping?.state === 'refusing';
+  if (isExplained || !needsAdmission(knowledge, context.queue.taskQueueId)) {
     // What nobody needs any more has not failed.
     knowledge.admission = knowledge.admission?.kind === 'unreadable' ? undefined : knowledge.admission;
   } else if (knowledge.admission === undefined) {

@@ -14,7 +14,7 @@ import {
   StoreError,
 } from '../errors.ts';
 import { type Action, applyMode, type Mode } from './actions.ts';
-import type { BuilderRules } from './admission.ts';
+import type { Admission, BuilderRules } from './admission.ts';
 import { type ApplyContext, idsOf, MappingMoved, type Pass, renewIfOver } from './apply/pass.ts';
 import { SubmissionUnknown } from './apply/submission.ts';
 import { perform } from './apply.ts';
@@ -82,11 +82,15 @@ const MAX_RETRY_MS = 60_000;
 const SLOWEST_AFTER = 7;
 /** Rights are not mended in seconds. */
 const FORBIDDEN_RETRY_MS = 300_000;
+/** Of further ones it is asked again. */
+const MAX_REFUSALS = 1000;
 const LONG: ReadonlySet<Action['do']> = new Set(['uploadOutcome', 'uploadExplanation']);
 
 export function createReconciler(context: ReconcileContext): Reconciler {
   const { store, clock, timing, log, instance, policy, mode } = context;
   const unkeptFailures = createUnkeptFailures();
+  /** Why tasks were refused that were handed over: to be asked again, the legacy CI may want some time. */
+  const refusals = new Map<string, Admission>();
   let passes = 0;
 
   function newPass(
@@ -113,7 +117,12 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         return { kind: 'busy' };
       }
       const mapping = leased.kind === 'leased' ? leased.mapping : null;
-      return await run(newPass(taskId, { owner, leaseEnd }, { mapping }, isBrief));
+      const admission = mapping?.state === 'refusing' && !isBrief ? refusals.get(taskId) : undefined;
+      const result = await run(newPass(taskId, { owner, leaseEnd }, { mapping, admission }, isBrief));
+      if (!isBrief && result.kind !== 'failed') {
+        refusals.delete(taskId);
+      }
+      return result;
     } catch (error) {
       log[levelOf(error)]({ taskId, err: error }, 'no look could be had; it will be tried again');
       return failure(error, clock.now() + FIRST_RETRY_MS);
@@ -141,7 +150,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       // What is not there now may come before the grace of a submission is over: who sleeps meanwhile decides by this time.
       const now = clock.now();
       forgetMissing(pass.knowledge);
-      const observation = await observe(pass.taskId, pass.knowledge, context);
+      const observation = await observe(pass.taskId, pass.knowledge, context, pass.isBrief);
       const { todo, left } = applyMode(decide(observation, policy, now), mode, isClaimed(pass.knowledge.mapping));
       const brief = pass.isBrief ? untilLong(todo) : todo;
       if (brief.length === 0 && todo.length > 0) {
@@ -229,7 +238,10 @@ export function createReconciler(context: ReconcileContext): Reconciler {
 
   /** An upload can take long, and others wait for a look, or to have their claims kept alive: it gets a pass of its own. */
   async function handOver(pass: Pass): Promise<PassResult> {
-    const { mapping } = pass.knowledge;
+    const { mapping, admission } = pass.knowledge;
+    if (admission?.kind === 'refused' && refusals.size < MAX_REFUSALS) {
+      refusals.set(pass.taskId, admission);
+    }
     if (mapping !== null) {
       const now = clock.now();
       const nextCheckAt = Math.min(now + policy.recheckMs, nextReclaim(mapping, now));

@@ -137,6 +137,44 @@ describe('while Buildbot is away', () => {
   });
 });
 
+describe('a refused task', () => {
+  it('is explained by what it was refused for, and nothing is asked again, least of all by sweeps', async () => {
+    let asked = 0;
+    const uploaded: string[] = [];
+    let isThere = false;
+    passes = await startPasses(
+      {},
+      {
+        async builders() {
+          asked += 1;
+          return new Set(['others']);
+        },
+      },
+      {
+        async putArtifact(_taskId, _runId, { name }) {
+          if (!isThere) {
+            throw new QueueError('queue-unavailable', 'no bucket', { isTransient: true });
+          }
+          uploaded.push(name);
+        },
+      },
+    );
+    const taskId = await passes.create();
+    expect(await passes.reconciler.look(taskId)).toEqual({ kind: 'done' });
+    expect(runsOf(taskId)).toMatchObject([{ state: 'running' }]);
+    for (let round = 0; round < 3; round += 1) {
+      expect(await passes.reconciler.reconcile(taskId)).toMatchObject({ kind: 'failed' });
+      passes.queue.clock.advance(MINUTE);
+      expect(await passes.reconciler.look(taskId)).toEqual({ kind: 'done' });
+    }
+    isThere = true;
+    expect(await passes.reconciler.reconcile(taskId)).toEqual({ kind: 'done' });
+    expect(runsOf(taskId)).toMatchObject([{ reasonResolved: 'malformed-payload' }]);
+    expect(uploaded).toContain('public/logs/live_backing.log');
+    expect(asked).toBe(1);
+  });
+});
+
 describe('an upload', () => {
   it('is given up after its own tries', async () => {
     const uploaded: string[] = [];
