@@ -79,7 +79,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
     case 'resolveRun':
       return resolveRun(action, pass, context);
     case 'cancelTask':
-      return cancelTask(action.runId, pass, context);
+      return cancelTask(pass, context);
     case 'rerunTask':
       return rerunTask(mapping, pass, context);
     case 'cancelRequest':

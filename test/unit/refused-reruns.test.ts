@@ -33,11 +33,14 @@ beforeEach(async () => {
 });
 afterEach(() => store.close());
 
-/** A pass that finds the run resolved for a RETRY, and no retries left; answers what it asked for. */
-async function pass(refusal: QueueError): Promise<readonly string[]> {
+const LOST = aTask([exception('worker-shutdown')]);
+
+/** A pass that finds the run resolved for a RETRY, and no retries left, and then this; answers what it asked for. */
+async function pass(refusal: QueueError, since = LOST): Promise<readonly string[]> {
   const asked: string[] = [];
+  const statuses = [LOST];
   const queue = aQueue({
-    status: async () => ({ kind: 'present', value: aTask([exception('worker-shutdown')]) }),
+    status: async () => ({ kind: 'present', value: statuses.shift() ?? since }),
     async rerunTask() {
       asked.push('rerunTask');
       throw refusal;
@@ -64,6 +67,11 @@ describe('a rerun that the queue refuses', () => {
     expect(asked.filter((what) => what === 'rerunTask').length).toBeLessThanOrEqual(POLICY.maxReruns);
     expect(asked.at(-1)).toBe('cancel');
     expect((await store.openMapping(TASK_ID))?.state).toBe('cancelling');
+  });
+
+  it('is not asked for where a person has asked for a run since, and cancelled it', async () => {
+    const since = aTask([exception('worker-shutdown'), exception('canceled')]);
+    expect(await pass(new QueueError('queue-conflict', 'none is expected'), since)).toEqual(['cancel']);
   });
 
   it('for want of rights uses nothing up', async () => {

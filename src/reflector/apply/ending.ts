@@ -113,14 +113,21 @@ export async function resolveRun(
   return resolved(status, resolutionName(action.resolution).reason, pass, context);
 }
 
-/** A person may have asked for another run since the task was read, not least while something was uploaded. */
-export async function cancelTask(runId: number, pass: Pass, context: ApplyContext): Promise<Next> {
+/**
+ * Whether the task's last run is still the one that was decided about. To cancel and to rerun a task names no run, and a
+ * person may have asked for another one since the task was read, not least while something was uploaded. A claim that
+ * took effect late, too, makes a difference: what there is has to be uploaded first.
+ */
+async function isStillLast(pass: Pass, { queue }: ApplyContext): Promise<boolean> {
   const before = lastRun(taskOf(pass));
-  const seen = await context.queue.status(pass.taskId);
+  const seen = await queue.status(pass.taskId);
   pass.knowledge.task = seen;
   const run = seen.kind === 'present' ? lastRun(seen.value) : undefined;
-  // A claim that took effect late, too, makes a difference: what there is has to be uploaded first.
-  if (run?.runId !== runId || run.state !== before?.state || (run.state !== 'pending' && run.state !== 'running')) {
+  return run !== undefined && run.runId === before?.runId && run.state === before.state;
+}
+
+export async function cancelTask(pass: Pass, context: ApplyContext): Promise<Next> {
+  if (!(await isStillLast(pass, context))) {
     return 'undone';
   }
   return resolved(await context.queue.cancelTask(pass.taskId), 'canceled', pass, context);
@@ -128,6 +135,9 @@ export async function cancelTask(runId: number, pass: Pass, context: ApplyContex
 
 /** What is forbidden or never heard uses nothing up; what is refused for good, such as one run too many, does. */
 export async function rerunTask(mapping: Mapping, pass: Pass, context: ApplyContext): Promise<Next> {
+  if (!(await isStillLast(pass, context))) {
+    return 'undone';
+  }
   pass.knowledge.task = undefined;
   try {
     pass.knowledge.task = { kind: 'present', value: await context.queue.rerunTask(pass.taskId) };

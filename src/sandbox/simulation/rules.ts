@@ -69,8 +69,8 @@ const SLEEP_MS = 15 * 60_000;
 
 interface Look {
   readonly runs: number;
-  /** Whether the last of them was pending. */
-  readonly isPending: boolean;
+  /** The last of them. */
+  readonly last: { readonly state: string; readonly reasonResolved?: string | undefined } | undefined;
 }
 
 export function createRules(context: RulesContext): Rules {
@@ -88,6 +88,9 @@ export function createRules(context: RulesContext): Rules {
   const called = new Set<string>();
   /** By process and task: what there was to see when it asked for its status, as the last thing that it did. */
   const lastStatus = new Map<string, Look>();
+  /** How the last run had ended when a rerun was asked for. */
+  const askedToRerun = new WeakMap<Call, string | undefined>();
+  const lastRunOf = (taskId: string) => queue().view(taskId)?.runs.at(-1);
   /** By task: what was seen right before it was cancelled. */
   const lastLook = new Map<string, Look>();
   const flavours = new Map(plan.tasks.map(({ name, flavour }) => [name, flavour]));
@@ -224,12 +227,16 @@ export function createRules(context: RulesContext): Rules {
     }
   }
 
-  /** The bridge reruns what the queue does not retry any more, and nothing else: whatever else is over is over. */
-  function checkRerun(taskId: string): void {
-    const [before, last] = queue().view(taskId)?.runs.slice(-2) ?? [];
+  /**
+   * The bridge asks for reruns of what the queue does not retry any more, and of nothing else: whatever else is over is
+   * over. The queue reruns whatever is over by then: nobody can do better than to look right before.
+   */
+  function checkRerun(taskId: string, call: Call): void {
+    const last = lastRunOf(taskId);
     const isNew = last?.reasonCreated === 'rerun' && last.scheduled === scheduler.now();
-    if (isNew && before?.reasonResolved !== 'worker-shutdown') {
-      history.complain(`${shortName(taskId)} was rerun by the bridge after ${before?.reasonResolved ?? 'nothing'}`);
+    const reason = askedToRerun.get(call);
+    if (isNew && reason !== 'worker-shutdown') {
+      history.complain(`${shortName(taskId)} was rerun by the bridge after ${reason ?? 'nothing'}`);
     }
   }
 
@@ -270,7 +277,7 @@ export function createRules(context: RulesContext): Rules {
           history.complain(`${shortName(taskId)}/${runId}: ${objection}`);
         }
         // Nor than to find it unclaimed then.
-        if (wasOurs && look?.isPending !== true) {
+        if (wasOurs && look?.last?.state !== 'pending') {
           artifacts.onEnding(ending);
         }
       }
@@ -326,7 +333,7 @@ export function createRules(context: RulesContext): Rules {
       if (method === 'cancel') {
         checkCancel(Number(about.slice(1)));
       } else if (method === 'rerunTask' && taskId !== undefined) {
-        checkRerun(taskId);
+        checkRerun(taskId, call);
       }
       const isAboutTask = isChange && taskId !== undefined && (service === 'queue' || method === 'insert');
       if (isAboutTask && queue().view(taskId)?.runs.length === 0) {
@@ -385,7 +392,9 @@ export function createRules(context: RulesContext): Rules {
       }
       if (service === 'queue' && taskId !== undefined) {
         const key = `${host.name} ${taskId}`;
-        if (method === 'cancelTask') {
+        if (method === 'rerunTask') {
+          askedToRerun.set(call, (lastStatus.get(key)?.last ?? lastRunOf(taskId))?.reasonResolved);
+        } else if (method === 'cancelTask') {
           const look = lastStatus.get(key);
           if (look === undefined) {
             lastLook.delete(taskId);
@@ -395,8 +404,8 @@ export function createRules(context: RulesContext): Rules {
         }
         lastStatus.delete(key);
         if (method === 'status') {
-          const seenRuns = queue().view(taskId)?.runs ?? [];
-          lastStatus.set(key, { runs: seenRuns.length, isPending: seenRuns.at(-1)?.state === 'pending' });
+          const last = lastRunOf(taskId);
+          lastStatus.set(key, { runs: queue().view(taskId)?.runs.length ?? 0, last: last && { ...last } });
         }
       }
       if (method === 'lease' && taskId !== undefined) {
