@@ -15,7 +15,7 @@ import {
 } from '../errors.ts';
 import { type Action, applyMode, type Mode } from './actions.ts';
 import type { Admission, BuilderRules } from './admission.ts';
-import { type ApplyContext, idsOf, MappingMoved, type Pass, renewIfOver } from './apply/pass.ts';
+import { type ApplyContext, idsOf, MappingMoved, mappingOf, type Pass, renewIfOver } from './apply/pass.ts';
 import { SubmissionUnknown } from './apply/submission.ts';
 import { perform } from './apply.ts';
 import { reclaimDue } from './claims.ts';
@@ -89,8 +89,8 @@ const LONG: ReadonlySet<Action['do']> = new Set(['uploadOutcome', 'uploadExplana
 export function createReconciler(context: ReconcileContext): Reconciler {
   const { store, clock, timing, log, instance, policy, mode } = context;
   const unkeptFailures = createUnkeptFailures();
-  /** Why tasks were refused that were handed over: to be asked again, the legacy CI may want some time. */
-  const refusals = new Map<string, Admission>();
+  /** By mapping: why a task was refused that was handed over. To be asked again, the legacy CI may want some time. */
+  const refusals = new Map<number, Admission>();
   let passes = 0;
 
   function newPass(
@@ -117,10 +117,14 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         return { kind: 'busy' };
       }
       const mapping = leased.kind === 'leased' ? leased.mapping : null;
-      const admission = mapping?.state === 'refusing' && !isBrief ? refusals.get(taskId) : undefined;
-      const result = await run(newPass(taskId, { owner, leaseEnd }, { mapping, admission }, isBrief));
-      if (!isBrief && result.kind !== 'failed') {
-        refusals.delete(taskId);
+      if (mapping === null || isBrief) {
+        return await run(newPass(taskId, { owner, leaseEnd }, { mapping }, isBrief));
+      }
+      const result = await run(
+        newPass(taskId, { owner, leaseEnd }, { mapping, admission: refusals.get(mapping.id) }, isBrief),
+      );
+      if (result.kind !== 'failed') {
+        refusals.delete(mapping.id);
       }
       return result;
     } catch (error) {
@@ -238,15 +242,14 @@ export function createReconciler(context: ReconcileContext): Reconciler {
 
   /** An upload can take long, and others wait for a look, or to have their claims kept alive: it gets a pass of its own. */
   async function handOver(pass: Pass): Promise<PassResult> {
-    const { mapping, admission } = pass.knowledge;
+    const { admission } = pass.knowledge;
+    const mapping = mappingOf(pass);
     if (admission?.kind === 'refused' && refusals.size < MAX_REFUSALS) {
-      refusals.set(pass.taskId, admission);
+      refusals.set(mapping.id, admission);
     }
-    if (mapping !== null) {
-      const now = clock.now();
-      const nextCheckAt = Math.min(now + policy.recheckMs, nextReclaim(mapping, now));
-      await store.release(mapping, { nextCheckAt }, now);
-    }
+    const now = clock.now();
+    const nextCheckAt = Math.min(now + policy.recheckMs, nextReclaim(mapping, now));
+    await store.release(mapping, { nextCheckAt }, now);
     context.handOver(pass.taskId);
     return { kind: 'done' };
   }
