@@ -18,9 +18,9 @@ import type { Admission, BuilderRules } from './admission.ts';
 import { type ApplyContext, idsOf, MappingMoved, mappingOf, type Pass, renewIfOver } from './apply/pass.ts';
 import { SubmissionUnknown } from './apply/submission.ts';
 import { perform } from './apply.ts';
-import { reclaimDue } from './claims.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readErrors } from './observe.ts';
+import { attemptsAfter, FIRST_RETRY_MS, isInGrace, LONG, nextReclaim, retryTime } from './retries.ts';
 import { createUnkeptFailures } from './unkept-failures.ts';
 
 export interface ReconcileContext extends ApplyContext {
@@ -76,15 +76,8 @@ export interface Reconciler {
 
 /** More steps than any task needs in one pass: a task that gets there goes round in circles. */
 const MAX_STEPS = 24;
-const FIRST_RETRY_MS = 1000;
-const MAX_RETRY_MS = 60_000;
-/** After so many failures the wait is the longest one. */
-const SLOWEST_AFTER = 7;
-/** Rights are not mended in seconds. */
-const FORBIDDEN_RETRY_MS = 300_000;
 /** Of further ones it is asked again. */
 const MAX_REFUSALS = 1000;
-const LONG: ReadonlySet<Action['do']> = new Set(['uploadOutcome', 'uploadExplanation']);
 
 export function createReconciler(context: ReconcileContext): Reconciler {
   const { store, clock, timing, log, instance, policy, mode } = context;
@@ -248,7 +241,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       refusals.set(mapping.id, admission);
     }
     const now = clock.now();
-    const nextCheckAt = Math.min(now + policy.recheckMs, nextReclaim(mapping, now));
+    const nextCheckAt = Math.min(now + policy.recheckMs, nextReclaim(mapping, policy.reclaimThresholdMs, now));
     await store.release(mapping, { nextCheckAt }, now);
     context.handOver(pass.taskId);
     return { kind: 'done' };
@@ -287,11 +280,11 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       return { kind: 'busy' };
     }
     const { mapping } = pass.knowledge;
-    const attempts = attemptsAfter(pass);
+    const attempts = attemptsAfter(mapping, pass.doing);
     const now = clock.now();
-    const soonest = Math.min(notAfter, now + backoff(error, attempts), nextReclaim(mapping, now));
-    // Whatever else there is to see: a grace that is cut short is none.
-    const retryAt = Math.max(soonest, graceOf(error, mapping, now));
+    const { reclaimThresholdMs } = policy;
+    const random = context.random();
+    const retryAt = retryTime({ mapping, error, attempts, now, notAfter, reclaimThresholdMs, random });
     tellFailure(pass, error, { attempts, retryInMs: retryAt - now });
     if (error instanceof StoreError) {
       return failure(error, retryAt);
@@ -328,20 +321,6 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       );
       return failure(err, retryAt);
     }
-  }
-
-  /** When the claim has to be renewed; never, where there is none, or where that is what fails. */
-  function nextReclaim(mapping: Mapping | null, now: number): number {
-    if (mapping === null || mapping.takenUntil === null) {
-      return Number.POSITIVE_INFINITY;
-    }
-    const due = reclaimDue(mapping, mapping.takenUntil, policy.reclaimThresholdMs, now);
-    return due > now ? due : Number.POSITIVE_INFINITY;
-  }
-
-  function backoff(error: unknown, attempts: number): number {
-    const base = isForbidden(error) ? FORBIDDEN_RETRY_MS : Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** (attempts - 1));
-    return base * (0.75 + context.random() / 2);
   }
 
   /**
@@ -408,15 +387,6 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   };
 }
 
-/**
- * Failed passes in a row, with this one. What is away for hours uses up none of the tries that an upload has once it is
- * back: others count no further than waits grow.
- */
-function attemptsAfter({ knowledge, doing }: Pass): number {
-  const before = knowledge.mapping?.attempts ?? 0;
-  return doing !== undefined && LONG.has(doing) ? before + 1 : Math.max(before, Math.min(before + 1, SLOWEST_AFTER));
-}
-
 /** Something was missing at the moment of its look: what a later time is held against has to be looked for then. */
 function forgetMissing(knowledge: Knowledge): void {
   knowledge.task = knowledge.task?.kind === 'absent' ? undefined : knowledge.task;
@@ -430,19 +400,6 @@ function failure(error: unknown, retryAt: number): PassResult {
 
 function isClaimed(mapping: Mapping | null): boolean {
   return mapping !== null && mapping.takenUntil !== null;
-}
-
-/** A failed submission is not repeated before its late answer is out of the question. */
-function graceOf(error: unknown, mapping: Mapping | null, now: number): number {
-  if (error instanceof SubmissionUnknown) {
-    return error.retryAt;
-  }
-  return mapping !== null && isInGrace(mapping, now) ? mapping.nextCheckAt : 0;
-}
-
-/** A submission or a cancel may still take effect: looking sooner must not cut the wait for it short. */
-function isInGrace(mapping: Mapping, now: number): boolean {
-  return (mapping.state === 'intended' || mapping.state === 'cancelling') && mapping.nextCheckAt > now;
 }
 
 /** What can be done at once: a claim is renewed before an upload waits for its turn. */

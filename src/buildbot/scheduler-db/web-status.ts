@@ -118,6 +118,12 @@ export function createWebStatus(
     return parsed.data;
   }
 
+  /** What the master says of builds, by number; undefined where it has no such pages. */
+  function pages(builder: string, numbers: readonly number[]): Promise<Record<string, unknown> | undefined> {
+    const query = numbers.map((number) => `select=${number}`).join('&');
+    return json(`/json/builders/${encodeURIComponent(builder)}/builds?${query}`, z.record(z.string(), z.unknown()));
+  }
+
   /** Form-encoded; never repeated by itself. @returns whether what it is about is there */
   async function post(path: string, form: Record<string, string>): Promise<boolean> {
     // Each time: a session dies with its master, and a form that is not allowed answers like one that is.
@@ -167,9 +173,7 @@ export function createWebStatus(
   return {
     pageOf: (builder, number) => `${base}/builders/${encodeURIComponent(builder)}/builds/${number}`,
     async builds(builder, numbers) {
-      const query = numbers.map((number) => `select=${number}`).join('&');
-      const path = `/json/builders/${encodeURIComponent(builder)}/builds?${query}`;
-      const answer = (await json(path, z.record(z.string(), z.unknown()))) ?? {};
+      const answer = (await pages(builder, numbers)) ?? {};
       return new Map(
         numbers.flatMap((number) => {
           const given = answer[String(number)];
@@ -184,10 +188,9 @@ export function createWebStatus(
       );
     },
     async startOf(builder, number) {
-      const path = `/json/builders/${encodeURIComponent(builder)}/builds?select=${number}`;
-      const answer = await json(path, z.record(z.string(), z.unknown()));
+      const answer = await pages(builder, [number]);
       if (answer === undefined) {
-        throw unavailable(`the master has no ${path}`);
+        throw unavailable(`the master has no pages of builds of "${builder}"`);
       }
       const given = answer[String(number)];
       if (isGone(given)) {
