@@ -152,16 +152,10 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
       if (taskId === undefined) {
         return;
       }
-      running.add(taskId);
-      parkedRunning += Number(isParked);
-      void work(taskId).finally(() => {
-        running.delete(taskId);
-        parkedRunning -= Number(isParked);
-        startSome();
-        if (running.size === 0) {
-          onIdle?.();
-        }
-      });
+      const entry = entries.get(taskId);
+      if (entry) {
+        void work(taskId, entry, isParked);
+      }
     }
   }
 
@@ -170,14 +164,24 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     return ready.length === 0 || (parkedReady.length > 0 && parkedRunning === 0 && running.size > 0);
   }
 
-  async function work(taskId: string): Promise<void> {
-    const entry = entries.get(taskId);
-    if (!entry) {
-      return;
-    }
+  async function work(taskId: string, entry: Entry, isParked: boolean): Promise<void> {
+    running.add(taskId);
+    parkedRunning += Number(isParked);
     const served = entry.waiting;
     entry.waiting = [];
-    const result = await pass(taskId);
+    // It is over before it may be begun once more, whoever ends in the same moment.
+    const result = await pass(taskId).finally(() => {
+      running.delete(taskId);
+      parkedRunning -= Number(isParked);
+    });
+    afterPass(taskId, entry, served, result);
+    startSome();
+    if (running.size === 0) {
+      onIdle?.();
+    }
+  }
+
+  function afterPass(taskId: string, entry: Entry, served: readonly Waiter[], result: PassResult): void {
     entry.triedAt = clock.now();
     count(entry.counts, result.kind);
     switch (result.kind) {
@@ -201,7 +205,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
         afterFailure(taskId, entry, served, result.retryAt);
         return;
       default:
-        return result satisfies never;
+        result satisfies never;
     }
   }
 

@@ -32,12 +32,19 @@ function fixture(concurrency = 2, wishes: Partial<WorkQueueOptions> = {}) {
     ends.shift()?.(result);
     await settle();
   }
+  /** All that are under way end well in the same moment, the last one first. */
+  async function endTogether() {
+    for (const one of ends.splice(0).reverse()) {
+      one(DONE);
+    }
+    await settle();
+  }
   async function later(ms: number) {
     clock.advance(ms);
     await settle();
   }
   return {
-    ...{ queue, clock, begun, lines, settle, end, later },
+    ...{ queue, clock, begun, lines, settle, end, endTogether, later },
     fail: (waitMs = 0) => end({ kind: 'failed', retryAt: clock.now() + waitMs }),
     /** Asks for a look, and says whether the hint was followed. */
     hint(taskId: string) {
@@ -90,6 +97,27 @@ describe('the work queue', () => {
     await end();
     await end();
     await Promise.all(all);
+  });
+
+  it('counts a task that is looked at once more as under way, whoever else ends in the same moment', async () => {
+    const { queue, begun, hint, end, endTogether } = fixture(2);
+    for (const taskId of ['a', 'b', 'a']) {
+      hint(taskId);
+    }
+    await endTogether();
+    for (const taskId of ['c', 'd']) {
+      hint(taskId);
+    }
+    expect(begun).toEqual(['a', 'b', 'a', 'c']);
+    expect(queue.isUnderWay('a')).toBe(true);
+    let isStopped = false;
+    const stopped = queue.stop().then(() => {
+      isStopped = true;
+    });
+    await end();
+    expect([queue.isUnderWay('a'), isStopped]).toEqual([false, false]);
+    await end();
+    await stopped;
   });
 
   it('tries a failed pass again, no sooner than it is told', async () => {
