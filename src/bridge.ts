@@ -136,6 +136,7 @@ export function createBridge(options: BridgeOptions): Bridge {
           log: log.child({ service: 'reflector' }),
           leaseMs: timing.leaseMs,
           recheckMs: policy.recheckMs,
+          reclaimThresholdMs: policy.reclaimThresholdMs,
           batchSize: options.batchSize,
           concurrency: options.concurrency,
         },

@@ -268,7 +268,7 @@ export interface MappingStore {
   mendTimes(most: LongestTimes): Promise<number>;
   /** Whether another mapping of this collapse key has (or may have) a request that nothing has claimed yet. */
   hasUnclaimed(collapseKey: string, exceptId: number | null): Promise<boolean>;
-  /** The held mapping that goes next: highest priority, then oldest. */
+  /** The held mapping that goes next (`byTurn`). */
   nextHeld(collapseKey: string): Promise<string | undefined>;
   /** Mappings of a task, newest first. */
   mappingsOf(taskId: string): Promise<readonly Mapping[]>;

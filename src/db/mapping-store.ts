@@ -412,6 +412,7 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
       const row: { task_id: string } | undefined = await tasks()
         .select('task_id')
         .where({ collapse_key: toKey(collapseKey), state: 'held' })
+        .orderByRaw('case when taken_until is null then 1 else 0 end')
         .orderBy([
           { column: 'priority', order: 'desc' },
           { column: 'created', order: 'asc' },

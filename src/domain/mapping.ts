@@ -105,6 +105,15 @@ export type MappingChanges = Partial<
   >
 >;
 
+/**
+ * The order in which those that are held have their turn: of a run that is claimed somebody waits for an end, and where
+ * nothing new is to be made it comes to one only with a build; then the highest priority, then the oldest.
+ */
+export function byTurn(a: Mapping, b: Mapping): number {
+  const isUnclaimed = ({ takenUntil }: Mapping) => Number(takenUntil === null);
+  return isUnclaimed(a) - isUnclaimed(b) || b.priority - a.priority || a.created - b.created || a.id - b.id;
+}
+
 /** Which mappings an operator wants to see, and no more than `limit` of them. */
 export type ListWish = { readonly limit: number } & (
   | { readonly taskId: string }

@@ -62,6 +62,8 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
         retriesReported: action.retriesReported,
         submissions: action.submissions,
         resolution: null,
+        // Tries of another run's. Why a task is refused is its author's to read.
+        ...(mapping.state === 'refusing' ? {} : { attempts: 0, lastError: null }),
         ...(mapping.state === 'submitted' && action.takenUntil !== null ? { hasSlot: false } : {}),
       });
       return 'next';

@@ -14,12 +14,13 @@ import {
   StoreError,
 } from '../errors.ts';
 import { type Action, applyMode, type Mode } from './actions.ts';
-import type { Admission, BuilderRules } from './admission.ts';
+import type { BuilderRules } from './admission.ts';
 import { type ApplyContext, idsOf, MappingMoved, mappingOf, type Pass, renewIfOver } from './apply/pass.ts';
 import { SubmissionUnknown } from './apply/submission.ts';
 import { perform } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readErrors } from './observe.ts';
+import { createRefusals } from './refusals.ts';
 import { attemptsAfter, FIRST_RETRY_MS, isInGrace, LONG, nextReclaim, retryTime } from './retries.ts';
 import { createUnkeptFailures } from './unkept-failures.ts';
 
@@ -76,14 +77,11 @@ export interface Reconciler {
 
 /** More steps than any task needs in one pass: a task that gets there goes round in circles. */
 const MAX_STEPS = 24;
-/** Of further ones it is asked again. */
-const MAX_REFUSALS = 1000;
 
 export function createReconciler(context: ReconcileContext): Reconciler {
   const { store, clock, timing, log, instance, policy, mode } = context;
   const unkeptFailures = createUnkeptFailures();
-  /** By mapping: why a task was refused that was handed over. To be asked again, the legacy CI may want some time. */
-  const refusals = new Map<number, Admission>();
+  const refusals = createRefusals();
   let passes = 0;
 
   function newPass(
@@ -114,10 +112,10 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         return await run(newPass(taskId, { owner, leaseEnd }, { mapping }, isBrief));
       }
       const result = await run(
-        newPass(taskId, { owner, leaseEnd }, { mapping, admission: refusals.get(mapping.id) }, isBrief),
+        newPass(taskId, { owner, leaseEnd }, { mapping, admission: refusals.of(mapping.id) }, isBrief),
       );
       if (result.kind !== 'failed') {
-        refusals.delete(mapping.id);
+        refusals.forget(mapping.id);
       }
       return result;
     } catch (error) {
@@ -168,6 +166,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
         if (!isConflict || conflicts > 2) {
           throw error;
         }
+        pass.doing = undefined;
         // The queue knows better than what was read: read it again and decide anew.
         pass.knowledge.task = undefined;
         log.debug({ ...idsOf(pass), err: error }, 'the run was moved meanwhile');
@@ -215,7 +214,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       return failed(pass, error, Math.min(at, clock.now() + policy.recheckMs));
     }
     const now = clock.now();
-    const nextCheckAt = isInGrace(mapping, now) ? mapping.nextCheckAt : Math.min(at, now + policy.recheckMs);
+    const nextCheckAt = isInGrace(mapping, now) ? mapping.nextCheckAt : Math.min(at, usualCheckAt(mapping, now));
     await store.release(
       mapping,
       mapping.attempts > 0 && mapping.state !== 'refusing'
@@ -224,6 +223,11 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       now,
     );
     return { kind: 'done' };
+  }
+
+  /** After the usual interval, but in time for the claim. */
+  function usualCheckAt(mapping: Mapping, now: number): number {
+    return Math.min(now + policy.recheckMs, nextReclaim(mapping, policy.reclaimThresholdMs, now));
   }
 
   /** Of all that cannot be read one is what the pass failed for; each was a bad answer of its own. */
@@ -237,12 +241,11 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   async function handOver(pass: Pass): Promise<PassResult> {
     const { admission } = pass.knowledge;
     const mapping = mappingOf(pass);
-    if (admission?.kind === 'refused' && refusals.size < MAX_REFUSALS) {
-      refusals.set(mapping.id, admission);
+    if (admission?.kind === 'refused') {
+      refusals.keep(mapping.id, admission);
     }
     const now = clock.now();
-    const nextCheckAt = Math.min(now + policy.recheckMs, nextReclaim(mapping, policy.reclaimThresholdMs, now));
-    await store.release(mapping, { nextCheckAt }, now);
+    await store.release(mapping, { nextCheckAt: usualCheckAt(mapping, now) }, now);
     context.handOver(pass.taskId);
     return { kind: 'done' };
   }

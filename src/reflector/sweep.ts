@@ -4,7 +4,7 @@
  */
 import pLimit from 'p-limit';
 import type { Logger } from 'pino';
-import type { Mapping } from '../domain/mapping.ts';
+import { byTurn, type Mapping } from '../domain/mapping.ts';
 import { describeError } from '../errors.ts';
 import type { Clock, LegacyCi, MappingStore, Rest, TaskQueue } from '../ports.ts';
 import type { Action } from './actions.ts';
@@ -12,6 +12,7 @@ import type { Pass } from './apply/pass.ts';
 import type { Observation } from './decide.ts';
 import { readErrors } from './observe.ts';
 import type { Reconciler, Seed } from './reconcile.ts';
+import { nextReclaim } from './retries.ts';
 import { tellUnread, unreadOf } from './unread.ts';
 
 export interface SweepContext {
@@ -24,6 +25,7 @@ export interface SweepContext {
   readonly instance: string;
   readonly leaseMs: number;
   readonly recheckMs: number;
+  readonly reclaimThresholdMs: number;
   readonly batchSize: number;
   /** Passes at once. */
   readonly concurrency: number;
@@ -160,7 +162,8 @@ async function letIdleGo(
   for (const mapping of mappings) {
     const seed = seeds.get(mapping) ?? {};
     const actions = context.reconciler.preview(mapping, seed);
-    const nextCheckAt = restUntil(mapping, actions, firstHeld, now + context.recheckMs);
+    const usual = Math.min(now + context.recheckMs, nextReclaim(mapping, context.reclaimThresholdMs, now));
+    const nextCheckAt = restUntil(mapping, actions, firstHeld, usual);
     if (nextCheckAt === undefined) {
       busy.push(mapping);
       continue;
@@ -219,11 +222,7 @@ function firstOfEachKey(mappings: readonly Mapping[]): ReadonlySet<Mapping> {
       continue;
     }
     const best = first.get(mapping.collapseKey);
-    if (
-      !best ||
-      mapping.priority > best.priority ||
-      (mapping.priority === best.priority && mapping.created < best.created)
-    ) {
+    if (!best || byTurn(mapping, best) < 0) {
       first.set(mapping.collapseKey, mapping);
     }
   }

@@ -70,7 +70,7 @@ export function describeQueries(engine: Engine): void {
     expect(await opened.store.hasUnclaimed('k', null)).toBe(false);
   });
 
-  it('nextHeld: the highest priority, then the oldest', async () => {
+  it('nextHeld: one that is claimed, then the highest priority, then the oldest', async () => {
     expect(await opened.store.nextHeld('k')).toBeUndefined();
     const held = { collapseKey: 'k', state: 'held' } as const;
     const old = await addReleased(opened.store, held);
@@ -80,6 +80,9 @@ export function describeQueries(engine: Engine): void {
     await addReleased(opened.store, { ...held, priority: 6 });
     await addReleased(opened.store, { ...held, collapseKey: 'K', priority: 7 });
     expect(await opened.store.nextHeld('k')).toBe(urgent.taskId);
+    const claimed = await addReleased(opened.store, { ...held, takenUntil: NOW });
+    await addReleased(opened.store, { ...held, takenUntil: NOW });
+    expect(await opened.store.nextHeld('k')).toBe(claimed.taskId);
   });
 
   it('overview: open mappings by state, those that fail, and the claim that ends first', async () => {

@@ -1,7 +1,9 @@
 /** A reconciler with the settings of the tests around ports of theirs. */
 import pino, { type Logger } from 'pino';
 import type { Clock, InputCounter, LegacyCi, MappingStore, TaskQueue } from '../../src/ports.ts';
+import type { Mode } from '../../src/reflector/actions.ts';
 import { createWithdrawals, type Withdrawals } from '../../src/reflector/apply/withdrawals.ts';
+import type { Policy } from '../../src/reflector/decide.ts';
 import { createReconciler, type Reconciler } from '../../src/reflector/reconcile.ts';
 import { POLICY } from './builders.ts';
 
@@ -15,6 +17,9 @@ export interface ReconcilerParts {
   readonly log?: Logger;
   /** Of its own unless given. */
   readonly withdrawals?: Withdrawals;
+  /** `POLICY` and `normal` unless given. */
+  readonly policy?: Policy;
+  readonly mode?: Mode;
   /** Nothing is spooled unless given. */
   readonly logs?: { readonly tempDir: string; readonly maxLogSize: number };
 }
@@ -22,13 +27,14 @@ export interface ReconcilerParts {
 export function aReconciler(parts: ReconcilerParts): Reconciler {
   const { queue, ci, store, clock, inputs, log = pino({ level: 'silent' }) } = parts;
   const { withdrawals = createWithdrawals({ ci, store, clock, log }) } = parts;
+  const { policy = POLICY, mode = 'normal' } = parts;
   const { logs = { tempDir: '/nowhere', maxLogSize: 1 } } = parts;
   return createReconciler({
     ...{ queue, ci, store, clock, inputs, withdrawals },
-    ...{ log, policy: POLICY, mode: 'normal', instance: 'test' },
+    ...{ log, policy, mode, instance: 'test' },
     rules: { isIgnored: () => false, isRestricted: () => false },
     timing: { leaseMs: 90_000, submitGraceMs: 30_000, cancelRetryMs: 15_000 },
-    reclaimThresholdMs: POLICY.reclaimThresholdMs,
+    reclaimThresholdMs: policy.reclaimThresholdMs,
     upload: { queue, ci, log, ...logs },
     poke: () => undefined,
     handOver: () => undefined,

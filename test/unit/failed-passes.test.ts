@@ -4,6 +4,7 @@ import { LegacyCiError, QueueError } from '../../src/errors.ts';
 import type { Seen } from '../../src/ports.ts';
 import { aBuild, aRequest, MINUTE, POLICY, requestBuilding, requestComplete } from '../support/builders.ts';
 import { type Passes, startPasses } from '../support/passes.ts';
+import { clientOf } from '../support/queue-client.ts';
 
 let passes: Passes;
 afterEach(() => passes.stop());
@@ -134,6 +135,55 @@ describe('while Buildbot is away', () => {
     await passFor(1, taskId);
     expect(uploaded.filter((each) => each.startsWith('error'))).toEqual([]);
     expect(runsOf(taskId)).toMatchObject([{ state: 'completed' }]);
+  });
+});
+
+describe('tries of an upload', () => {
+  it('of one run are none of the next run’s', async () => {
+    let isBroken = true;
+    let canClaim = true;
+    const uploaded: string[] = [];
+    const real = () => clientOf(passes.queue.emulator.rootUrl, { clock: passes.queue.clock, retries: 0 });
+    passes = await startPasses(
+      {},
+      {
+        async outcome() {
+          if (isBroken) {
+            throw away();
+          }
+          return { properties: {}, log: { kind: 'none' } };
+        },
+      },
+      {
+        putArtifact: async (_taskId, runId, { kind, name }) => void uploaded.push(`${runId}: ${kind} ${name}`),
+        async claim(taskId, runId) {
+          if (!canClaim) {
+            throw new QueueError('queue-unavailable', 'away', { isTransient: true });
+          }
+          return real().claim(taskId, runId);
+        },
+      },
+    );
+    const taskId = await passes.create();
+    passes.request = requestBuilding();
+    await passes.reconciler.reconcile(taskId);
+    await passes.reconciler.reconcile(taskId);
+    passes.request = requestBuilding(aBuild('RETRY'));
+    canClaim = false;
+    for (let tries = 0; tries <= POLICY.maxUploadAttempts; tries += 1) {
+      expect(uploaded.filter((each) => each.includes('error'))).toEqual([]);
+      expect(await passes.reconciler.reconcile(taskId)).toMatchObject({ kind: 'failed' });
+    }
+    canClaim = true;
+    expect(runsOf(taskId)).toMatchObject([{ reasonResolved: 'worker-shutdown' }, {}]);
+    expect(uploaded).toContain('0: error public/properties.json');
+    uploaded.length = 0;
+    passes.request = requestComplete('SUCCESS', aBuild('RETRY'), aBuild('SUCCESS'));
+    expect(await passes.reconciler.reconcile(taskId)).toMatchObject({ kind: 'failed' });
+    isBroken = false;
+    await passFor(1, taskId);
+    expect(uploaded.filter((each) => each.includes('error'))).toEqual([]);
+    expect(runsOf(taskId)).toMatchObject([{}, { state: 'completed' }]);
   });
 });
 

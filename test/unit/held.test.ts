@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import pino from 'pino';
 import slugid from 'slugid';
 import type { Priority, TaskStatus } from '../../src/domain/task.ts';
+import { LegacyCiError } from '../../src/errors.ts';
 import type { MappingStore } from '../../src/ports.ts';
 import { sweep } from '../../src/reflector/sweep.ts';
 import { aRequest, aTask, MINUTE, NOW, pending, requestBuilding, requestPending } from '../support/builders.ts';
@@ -13,6 +14,7 @@ import { aReconciler } from '../support/reconciler.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
 const KEY = 'b revision';
+const AWAY = new LegacyCiError('legacy-ci-unavailable', 'Buildbot is away', { isTransient: true });
 
 let store: MappingStore;
 let clock: ManualClock;
@@ -24,7 +26,13 @@ beforeEach(async () => {
   lines = [];
   store = await openMemoryStore();
 });
-afterEach(() => store.close());
+const stops: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const stop of stops.splice(0)) {
+    await stop();
+  }
+  await store.close();
+});
 
 /** A pending task: the first one has the key's one place, with request 17; the others are held. */
 async function aPendingTask(): Promise<string> {
@@ -75,7 +83,13 @@ function bridge() {
   });
   const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
   const reconciler = aReconciler({ queue, ci, store, clock, log });
-  const limits = { leaseMs: 90_000, recheckMs: MINUTE, batchSize: 100, concurrency: 1 };
+  const limits = {
+    leaseMs: 90_000,
+    recheckMs: MINUTE,
+    reclaimThresholdMs: 10 * MINUTE,
+    batchSize: 100,
+    concurrency: 1,
+  };
   return {
     reconcile: reconciler.reconcile,
     sweep: () =>
@@ -116,8 +130,10 @@ describe('a held task', () => {
 });
 
 describe('a claimed run whose mapping is lost', () => {
-  it('is given the request that it has, though another task has the one place of its key meanwhile', async () => {
+  /** A task whose build runs, another that waits with the one place of its key, and the first one's mapping is gone. */
+  async function lose() {
     const requests = new Map<string, ReturnType<typeof aRequest>>();
+    let isAway = false;
     const passes = await startPasses(
       {},
       {
@@ -129,7 +145,7 @@ describe('a claimed run whose mapping is lost', () => {
         },
         async findByExternalId({ externalId }) {
           const value = requests.get(externalId);
-          return value ? { kind: 'present', value } : { kind: 'absent' };
+          return isAway ? { kind: 'unreadable', error: AWAY } : value ? { kind: 'present', value } : { kind: 'absent' };
         },
         async readMany(ids) {
           const wanted = [...requests.values()].filter(({ buildRequestId }) => ids.includes(buildRequestId));
@@ -137,32 +153,55 @@ describe('a claimed run whose mapping is lost', () => {
         },
       },
     );
+    stops.push(passes.stop);
     const beginBuild = (taskId: string) => {
       const externalId = `${taskId}/0/1`;
       const { buildRequestId } = requests.get(externalId) ?? aRequest();
       requests.set(externalId, { ...requestBuilding(), buildRequestId });
     };
     const { reconciler, store: mappings, queue } = passes;
-    try {
-      const [first, second] = [await passes.create(), await passes.create()];
-      await reconciler.reconcile(first);
-      beginBuild(first);
-      await reconciler.reconcile(first);
-      await reconciler.reconcile(second);
-      expect(await mappings.openMapping(second)).toMatchObject({ state: 'submitted', hasSlot: true });
-      const lost = await mappings.openMapping(first);
-      if (lost) {
-        await mappings.release(lost, { state: 'closed', resolved: queue.clock.now() }, queue.clock.now());
-      }
-      await reconciler.reconcile(first);
-      expect(await mappings.openMapping(first)).toMatchObject({ state: 'held', buildRequestId: null });
-      beginBuild(second);
-      await reconciler.reconcile(second);
-      await reconciler.reconcile(first);
-      expect(await mappings.openMapping(first)).toMatchObject({ state: 'submitted', buildRequestId: 1 });
-      expect([...requests.keys()]).toEqual([`${first}/0/1`, `${second}/0/1`]);
-    } finally {
-      await passes.stop();
+    const [first, second] = [await passes.create(), await passes.create()];
+    await reconciler.reconcile(first);
+    beginBuild(first);
+    await reconciler.reconcile(first);
+    await reconciler.reconcile(second);
+    expect(await mappings.openMapping(second)).toMatchObject({ state: 'submitted', hasSlot: true });
+    const lost = await mappings.openMapping(first);
+    if (lost) {
+      await mappings.release(lost, { state: 'closed', resolved: queue.clock.now() }, queue.clock.now());
     }
+    return {
+      ...{ first, second, mappings, beginBuild, queue, reconcile: reconciler.reconcile },
+      made: () => [...requests.keys()],
+      setAway: (away: boolean) => {
+        isAway = away;
+      },
+    };
+  }
+
+  it('is given the request that it has at once, though another task has the one place of its key meanwhile', async () => {
+    const { first, second, mappings, reconcile, queue, made } = await lose();
+    await reconcile(first);
+    expect(await mappings.openMapping(first)).toMatchObject({ state: 'submitted', buildRequestId: 1, hasSlot: false });
+    expect(await mappings.openMapping(second)).toMatchObject({ hasSlot: true });
+    // Its next run follows it.
+    queue.clock.advance(25 * MINUTE);
+    queue.emulator.tick();
+    await reconcile(first);
+    expect(await mappings.openMapping(first)).toMatchObject({ state: 'submitted', runId: 1, buildRequestId: 1 });
+    expect(made()).toEqual([`${first}/0/1`, `${second}/0/1`]);
+  });
+
+  it('is given it when its turn comes, where it could not be looked for before', async () => {
+    const { first, second, mappings, beginBuild, reconcile, setAway, made } = await lose();
+    setAway(true);
+    await reconcile(first);
+    expect(await mappings.openMapping(first)).toMatchObject({ state: 'held', buildRequestId: null });
+    setAway(false);
+    beginBuild(second);
+    await reconcile(second);
+    await reconcile(first);
+    expect(await mappings.openMapping(first)).toMatchObject({ state: 'submitted', buildRequestId: 1 });
+    expect(made()).toEqual([`${first}/0/1`, `${second}/0/1`]);
   });
 });

@@ -35,12 +35,21 @@ afterEach(() => store.close());
 
 const LOST = aTask([exception('worker-shutdown')]);
 
-/** A pass that finds the run resolved for a RETRY, and no retries left, and then this; answers what it asked for. */
-async function pass(refusal: QueueError, since = LOST): Promise<readonly string[]> {
+/**
+ * A pass that finds the run resolved for a RETRY, and no retries left, and then this; answers what it asked for.
+ * @param looks how often it finds that before; after the last time it sleeps until its lease is over, if it was a second one
+ */
+async function pass(refusal: QueueError, since = LOST, looks = 1): Promise<readonly string[]> {
   const asked: string[] = [];
-  const statuses = [LOST];
+  const clock = createManualClock(NOW);
+  const statuses = Array.from({ length: looks }, () => LOST);
   const queue = aQueue({
-    status: async () => ({ kind: 'present', value: statuses.shift() ?? since }),
+    async status() {
+      if (looks > 1 && statuses.length === 1) {
+        clock.advance(5 * MINUTE);
+      }
+      return { kind: 'present', value: statuses.shift() ?? since };
+    },
     async rerunTask() {
       asked.push('rerunTask');
       throw refusal;
@@ -54,7 +63,7 @@ async function pass(refusal: QueueError, since = LOST): Promise<readonly string[
       return { kind: 'asked' };
     },
   });
-  await aReconciler({ queue, ci, store, clock: createManualClock(NOW) }).reconcile(TASK_ID);
+  await aReconciler({ queue, ci, store, clock }).reconcile(TASK_ID);
   return asked;
 }
 
@@ -72,6 +81,11 @@ describe('a rerun that the queue refuses', () => {
   it('is not asked for where a person has asked for a run since, and cancelled it', async () => {
     const since = aTask([exception('worker-shutdown'), exception('canceled')]);
     expect(await pass(new QueueError('queue-conflict', 'none is expected'), since)).toEqual(['cancel']);
+  });
+
+  it('is not asked for either where the bridge slept since it looked', async () => {
+    const since = aTask([exception('worker-shutdown'), exception('canceled')]);
+    expect(await pass(new QueueError('queue-conflict', 'none is expected'), since, 2)).toEqual(['cancel']);
   });
 
   it('for want of rights uses nothing up', async () => {

@@ -28,11 +28,24 @@ beforeEach(async () => {
 });
 afterEach(() => store.close());
 
-/** A pass that sees these statuses, one after the other, and this request; answers what it did. */
-async function pass(statuses: readonly TaskStatus[], request: RequestView = aRequest()): Promise<readonly string[]> {
+/**
+ * A pass that sees these statuses, one after the other, and this request; answers what it did.
+ * @param sleepsAt after how many of them it sleeps until its lease is over
+ */
+async function pass(
+  statuses: readonly TaskStatus[],
+  request: RequestView = aRequest(),
+  sleepsAt = 0,
+): Promise<readonly string[]> {
   const done: string[] = [];
   const left = [...statuses];
-  const read = (): TaskStatus => (left.length > 1 ? left.shift() : left[0]) ?? aTask([]);
+  const clock = createManualClock(NOW);
+  const read = (): TaskStatus => {
+    if (statuses.length - left.length + 1 === sleepsAt) {
+      clock.advance(5 * MINUTE);
+    }
+    return (left.length > 1 ? left.shift() : left[0]) ?? aTask([]);
+  };
   const queue = aQueue({
     status: async (): Promise<Seen<TaskStatus>> => ({ kind: 'present', value: read() }),
     task: async () => ({
@@ -57,7 +70,7 @@ async function pass(statuses: readonly TaskStatus[], request: RequestView = aReq
     readMany: async (ids) => new Map(ids.map((id) => [id, { kind: 'present', value: request }])),
     outcome: async () => ({ properties: {}, log: { kind: 'none' } }),
   });
-  await aReconciler({ queue, ci, store, clock: createManualClock(NOW) }).reconcile(TASK_ID);
+  await aReconciler({ queue, ci, store, clock }).reconcile(TASK_ID);
   return done;
 }
 
@@ -95,6 +108,13 @@ describe('a build request that a person cancelled', () => {
     expect(await pass([aTask([pending()]), rerun], cancelled)).toEqual([`submit ${TASK_ID}/1/1`]);
     expect(await store.openMapping(TASK_ID)).toMatchObject({ runId: 1, state: 'submitted' });
     expect((await store.eventsOf(TASK_ID)).map(({ what }) => what)).not.toContain('cancelTask');
+  });
+
+  it('does not cancel it either where it slept between its look and the cancel', async () => {
+    await pass([aTask([pending()])]);
+    const before = aTask([pending()]);
+    const rerun = aTask([exception('canceled'), pending()]);
+    expect(await pass([before, before, rerun], cancelled, 2)).toEqual([`submit ${TASK_ID}/1/1`]);
   });
 });
 

@@ -103,7 +103,13 @@ async function sweepOnce({ batchSize = 100, shown = clock, stopAt = ENDLESS }: C
     },
   });
   const reconciler = aReconciler({ queue, ci, store, clock: shown });
-  const limits = { leaseMs: 90_000, recheckMs: 0.9 * MINUTE, batchSize, concurrency: 1 };
+  const limits = {
+    leaseMs: 90_000,
+    recheckMs: 0.9 * MINUTE,
+    reclaimThresholdMs: 10 * MINUTE,
+    batchSize,
+    concurrency: 1,
+  };
   const log = pino({ level: 'silent' });
   return sweep({ store, queue, ci, clock: shown, log, reconciler, instance: 'test', ...limits }, stop.signal);
 }

@@ -116,14 +116,16 @@ export async function resolveRun(
 /**
  * Whether the task's last run is still the one that was decided about. To cancel and to rerun a task names no run, and a
  * person may have asked for another one since the task was read, not least while something was uploaded. A claim that
- * took effect late, too, makes a difference: what there is has to be uploaded first.
+ * took effect late, too, makes a difference: what there is has to be uploaded first. Who slept after the look has to look
+ * again.
  */
-async function isStillLast(pass: Pass, { queue }: ApplyContext): Promise<boolean> {
+async function isStillLast(pass: Pass, context: ApplyContext): Promise<boolean> {
   const before = lastRun(taskOf(pass));
-  const seen = await queue.status(pass.taskId);
+  const seen = await context.queue.status(pass.taskId);
   pass.knowledge.task = seen;
   const run = seen.kind === 'present' ? lastRun(seen.value) : undefined;
-  return run !== undefined && run.runId === before?.runId && run.state === before.state;
+  const isSame = run !== undefined && run.runId === before?.runId && run.state === before.state;
+  return isSame && !isLeaseOver(pass, context);
 }
 
 export async function cancelTask(pass: Pass, context: ApplyContext): Promise<Next> {

@@ -25,7 +25,15 @@ export async function recordIntent(
   const { admission } = knowledge;
   const run = lastRun(task);
   const collapseKey = admission?.kind === 'admitted' ? admission.collapseKey : null;
-  const isBlocked = collapseKey !== null && (await hasToWait(collapseKey, null, store));
+  const externalId = externalIdOf(taskId, action.runId, 1);
+  // A run that is claimed already had a mapping once, and perhaps a request. That one is in nobody's way.
+  const isClaimed = run?.state === 'running';
+  const found =
+    isClaimed && action.state === 'intended'
+      ? await context.ci.findByExternalId({ taskId, externalId, deadline: task.deadline })
+      : undefined;
+  const isFree = collapseKey === null || found?.kind === 'present';
+  const isBlocked = !isFree && (await hasToWait(collapseKey, null, store));
   const now = clock.now();
   pass.leaseEnd = clock.uptime() + timing.leaseMs;
   const insert = (isHeld: boolean) =>
@@ -36,10 +44,10 @@ export async function recordIntent(
         taskGroupId: task.taskGroupId,
         builder: builderOf(admission).slice(0, 255),
         state: isHeld ? 'held' : action.state,
-        externalId: externalIdOf(taskId, action.runId, 1),
+        externalId,
         submissions: action.state === 'intended' && !isHeld ? 1 : 0,
         collapseKey,
-        hasSlot: collapseKey !== null && !isHeld,
+        hasSlot: !isFree && !isHeld,
         priority: priorityRank(task.priority),
         deadline: task.deadline,
         takenUntil: run?.takenUntil ?? null,
@@ -57,8 +65,7 @@ export async function recordIntent(
   noteRefusal(pass, context);
   // It was read before the lease was taken: meanwhile another instance may have brought the task to its end.
   knowledge.task = undefined;
-  // A run that is claimed already had a mapping once, and perhaps a request: that one is looked for.
-  knowledge.request = run?.state === 'running' ? undefined : { kind: 'none' };
+  knowledge.request = isClaimed ? undefined : { kind: 'none' };
   return 'observe';
 }
 

@@ -23,7 +23,7 @@ export interface Facts {
 export const RETRY_REASONS = new Set(['worker-shutdown', 'intermittent-task', 'claim-expired']);
 
 export function unreadable(facts: Facts, because: string): readonly Action[] {
-  return [...reclaimIfNear(facts), lookAgain(facts.now + facts.policy.recheckMs, because)];
+  return [...reclaimIfNear(facts), lookAgain(nextLook(facts), because)];
 }
 
 /** Reclaims when the claim is near its end. */

@@ -1,11 +1,11 @@
 /** The run is wanted, and nothing was submitted for it yet, or nobody knows whether it was. */
 import type { Action } from '../actions.ts';
 import type { SeenAdmission } from '../decide.ts';
-import { type Facts, lookAgain, reclaimIfNear, unreadable } from './facts.ts';
+import { type Facts, lookAgain, nextLook, reclaimIfNear, unreadable } from './facts.ts';
 
 /** Nothing was submitted yet, or it is not known whether it was. */
 export function decideUnsubmitted(facts: Facts, admission: SeenAdmission | null): readonly Action[] {
-  const { mapping, request, policy, now } = facts;
+  const { mapping, request, now } = facts;
   const near = reclaimIfNear(facts);
   if (mapping.state === 'held') {
     return [...near, { do: 'takeSlot', because: 'an older request that it would collapse may be out of the way' }];
@@ -20,7 +20,7 @@ export function decideUnsubmitted(facts: Facts, admission: SeenAdmission | null)
     return [...near, { do: 'refuse', because: 'the task can no longer be built here' }];
   }
   if (admission?.kind !== 'admitted') {
-    return [...near, lookAgain(now + policy.recheckMs, 'another bridge looks after this builder now')];
+    return [...near, lookAgain(nextLook(facts), 'another bridge looks after this builder now')];
   }
   if (mapping.submissions === 0) {
     // Taken over from another bridge, with the external id that its request would have: ours gets one of our own.

@@ -68,6 +68,7 @@ const FOLLOW_MS = 70_000;
 const SLEEP_MS = 15 * 60_000;
 
 interface Look {
+  readonly at: number;
   readonly runs: number;
   /** The last of them. */
   readonly last: { readonly state: string; readonly reasonResolved?: string | undefined } | undefined;
@@ -392,10 +393,12 @@ export function createRules(context: RulesContext): Rules {
       }
       if (service === 'queue' && taskId !== undefined) {
         const key = `${host.name} ${taskId}`;
+        const seen = lastStatus.get(key);
+        // Whoever slept since has to look again.
+        const look = seen !== undefined && scheduler.now() - seen.at <= LEASE_MS ? seen : undefined;
         if (method === 'rerunTask') {
-          askedToRerun.set(call, (lastStatus.get(key)?.last ?? lastRunOf(taskId))?.reasonResolved);
+          askedToRerun.set(call, (look?.last ?? lastRunOf(taskId))?.reasonResolved);
         } else if (method === 'cancelTask') {
-          const look = lastStatus.get(key);
           if (look === undefined) {
             lastLook.delete(taskId);
           } else {
@@ -405,7 +408,11 @@ export function createRules(context: RulesContext): Rules {
         lastStatus.delete(key);
         if (method === 'status') {
           const last = lastRunOf(taskId);
-          lastStatus.set(key, { runs: queue().view(taskId)?.runs.length ?? 0, last: last && { ...last } });
+          lastStatus.set(key, {
+            at: scheduler.now(),
+            runs: queue().view(taskId)?.runs.length ?? 0,
+            last: last && { ...last },
+          });
         }
       }
       if (method === 'lease' && taskId !== undefined) {

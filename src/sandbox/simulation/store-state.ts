@@ -2,6 +2,7 @@
 import { toErrorText, toKey, toStorable, withChanges } from '../../db/rows.ts';
 import {
   type AdoptedMapping,
+  byTurn,
   FAILING_ATTEMPTS,
   type Mapping,
   type MappingChanges,
@@ -206,7 +207,7 @@ export function createStoreState({ onWrite, onOverwritten, onPruned, onTrace }: 
     nextHeld(collapseKey) {
       return allOpen()
         .filter((row) => row.collapseKey === toKey(collapseKey) && row.state === 'held')
-        .sort((a, b) => b.priority - a.priority || a.created - b.created || a.id - b.id)[0]?.taskId;
+        .sort(byTurn)[0]?.taskId;
     },
     addEvents(added) {
       events.push(...added);
