@@ -103,7 +103,7 @@ export function createBridge(options: BridgeOptions): Bridge {
   const withdrawals = createWithdrawals({ ci, store, clock, log });
   const reconciler = createReconciler({
     ...{ queue, ci, store, clock, log, policy, timing, instance, random, poke, withdrawals },
-    handOver: (taskId) => workQueue.handOver(taskId),
+    handOver: (taskId, isLast) => workQueue.handOver(taskId, isLast),
     mode: options.mode,
     rules: options.rules,
     reclaimThresholdMs: policy.reclaimThresholdMs,

@@ -73,7 +73,8 @@ export interface TaskQueue {
   resolve(taskId: string, runId: number, resolution: Resolution): Promise<TaskStatus>;
   cancelTask(taskId: string): Promise<TaskStatus>;
   rerunTask(taskId: string): Promise<TaskStatus>;
-  putArtifact(taskId: string, runId: number, artifact: Artifact): Promise<void>;
+  /** @param signal ends it: what was not put by then is not there, though its name may be */
+  putArtifact(taskId: string, runId: number, artifact: Artifact, signal?: AbortSignal): Promise<void>;
   /** The ids of tasks that are pending in this task queue, a page at a time. */
   listPending(): AsyncIterable<readonly string[]>;
   /** The ids of tasks claimed by this worker in this task queue, a page at a time. */

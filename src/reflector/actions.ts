@@ -40,6 +40,7 @@ type Deed =
       readonly do: 'uploadExplanation';
       readonly runId: number;
       readonly about: 'refused' | 'request-gone' | 'collapsed';
+      readonly isLastTry: boolean;
     }
   | { readonly do: 'resolveRun'; readonly runId: number; readonly resolution: Resolution }
   /** Only while this run is the last one: what the queue cancels is the task. */

@@ -20,6 +20,8 @@ export interface SpoolOptions {
   readonly hint: string;
   /** What has not come after this long is left out, and the last line says so. */
   readonly maxMs?: number;
+  /** Ends it. */
+  readonly signal?: AbortSignal;
 }
 
 /** Lends a log as a file to `use`, for as long as that takes. */
@@ -40,16 +42,22 @@ const MAX_MS = 3_600_000;
  */
 export async function withSpooledLog<T>(
   source: Readable,
-  { tempDir, maxSize, hint, maxMs = MAX_MS }: SpoolOptions,
+  { tempDir, maxSize, hint, maxMs = MAX_MS, signal }: SpoolOptions,
   use: (log: SpooledLog) => Promise<T>,
 ): Promise<T> {
   const folder = await mkdtemp(path.join(tempDir, PREFIX));
+  const end = () => source.destroy();
+  signal?.addEventListener('abort', end, { once: true });
   try {
     const file = path.join(folder, 'live_backing.log');
-    await pipeline(cutAt(source, { maxSize, maxMs, hint }), createWriteStream(file), { end: true });
+    await pipeline(cutAt(source, { maxSize, maxMs, hint }), createWriteStream(file), {
+      end: true,
+      ...(signal ? { signal } : {}),
+    });
     const { size } = await stat(file);
     return await use({ path: file, size });
   } finally {
+    signal?.removeEventListener('abort', end);
     await rm(folder, { recursive: true, force: true });
   }
 }

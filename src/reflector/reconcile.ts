@@ -23,6 +23,7 @@ import { type Knowledge, observe, readErrors } from './observe.ts';
 import { createRefusals } from './refusals.ts';
 import { attemptsAfter, FIRST_RETRY_MS, isInGrace, LONG, nextReclaim, retryTime } from './retries.ts';
 import { createUnkeptFailures } from './unkept-failures.ts';
+import { isLastChance } from './upload-time.ts';
 
 export interface ReconcileContext extends ApplyContext {
   readonly rules: BuilderRules;
@@ -32,8 +33,8 @@ export interface ReconcileContext extends ApplyContext {
   readonly instance: string;
   /** Called for a task whose turn has come because another one's request was claimed. */
   readonly poke: (taskId: string) => void;
-  /** Called for a task whose look leaves long work to a whole pass. */
-  readonly handOver: (taskId: string) => void;
+  /** Called for a task whose look leaves long work to a whole pass; `isLast` where its deadline is near. */
+  readonly handOver: (taskId: string, isLast: boolean) => void;
   /** Called at the end of each pass. */
   readonly onPass?: ((result: PassResult['kind']) => void) | undefined;
   /** Uniform in [0, 1): jitter. */
@@ -62,8 +63,11 @@ export const PASS_RESULTS = Object.keys(RESULTS);
 export type Seed = Pick<Knowledge, 'task' | 'request'>;
 
 export interface Reconciler {
-  /** A whole pass over a task, with what takes long. Does not throw. */
-  reconcile(taskId: string): Promise<PassResult>;
+  /**
+   * A whole pass over a task, with what takes long. Does not throw.
+   * @param share of the time that is left for uploads, where the task's deadline is near and others' are, too; 0 to 1
+   */
+  reconcile(taskId: string, share?: number): Promise<PassResult>;
   /** The same for a task of which something was heard; long work is handed over to a whole pass. */
   look(taskId: string): Promise<PassResult>;
   /** The same for a mapping that was leased and read in a batch. */
@@ -94,7 +98,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     return { taskId, ...lease, knowledge, isBrief, doing: undefined, trace: [], freedKeys: new Set(), told };
   }
 
-  async function reconcile(taskId: string, isBrief: boolean): Promise<PassResult> {
+  async function reconcile(taskId: string, isBrief: boolean, uploadShare?: number): Promise<PassResult> {
     passes += 1;
     const owner = `${instance}#${passes}`;
     try {
@@ -111,9 +115,10 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       if (mapping === null || isBrief) {
         return await run(newPass(taskId, { owner, leaseEnd }, { mapping }, isBrief));
       }
-      const result = await run(
-        newPass(taskId, { owner, leaseEnd }, { mapping, admission: refusals.of(mapping.id) }, isBrief),
-      );
+      const result = await run({
+        ...newPass(taskId, { owner, leaseEnd }, { mapping, admission: refusals.of(mapping.id) }, isBrief),
+        uploadShare,
+      });
       if (result.kind !== 'failed') {
         refusals.forget(mapping.id);
       }
@@ -246,7 +251,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     }
     const now = clock.now();
     await store.release(mapping, { nextCheckAt: usualCheckAt(mapping, now) }, now);
-    context.handOver(pass.taskId);
+    context.handOver(pass.taskId, isLastChance(mapping.deadline, now));
     return { kind: 'done' };
   }
 
@@ -372,7 +377,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
   }
 
   return {
-    reconcile: (taskId) => counted(reconcile(taskId, false)),
+    reconcile: (taskId, share) => counted(reconcile(taskId, false, share)),
     look: (taskId) => counted(reconcile(taskId, true)),
     reconcileLeased: (mapping, lease, seed) => counted(run(newPass(mapping.taskId, lease, { mapping, ...seed }, true))),
     preview(mapping, seed) {

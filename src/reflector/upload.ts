@@ -38,29 +38,43 @@ export interface UploadTarget {
   readonly resolution: Resolution | 'canceled';
 }
 
+/** How hard an upload is tried. */
+export interface Effort {
+  /** What cannot be uploaded now is given up: an `error` artifact stands in its place. */
+  readonly isLastTry: boolean;
+  /** Is aborted when no time is left: what was not uploaded by then is given up likewise. */
+  readonly time: AbortSignal;
+}
+
+/** The run has to be resolved before its deadline. */
+class OutOfTime extends BridgeError<'upload-out-of-time'> {
+  constructor() {
+    super('upload-out-of-time', 'it was not uploaded in time for the deadline of the task', { isTransient: true });
+  }
+}
+
 type Put = (artifact: ArtifactWithoutExpiry) => Promise<void>;
 type ArtifactWithoutExpiry = Artifact extends infer A ? (A extends Artifact ? Omit<A, 'expires'> : never) : never;
 
 /**
  * Uploads properties, log and status of a request whose last finished build ended the run.
- * @param isLastTry what cannot be uploaded now is given up: an `error` artifact stands in its place
  * @throws the first error that a later try may overcome, unless this is the last one
  */
 export async function uploadOutcome(
   context: UploadContext,
   target: UploadTarget,
   openOrComplete: RequestView,
-  isLastTry: boolean,
+  effort: Effort,
 ): Promise<void> {
-  const put = putter(context, target);
-  const guard = guarded(context, target, put, isLastTry);
+  const put = putter(context, target, effort.time);
+  const guard = guarded(context, target, effort);
   // While the request is open the build that ended the run is the last one that is over.
   const request = { ...openOrComplete, builds: openOrComplete.builds.filter((build) => build.isComplete) };
 
   let outcome: Outcome | undefined;
   await guard(BACKING_LOG, async () => {
     outcome = await context.ci.outcome(request);
-    await putLog(context, request, outcome, put);
+    await putLog(context, request, outcome, put, effort.time);
   });
   await guard(PROPERTIES, async () => {
     outcome ??= await context.ci.outcome(request);
@@ -74,10 +88,10 @@ export async function uploadExplanation(
   context: UploadContext,
   target: UploadTarget,
   text: string,
-  isLastTry: boolean,
+  effort: Effort,
 ): Promise<void> {
-  const put = putter(context, target);
-  const guard = guarded(context, target, put, isLastTry);
+  const put = putter(context, target, effort.time);
+  const guard = guarded(context, target, effort);
   await guard(BACKING_LOG, () => putTextLog(text, put));
   await guard(PROPERTIES, () => put(json(PROPERTIES, {})));
   await guard(STATUS, () => put(json(STATUS, statusJson({ ...target, request: null, results: undefined }))));
@@ -116,12 +130,18 @@ export async function announceNoStop(
   });
 }
 
-async function putLog(context: UploadContext, request: RequestView, outcome: Outcome, put: Put): Promise<void> {
+async function putLog(
+  context: UploadContext,
+  request: RequestView,
+  outcome: Outcome,
+  put: Put,
+  signal: AbortSignal,
+): Promise<void> {
   const { log } = outcome;
   switch (log.kind) {
     case 'stream': {
       const hint = `The whole log: ${lastBuild(request)?.url ?? 'in Buildbot'}`;
-      const options = { tempDir: context.tempDir, maxSize: context.maxLogSize, hint };
+      const options = { tempDir: context.tempDir, maxSize: context.maxLogSize, hint, signal };
       const spool = context.spool ?? withSpooledLog;
       await spool(await log.open(), options, (spooled) =>
         put({ kind: 'file', name: BACKING_LOG, contentType: LOG_TYPE, ...spooled }),
@@ -160,8 +180,29 @@ function json(name: string, value: unknown): ArtifactWithoutExpiry {
   return { kind: 'content', name, contentType: 'application/json', content: `${JSON.stringify(value, null, 2)}\n` };
 }
 
-function putter({ queue }: UploadContext, { taskId, runId, expires }: UploadTarget): Put {
-  return (artifact) => queue.putArtifact(taskId, runId, { ...artifact, expires } as Artifact);
+/** @param time after which it puts nothing more, for what nobody waits for any longer */
+function putter({ queue }: UploadContext, { taskId, runId, expires }: UploadTarget, time?: AbortSignal): Put {
+  return async (artifact) => {
+    if (time?.aborted) {
+      throw new OutOfTime();
+    }
+    await queue.putArtifact(taskId, runId, { ...artifact, expires } as Artifact, time);
+  };
+}
+
+/** Waits for it no longer than there is time, whether or not it heeds that itself. */
+function inTime(time: AbortSignal, work: () => Promise<void>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const cut = () => reject(new OutOfTime());
+    if (time.aborted) {
+      cut();
+      return;
+    }
+    time.addEventListener('abort', cut, { once: true });
+    work()
+      .then(resolve, reject)
+      .finally(() => time.removeEventListener('abort', cut));
+  });
 }
 
 /**
@@ -169,18 +210,21 @@ function putter({ queue }: UploadContext, { taskId, runId, expires }: UploadTarg
  * artifact says what happened. What a later try may overcome is thrown, until the last try.
  */
 function guarded(
-  { log }: UploadContext,
-  { taskId, runId }: UploadTarget,
-  put: Put,
-  isLastTry: boolean,
+  context: UploadContext,
+  target: UploadTarget,
+  effort: Effort,
 ): (name: string, upload: () => Promise<void>) => Promise<void> {
+  const { log } = context;
+  const { taskId, runId } = target;
+  const put = putter(context, target);
+  const isLast = () => effort.isLastTry || effort.time.aborted;
   return async (name, upload) => {
     /** Nothing stands in for a stand-in: it is tried again where later, or with mended rights, it can be put. */
     async function standIn(work: () => Promise<void>): Promise<void> {
       try {
         await work();
       } catch (error) {
-        if (error instanceof MappingMoved || (!isLastTry && (isTransient(error) || isForbidden(error)))) {
+        if (error instanceof MappingMoved || (!isLast() && (isTransient(error) || isForbidden(error)))) {
           throw error;
         }
         log.warn({ taskId, runId, artifact: name, err: error }, 'error artifact not taken');
@@ -190,7 +234,7 @@ function guarded(
     const linkLog = () => (name === BACKING_LOG ? standIn(() => linkLiveLog(put)) : undefined);
 
     try {
-      await upload();
+      await inTime(effort.time, upload);
     } catch (error) {
       if (error instanceof BridgeError && error.code === 'queue-conflict') {
         // Either the run is resolved by now, which the resolution will find out, or another kind of artifact has the
@@ -200,7 +244,7 @@ function guarded(
         return;
       }
       const isForGood = error instanceof BridgeError && !error.isTransient;
-      if (error instanceof MappingMoved || (!isForGood && !isLastTry)) {
+      if (error instanceof MappingMoved || (!isForGood && !isLast())) {
         throw error;
       }
       log.error({ taskId, runId, artifact: name, err: error }, 'artifact given up');

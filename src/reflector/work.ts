@@ -1,6 +1,7 @@
 /**
  * Looks and whole passes, in a room each: uploads can take hours, and however many of them hang, others are looked at
- * meanwhile, their claims renewed, and new tasks built.
+ * meanwhile, their claims renewed, and new tasks built. Uploads of tasks whose deadline is near have a room of their own,
+ * and no more of the time that is left than their share.
  */
 import type { Logger } from 'pino';
 import type { Clock } from '../ports.ts';
@@ -8,15 +9,19 @@ import type { PassResult } from './reconcile.ts';
 import { createWorkQueue, type WorkQueue } from './work-queue.ts';
 
 export interface Work extends Omit<WorkQueue, 'isUnderWay'> {
-  /** Asks for a whole pass over a task: a look has found something to upload. Nobody waits for it. */
-  handOver(taskId: string): void;
+  /**
+   * Asks for a whole pass over a task: a look has found something to upload. Nobody waits for it.
+   * @param isLast whether the task's deadline is near
+   */
+  handOver(taskId: string, isLast: boolean): void;
 }
 
 export interface WorkOptions {
   /** What takes long is handed over. */
   readonly look: (taskId: string) => Promise<PassResult>;
-  readonly whole: (taskId: string) => Promise<PassResult>;
-  /** How many looks at once, and how many whole passes beside them. */
+  /** @param share of the time that is left, where the task's deadline is near */
+  readonly whole: (taskId: string, share?: number) => Promise<PassResult>;
+  /** How many looks at once, and how many whole passes beside them, and again of those whose deadline is near. */
   readonly concurrency: number;
   readonly clock: Clock;
   readonly log: Logger;
@@ -24,25 +29,32 @@ export interface WorkOptions {
 
 export function createWork({ look, whole, ...room }: WorkOptions): Work {
   const looks = createWorkQueue({ ...room, pass: look });
-  const uploads = createWorkQueue({ ...room, pass: whole });
+  const uploads = createWorkQueue({ ...room, pass: (taskId) => whole(taskId) });
+  const last: WorkQueue = createWorkQueue({
+    ...room,
+    pass: (taskId) => whole(taskId, Math.min(1, room.concurrency / Math.max(1, last.size()))),
+  });
+  const rooms = [looks, uploads, last];
+  const sum = (count: (one: WorkQueue) => number) => rooms.reduce((total, one) => total + count(one), 0);
 
   return {
     // The mapping is leased for as long as an upload lasts: whatever is heard is seen to after it.
-    add: (taskId) => (uploads.isUnderWay(taskId) ? uploads : looks).add(taskId),
-    handOver(taskId) {
+    add: (taskId) => ([uploads, last].find((one) => one.isUnderWay(taskId)) ?? looks).add(taskId),
+    handOver(taskId, isLast) {
+      const its = isLast ? last : uploads;
       // One that fails again and again has waits of its own: a sweep that comes by must not cut them short.
-      if (!uploads.isParked(taskId)) {
-        uploads.add(taskId).catch((error: unknown) => {
+      if (!its.isParked(taskId)) {
+        its.add(taskId).catch((error: unknown) => {
           room.log.debug({ taskId, err: error }, 'upload not begun before the stop');
         });
       }
     },
-    size: () => looks.size() + uploads.size(),
-    oldestAgeMs: () => Math.max(looks.oldestAgeMs(), uploads.oldestAgeMs()),
-    parked: () => looks.parked() + uploads.parked(),
+    size: () => sum((one) => one.size()),
+    oldestAgeMs: () => Math.max(...rooms.map((one) => one.oldestAgeMs())),
+    parked: () => sum((one) => one.parked()),
     isParked: looks.isParked,
     async stop() {
-      await Promise.all([looks.stop(), uploads.stop()]);
+      await Promise.all(rooms.map((one) => one.stop()));
     },
   };
 }

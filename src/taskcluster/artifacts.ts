@@ -32,6 +32,7 @@ export async function putArtifact(
   runId: number,
   artifact: Artifact,
   options: ArtifactOptions,
+  signal?: AbortSignal,
 ): Promise<void> {
   const create = async (payload: object) => {
     try {
@@ -49,7 +50,7 @@ export async function putArtifact(
   switch (artifact.kind) {
     case 'content':
     case 'file':
-      return upload(artifact, () => create({ storageType: 's3', contentType: artifact.contentType }), options);
+      return upload(artifact, () => create({ storageType: 's3', contentType: artifact.contentType }), options, signal);
     case 'redirect':
       return declare({
         storageType: 'reference',
@@ -88,19 +89,20 @@ async function upload(
   artifact: Extract<Artifact, { kind: 'content' | 'file' }>,
   create: () => Promise<unknown>,
   { agent, reader, inputs, tries = 4, firstDelayMs = 500 }: ArtifactOptions,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     // Asked for again each time: a URL lives for a while only, and asking twice for the same artifact is fine.
     const { putUrl } = reader.parse(putUrlAnswer, await create(), 'a place to put an artifact');
     try {
-      await put(putUrl, artifact, agent);
+      await put(putUrl, artifact, agent, signal);
       return;
     } catch (error) {
       if (error instanceof AnswerTooLong) {
         inputs?.rejected('queue-answer');
       }
       const failure = putError(artifact.name, error);
-      if (attempt >= tries || !failure.isTransient) {
+      if (attempt >= tries || !failure.isTransient || signal?.aborted) {
         throw failure;
       }
       await delay(firstDelayMs * 2 ** (attempt - 1) * (0.75 + Math.random() / 2));
@@ -112,6 +114,7 @@ async function put(
   putUrl: string,
   artifact: Extract<Artifact, { kind: 'content' | 'file' }>,
   agent: ArtifactOptions['agent'],
+  signal: AbortSignal | undefined,
 ): Promise<void> {
   const content = artifact.kind === 'content' ? Buffer.from(artifact.content) : undefined;
   const size = artifact.kind === 'file' ? artifact.size : (content?.length ?? 0);
@@ -120,6 +123,7 @@ async function put(
     // S3 takes nothing without a length, and compares the type with the one that was declared.
     headers: { 'content-type': artifact.contentType, 'content-length': String(size) },
     agent,
+    signal,
     retry: { limit: 0 },
     followRedirect: false,
     timeout: { connect: 10_000, socket: IDLE_MS, request: LEAST_PUT_MS + size / SLOWEST_BYTES_PER_MS },

@@ -242,8 +242,8 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       ),
     cancelTask: (taskId) => call('cancelTask', { taskId }, () => services.cancelTask(taskId), statusOf(taskId)),
     rerunTask: (taskId) => call('rerunTask', { taskId }, () => services.rerunTask(taskId), statusOf(taskId)),
-    putArtifact: (taskId, runId, artifact) =>
-      putArtifact(taskId, runId, artifact, { services, agent: uploadAgent, reader, inputs: options.inputs }),
+    putArtifact: (taskId, runId, artifact, signal) =>
+      putArtifact(taskId, runId, artifact, { services, agent: uploadAgent, reader, inputs: options.inputs }, signal),
     listPending: () => list('listPendingTasks', () => true),
     listClaimed: () =>
       list('listClaimedTasks', (task) => task.workerGroup === workerGroup && task.workerId === workerId),

@@ -42,12 +42,13 @@ const stored = (name: string) =>
   fixture.emulator.tasks.get(taskId)?.artifacts.find((artifact) => artifact.name === name);
 
 /** The same without the client, so that the waits between the tries are short. */
-function putQuickly(artifact: Artifact, rootUrl = fixture.emulator.rootUrl): Promise<void> {
+function putQuickly(artifact: Artifact, rootUrl = fixture.emulator.rootUrl, time?: AbortSignal): Promise<void> {
   const { clientId, accessToken } = ROOT_CLIENT;
   const agent = { http: new http.Agent(), https: new https.Agent() };
   const credentials = { clientId, accessToken };
   const services = createServices({ rootUrl, credentials, agent, signedAt: Date.now, timeoutMs: 6000, retries: 0 });
-  return putArtifact(taskId, 0, artifact, { services, agent, reader: createAnswerReader(), tries: 3, firstDelayMs: 1 });
+  const options = { services, agent, reader: createAnswerReader(), tries: 3, firstDelayMs: 1 };
+  return putArtifact(taskId, 0, artifact, options, time);
 }
 
 function makeFile(size: number): { path: string; size: number; content: Buffer } {
@@ -158,6 +159,22 @@ describe('the upload', () => {
   }
   afterEach(() => bucket.stop());
   const puts = () => bucket.requests.filter(({ method }) => method === 'PUT');
+
+  it('ends at once, and is not tried again, when there is no time left for it', async () => {
+    const time = new AbortController();
+    bucket = await startFakeServer(({ method }) => {
+      if (method === 'POST') {
+        return { body: { storageType: 's3', putUrl: `${bucket.url}/b` } };
+      }
+      time.abort();
+      return undefined;
+    });
+    await expect(putQuickly({ ...TEXT, expires, content: 'x' }, bucket.url, time.signal)).rejects.toMatchObject({
+      code: 'queue-unavailable',
+      isTransient: true,
+    });
+    expect(puts()).toHaveLength(1);
+  });
 
   it('says the type that was announced, and its length, and is not compressed', async () => {
     await startBucket([]);

@@ -73,6 +73,19 @@ describe('a spooled log', () => {
     expect(text).toMatch(/^x+\n\[the bridge cut this log here: it did not come within 0\.2 s\. The whole log: /);
     expect(dripping.destroyed).toBe(true);
   });
+
+  it('ends with nothing left on disk when there is no time left for it', async () => {
+    const time = new AbortController();
+    const silent = new Readable({
+      read() {
+        time.abort();
+      },
+    });
+    const spooled = withSpooledLog(silent, { ...options(100), signal: time.signal }, async () => undefined);
+    await expect(spooled).rejects.toMatchObject({ name: 'AbortError' });
+    expect(readdirSync(tempDir)).toEqual([]);
+    expect(silent.destroyed).toBe(true);
+  });
 });
 
 describe('what a killed process has left', () => {

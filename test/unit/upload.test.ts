@@ -32,7 +32,10 @@ async function upload(
   const ci = aLegacyCi({ outcome: async () => ({ properties: {}, log }) });
   const context = { queue, ci, log: pino({ level: 'silent' }), tempDir: '/nowhere', maxLogSize: 1 };
   const target = { taskId: TASK_ID, runId: 0, builder: 'b', expires: NOW, resolution: { state: 'completed' } as const };
-  await uploadOutcome(context, target, requestComplete('SUCCESS', aBuild('SUCCESS')), isLastTry);
+  await uploadOutcome(context, target, requestComplete('SUCCESS', aBuild('SUCCESS')), {
+    isLastTry,
+    time: new AbortController().signal,
+  });
   return taken;
 }
 

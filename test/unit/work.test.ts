@@ -21,7 +21,10 @@ const UPLOADS = 20;
 
 describe('uploads that hang', () => {
   /** A bridge whose builds are over when the test says so, and whose uploads hang from then on. */
-  async function withHangingUploads(over = requestComplete('SUCCESS', aBuild('SUCCESS'))) {
+  async function withHangingUploads(
+    over = requestComplete('SUCCESS', aBuild('SUCCESS')),
+    isHung: (taskId: string) => boolean = () => true,
+  ) {
     const submitted: string[] = [];
     const reclaims = new Map<string, number>();
     let isOver = false;
@@ -52,7 +55,7 @@ describe('uploads that hang', () => {
             },
             async putArtifact(taskId, runId, artifact) {
               // Links to builds that run are not uploads.
-              if (isOver && artifact.kind !== 'redirect') {
+              if (isOver && (artifact.kind === 'content' || artifact.kind === 'file') && isHung(taskId)) {
                 hanging.add(taskId);
                 await released;
               }
@@ -72,7 +75,10 @@ describe('uploads that hang', () => {
     isOver = true;
     await eventually(() => hanging.size === 16, { what: 'as many uploads as there is room for' });
     reclaims.clear();
-    return { create, submitted, runs, waiting: taskIds.filter((id) => !hanging.has(id)), reclaims, release };
+    const artifacts = (taskId: string) =>
+      queue.tasks.get(taskId)?.artifacts.map(({ name, details }) => `${name} ${details.storageType}`);
+    const waiting = taskIds.filter((id) => !hanging.has(id));
+    return { create, submitted, runs, waiting, reclaims, release, artifacts };
   }
 
   it.each([
@@ -99,6 +105,35 @@ describe('uploads that hang', () => {
     60_000,
   );
 
+  it.each([
+    ['is uploaded where it can be', (taskIds: readonly string[]) => (id: string) => !taskIds.includes(id), 's3'],
+    ['leaves errors where it cannot', () => () => true, 'error'],
+  ])(
+    'do not keep what another build came to from being told before its deadline: it %s',
+    async (_what, isHung, storageType) => {
+      const near: string[] = [];
+      const { create, runs, artifacts } = await withHangingUploads(undefined, isHung(near));
+      // More than there are places for, and so near their deadlines that each has its last chance.
+      const deadline = new Date(Date.now() + 25_000).toJSON();
+      near.push(...(await Promise.all(Array.from({ length: UPLOADS }, () => create({ deadline })))));
+      await eventually(() => near.every((id) => runs(id).at(-1)?.state !== 'pending'), {
+        timeoutMs: 10_000,
+        what: 'them to be claimed',
+      });
+      await eventually(() => near.every((id) => runs(id).at(-1)?.state !== 'running'), {
+        timeoutMs: 25_000,
+        what: 'their ends',
+      });
+      expect(near.map((id) => runs(id).map(({ reasonResolved }) => reasonResolved))).toEqual(
+        near.map(() => ['completed']),
+      );
+      for (const id of near) {
+        expect(artifacts(id)).toContain(`public/buildbot/status.json ${storageType}`);
+      }
+    },
+    90_000,
+  );
+
   it('do not keep new tasks from being built', async () => {
     const { create, submitted } = await withHangingUploads();
     const taskId = await create();
@@ -111,8 +146,8 @@ describe('what is to be uploaded', () => {
     const clock = createManualClock(1_000_000);
     const begun: string[] = [];
     const ends: ((result: PassResult) => void)[] = [];
-    const pass = (kind: string) => (taskId: string) => {
-      begun.push(`${kind} ${taskId}`);
+    const pass = (kind: string) => (taskId: string, share?: number) => {
+      begun.push([kind, taskId, share].filter((part) => part !== undefined).join(' '));
       return new Promise<PassResult>((resolve) => ends.push(resolve));
     };
     const work = createWork({
@@ -143,22 +178,40 @@ describe('what is to be uploaded', () => {
     const { work, begun, settle } = fixture();
     work.add('a').catch(() => undefined);
     work.add('b').catch(() => undefined);
-    work.handOver('c');
-    work.handOver('d');
+    work.handOver('c', false);
+    work.handOver('d', false);
     await settle();
     expect(begun).toEqual(['look a', 'whole c']);
     expect(work.size()).toBe(4);
   });
 
+  it('has room beside that, and its share of the time that is left, where the deadline is near', async () => {
+    const { work, begun, settle, end } = fixture(2);
+    for (const taskId of ['a', 'b', 'c']) {
+      work.handOver(taskId, false);
+    }
+    for (const taskId of ['d', 'e', 'f', 'g', 'h']) {
+      work.handOver(taskId, true);
+    }
+    await settle();
+    // Those that come all at once are not known to the first.
+    expect(begun).toEqual(['whole a', 'whole b', 'whole d 1', 'whole e 1']);
+    expect(work.size()).toBe(8);
+    await end();
+    await end();
+    await end();
+    expect(begun.slice(4)).toEqual(['whole c', 'whole f 0.5']);
+  });
+
   it('is not cut short in its waits by a sweep that comes by when it fails again and again', async () => {
     const { work, begun, end, later, failed } = fixture();
-    work.handOver('a');
+    work.handOver('a', false);
     for (let failure = 1; failure <= 3; failure += 1) {
       await end(failed());
       await later(failure < 3 ? 4000 : 0);
     }
     expect(work.parked()).toBe(1);
-    work.handOver('a');
+    work.handOver('a', false);
     await later(3999);
     expect(begun).toHaveLength(3);
     await later(1);
@@ -168,7 +221,7 @@ describe('what is to be uploaded', () => {
 
   it('is looked at once more where something was heard meanwhile', async () => {
     const { work, begun, end } = fixture();
-    work.handOver('a');
+    work.handOver('a', false);
     let isAnswered = false;
     const heard = work.add('a').then(() => {
       isAnswered = true;
@@ -182,8 +235,8 @@ describe('what is to be uploaded', () => {
 
   it('is looked at where something is heard while it waits', async () => {
     const { work, begun, settle } = fixture();
-    work.handOver('a');
-    work.handOver('b');
+    work.handOver('a', false);
+    work.handOver('b', false);
     work.add('b').catch(() => undefined);
     await settle();
     expect(begun).toEqual(['whole a', 'look b']);
@@ -191,8 +244,8 @@ describe('what is to be uploaded', () => {
 
   it('is left alone at a stop, but for what is under way', async () => {
     const { work, begun, end } = fixture();
-    work.handOver('a');
-    work.handOver('b');
+    work.handOver('a', false);
+    work.handOver('b', false);
     const stopped = work.stop();
     await end();
     await stopped;

@@ -5,6 +5,7 @@ import type { TaskRun } from '../../domain/task.ts';
 import type { Action } from '../actions.ts';
 import { reclaimDue, reclaimTime } from '../claims.ts';
 import { announceBuild } from '../upload.ts';
+import { uploadEnd } from '../upload-time.ts';
 import {
   type ApplyContext,
   idsOf,
@@ -73,13 +74,21 @@ export async function announce(runId: number, pass: Pass, { upload, log }: Apply
   return 'observe';
 }
 
-/** Renews lease and claim while something long goes on, so that neither is lost to its length. */
-export async function keepingAlive(pass: Pass, context: ApplyContext, work: () => Promise<void>): Promise<void> {
+/**
+ * Renews lease and claim while something is uploaded, so that neither is lost to its length.
+ * @param work is told when there is no time left for it, which it has to heed
+ */
+export async function keepingAlive(
+  pass: Pass,
+  context: ApplyContext,
+  work: (time: AbortSignal) => Promise<void>,
+): Promise<void> {
   const stop = new AbortController();
-  const heart = beat(pass, context, stop.signal);
+  const time = new AbortController();
+  const heart = beat(pass, context, stop.signal, time);
   let moved: MappingMoved | undefined;
   try {
-    await work();
+    await work(time.signal);
   } finally {
     stop.abort();
     // Also after a failure: whatever the mapping's version is now, the release has to know it.
@@ -91,11 +100,21 @@ export async function keepingAlive(pass: Pass, context: ApplyContext, work: () =
 }
 
 /** Resolves when stopped, or with what was thrown when the mapping is no longer ours. */
-async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Promise<MappingMoved | undefined> {
+async function beat(
+  pass: Pass,
+  context: ApplyContext,
+  signal: AbortSignal,
+  time: AbortController,
+): Promise<MappingMoved | undefined> {
+  const end = uploadEnd(mappingOf(pass).deadline, context.clock.now(), pass.uploadShare);
   for (let hasFailed = false; ; ) {
-    await context.clock.sleep(untilNextBeat(pass, context, hasFailed), signal);
+    const left = time.signal.aborted ? Number.POSITIVE_INFINITY : Math.max(0, end - context.clock.now());
+    await context.clock.sleep(Math.min(left, untilNextBeat(pass, context, hasFailed)), signal);
     if (signal.aborted) {
       return undefined;
+    }
+    if (context.clock.now() >= end) {
+      time.abort();
     }
     try {
       hasFailed = true;

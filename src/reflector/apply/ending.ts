@@ -34,12 +34,10 @@ export async function upload(
   const request = requestOf(pass);
   const target = await uploadTarget(action.runId, action.resolution, pass, context);
   const uploads = underLease(pass, context);
-  await keepingAlive(pass, context, () => uploadOutcome(uploads, target, request, action.isLastTry));
+  const { isLastTry } = action;
+  await keepingAlive(pass, context, (time) => uploadOutcome(uploads, target, request, { isLastTry, time }));
   return 'next';
 }
-
-/** After so many failed passes a log that cannot be uploaded is given up. */
-const EXPLANATION_TRIES = 20;
 
 const EXPLANATIONS = {
   'request-gone': (id: number | null) =>
@@ -66,8 +64,8 @@ export async function explain(
   const reason = isRefusal ? ('malformed-payload' as const) : ('internal-error' as const);
   const target = await uploadTarget(action.runId, { state: 'exception', reason }, pass, context);
   const uploads = underLease(pass, context);
-  const isLastTry = mapping.attempts >= EXPLANATION_TRIES;
-  await keepingAlive(pass, context, () => uploadExplanation(uploads, target, text, isLastTry));
+  const { isLastTry } = action;
+  await keepingAlive(pass, context, (time) => uploadExplanation(uploads, target, text, { isLastTry, time }));
   return 'next';
 }
 
@@ -80,11 +78,11 @@ function underLease(pass: Pass, context: ApplyContext): UploadContext {
   return {
     ...upload,
     queue: {
-      async putArtifact(taskId, runId, artifact) {
+      async putArtifact(taskId, runId, artifact, signal) {
         if (isLeaseOver(pass, context)) {
           throw new MappingMoved(taskId);
         }
-        await upload.queue.putArtifact(taskId, runId, artifact);
+        await upload.queue.putArtifact(taskId, runId, artifact, signal);
       },
     },
   };

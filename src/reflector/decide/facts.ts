@@ -8,6 +8,7 @@ import type { Action } from '../actions.ts';
 import { reclaimDue } from '../claims.ts';
 import type { Observation, Policy } from '../decide.ts';
 import { resolutionName, resolutionOf } from '../outcome.ts';
+import { isLastChance, LAST_CHANCE_MS } from '../upload-time.ts';
 
 /** What is known of a mapping whose task can be read; times in UTC milliseconds. */
 export interface Facts {
@@ -44,9 +45,6 @@ export function nextLook({ mapping, policy, now, takenUntil }: Facts): number {
     ? usual
     : Math.min(usual, Math.max(now, reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs, now)));
 }
-
-/** So long before its deadline a run is resolved with what there is: afterwards its result would be lost. */
-export const LAST_CHANCE_MS = 120_000;
 
 /** From when on nothing is waited for any more, in UTC milliseconds: the queue takes no resolution after the deadline. */
 export function lastChance({ mapping }: Facts): number {
@@ -134,8 +132,26 @@ export function uploadOutcome(
     do: 'uploadOutcome',
     runId: run.runId,
     resolution,
-    isLastTry: mapping.attempts >= policy.maxUploadAttempts || now >= lastChance(facts),
+    isLastTry: mapping.attempts >= policy.maxUploadAttempts || isLastChance(mapping.deadline, now),
     because,
+  };
+}
+
+/** After so many failed passes an explanation that cannot be uploaded is given up. */
+const EXPLANATION_TRIES = 20;
+
+/** Why there is no build. */
+export function explain(
+  { mapping, now }: Facts,
+  run: TaskRun,
+  about: Extract<Action, { do: 'uploadExplanation' }>['about'],
+): Action {
+  return {
+    do: 'uploadExplanation',
+    runId: run.runId,
+    about,
+    isLastTry: mapping.attempts >= EXPLANATION_TRIES || isLastChance(mapping.deadline, now),
+    because: 'the author has to know why',
   };
 }
 

@@ -7,6 +7,7 @@ import type { SeenAdmission } from '../decide.ts';
 import { resolutionOf, runResults } from '../outcome.ts';
 import {
   abandon,
+  explain,
   type Facts,
   follow,
   followClaimed,
@@ -37,7 +38,7 @@ export function decideRunning(facts: Facts, run: TaskRun, admission: SeenAdmissi
       }
       return [
         ...near,
-        { do: 'uploadExplanation', runId: run.runId, about: 'refused', because: 'the author has to know why' },
+        explain(facts, run, 'refused'),
         resolveRun(run, { state: 'exception', reason: 'malformed-payload' }, 'the task cannot be built here'),
       ];
     case 'held':
@@ -57,7 +58,7 @@ export function decideRunning(facts: Facts, run: TaskRun, admission: SeenAdmissi
   if (request.kind !== 'present') {
     return [
       ...near,
-      { do: 'uploadExplanation', runId: run.runId, about: 'request-gone', because: 'the author has to know why' },
+      explain(facts, run, 'request-gone'),
       resolveRun(run, { state: 'exception', reason: 'internal-error' }, 'its build request is gone from Buildbot'),
     ];
   }
@@ -90,7 +91,7 @@ function decideOutcome(facts: Facts, run: TaskRun, request: RequestView): readon
   if (isCollapsed(request)) {
     return (
       resubmit(facts, request) ?? [
-        { do: 'uploadExplanation', runId: run.runId, about: 'collapsed', because: 'the author has to know why' },
+        explain(facts, run, 'collapsed'),
         resolveRun(
           run,
           { state: 'exception', reason: 'internal-error' },
