@@ -21,6 +21,7 @@ export interface ArtifactRules {
 
 export interface ArtifactRulesContext {
   readonly complain: (what: string) => void;
+  readonly now: () => number;
   readonly queue: () => QueueServer;
   readonly store: () => StoreState;
   readonly truth: () => Truth;
@@ -37,6 +38,9 @@ interface Put {
   readonly kind: string;
 }
 
+/** Every upload has at least so long. */
+const LEAST_UPLOAD_MS = 5000;
+
 /** What an artifact is made of: whichever of it fails, an `error` artifact may stand in its place. */
 const INGREDIENTS: Readonly<Record<string, readonly string[]>> = {
   [PROPERTIES]: ['outcome', PROPERTIES],
@@ -45,12 +49,17 @@ const INGREDIENTS: Readonly<Record<string, readonly string[]>> = {
 };
 
 export function createArtifactRules(context: ArtifactRulesContext): ArtifactRules {
-  const { complain, queue, store, truth, isDoubled, isLastChance } = context;
+  const { complain, now, queue, store, truth, isDoubled, isLastChance } = context;
   /** By process and task, or run of it: what failed when it was tried last. */
   const failed = new Set<string>();
   /** By run and name: artifacts whose last resort failed. */
   const givenUp = new Set<string>();
 
+  /** By process and task: when its last pass began. */
+  const begun = new Map<string, number>();
+  /** Nothing more is tried where one upload has used up the time that was left. */
+  const isOutOfTime = (host: Host, { taskId }: Put) =>
+    isLastChance(taskId) && now() - (begun.get(`${host.name} ${taskId}`) ?? now()) >= LEAST_UPLOAD_MS;
   const keyOf = ({ taskId, runId, name }: Put) => `${taskId}/${runId}/${name}`;
 
   /** What a call says of the ingredients of artifacts. */
@@ -95,6 +104,9 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
 
   return {
     onCall(host, call) {
+      if (call.method === 'lease') {
+        begun.set(`${host.name} ${call.taskId}`, now());
+      }
       const put = call.method === 'putArtifact' ? putOf(call) : undefined;
       if (put?.kind !== 'error') {
         return;
@@ -104,7 +116,7 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
           failed.has(`${host.name} ${put.taskId} ${part}`) ||
           failed.has(`${host.name} ${keyOf({ ...put, name: part })}`),
       );
-      if (!hasFailed) {
+      if (!hasFailed && !isOutOfTime(host, put)) {
         complain(`an error stands in for ${put.name} of ${shortName(put.taskId)}/${put.runId}, and nothing had failed`);
       }
     },

@@ -112,6 +112,44 @@ export function withContents(
   };
 }
 
+/** The queue, of which nothing can be asked while so many uploads are under way. */
+export function withOneRoom(queue: TaskQueue, most: number): TaskQueue {
+  let uploads = 0;
+  let waiting: (() => void)[] = [];
+  const room = async () => {
+    while (uploads >= most) {
+      await new Promise<void>((resolve) => waiting.push(resolve));
+    }
+  };
+  const inRoom =
+    <Given extends unknown[], Answer>(ask: (...given: Given) => Promise<Answer>) =>
+    async (...given: Given) => {
+      await room();
+      return ask(...given);
+    };
+  return {
+    ...queue,
+    status: inRoom(queue.status),
+    statuses: inRoom(queue.statuses),
+    claim: inRoom(queue.claim),
+    reclaim: inRoom(queue.reclaim),
+    async putArtifact(...given) {
+      await room();
+      uploads += 1;
+      try {
+        await queue.putArtifact(...given);
+      } finally {
+        uploads -= 1;
+        const woken = waiting;
+        waiting = [];
+        for (const wake of woken) {
+          wake();
+        }
+      }
+    },
+  };
+}
+
 export function asError({ name, expires }: Artifact): Artifact {
   return { kind: 'error', name, expires, reason: 'invalid-resource-on-worker', message: 'it is not there' };
 }

@@ -21,6 +21,7 @@ import {
   withEarlierRuns,
   withEvents,
   withMappings,
+  withOneRoom,
   withStatuses,
 } from './mutation-parts.ts';
 
@@ -553,5 +554,11 @@ export const MUTATIONS: readonly Mutation[] = [
         },
       };
     },
+  ),
+  mutation(
+    'uploads-take-all-connections',
+    'asks the queue nothing while two uploads go on',
+    /ran out, and nothing hindered|has been pending for long, has no mapping/,
+    ({ queue }) => ({ queue: withOneRoom(queue, 2) }),
   ),
 ];

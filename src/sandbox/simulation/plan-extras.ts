@@ -33,6 +33,7 @@ const EXTRAS: readonly Extra[] = [
   onlyTheDatabase,
   databaseClock,
   brokerAway,
+  hungUploads,
 ];
 
 /** The one moment that leases do not cover: between the renewal of one and the submission that follows. */
@@ -219,6 +220,7 @@ function onlyTheDatabase(plan: Plan, random: Random, start: number): Plan {
 }
 
 const FAIR: Omit<Climate, 'outages'> = {
+  swallowed: [],
   ...{ failBefore: 0, failAfter: 0, late: 0, slow: 0, forbidden: 0, drop: 0, repeat: 0, delay: 0 },
   ...{ unknownSubmission: 0, authAway: 0, lostCancel: 0 },
 };
@@ -280,4 +282,42 @@ function brokerAway(plan: Plan, random: Random, start: number): Plan {
     chaosMs: Math.max(plan.chaosMs, to - start + 5 * MINUTE),
   };
   return random.chance(0.5) ? away : { ...away, ...ALL_FAIR };
+}
+
+/**
+ * What is uploaded goes nowhere for a while, as behind a proxy that swallows it, and more builds end meanwhile than are uploaded at
+ * once. Others begin, and go on for longer than a claim lasts. Half the time nothing else is wrong.
+ */
+function hungUploads(plan: Plan, random: Random, start: number): Plan {
+  if (!random.chance(0.05)) {
+    return plan;
+  }
+  const from = start + random.int(0, 10 * MINUTE);
+  const to = from + random.int(40 * MINUTE, 90 * MINUTE);
+  const builders = Object.keys(plan.workers).filter((name) => name !== RESTRICTED_BUILDER);
+  const tasks = Array.from(
+    { length: random.int(4, 10) },
+    (_, index): TaskPlan => ({
+      ...{ name: `t${plan.tasks.length + index + 1}`, at: random.int(start, to), flavour: 'good' },
+      ...{
+        builder: random.pick(builders),
+        branch: random.pick(['main', 'release']),
+        priority: random.pick(PRIORITIES),
+      },
+      ...{ retries: random.int(0, 5), expiresMs: 240 * HOUR },
+      deadlineMs: random.chance(0.3) ? random.int(20 * MINUTE, 2 * HOUR) : 48 * HOUR,
+    }),
+  );
+  const hung = {
+    ...plan,
+    climate: { ...plan.climate, swallowed: [{ from, to }] },
+    chaosMs: Math.max(plan.chaosMs, to - start + 5 * MINUTE),
+    concurrency: random.int(1, 3),
+    longestBuildMs: 45 * MINUTE,
+    workers: { ...plan.workers, ...Object.fromEntries(builders.map((name) => [name, random.int(2, 6)])) },
+    tasks: [...plan.tasks, ...tasks],
+  };
+  return random.chance(0.5)
+    ? hung
+    : { ...hung, ...ALL_FAIR, climate: { ...FAIR, outages: [], swallowed: [{ from, to }] } };
 }

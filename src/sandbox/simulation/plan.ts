@@ -192,6 +192,7 @@ function climateOf(random: Random, severity: number, start: number, chaosMs: num
     lostCancel: random.pick([0, 0.5]),
     authAway: 0,
     outages,
+    swallowed: [],
   };
 }
 

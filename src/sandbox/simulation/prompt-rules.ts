@@ -1,9 +1,10 @@
 /** What has to be done in time where nothing hinders it, also between faults. */
+import { LAST_CHANCE_MS } from '../../reflector/upload-time.ts';
 import type { Hindrances } from './hindrances.ts';
 import type { Call, Host } from './host.ts';
 import type { Master } from './master.ts';
 import { isOpen, type SimRequest } from './master-state.ts';
-import { shortName } from './names.ts';
+import { shortName, taskIdOf } from './names.ts';
 import type { Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
 import { POLICY, ROUND_MS } from './settings.ts';
@@ -16,7 +17,7 @@ export interface PromptRules {
 }
 
 export interface PromptRulesContext {
-  readonly plan: Pick<Plan, 'climate' | 'databaseOffsets'>;
+  readonly plan: Pick<Plan, 'climate' | 'databaseOffsets' | 'tasks'>;
   readonly complain: (what: string) => void;
   readonly now: () => number;
   readonly hindrances: Hindrances;
@@ -31,6 +32,8 @@ export interface PromptRulesContext {
 const MAX_CANCEL_WAIT_MS = 600_000;
 /** Until what is due is seen to by a round, and a restart in between. */
 const SLACK_MS = 3 * ROUND_MS;
+/** The same for what only a list of the queue's tells of, and is a hint before it is looked at. */
+const LISTED_MS = 5 * ROUND_MS;
 
 export function createPromptRules(context: PromptRulesContext): PromptRules {
   const { plan, complain, now, hindrances, master, queue, store, zombies } = context;
@@ -54,6 +57,21 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
     );
     if (isReclaimable && isGone && freeButForStore !== undefined && freeButForStore < takenUntil - SLACK_MS) {
       complain(`the claim of ${shortName(taskId)}/${runId} ran out, and only the mapping database was away`);
+    }
+  }
+
+  /** What its build came to was there to be told in time, with everything that could be uploaded. */
+  function checkDeadline({ taskId, runId }: Ending): void {
+    const deadline = Date.parse(queue().state.tasks.get(taskId)?.definition.deadline ?? '');
+    const free = hindrances.freeSince();
+    const request = master().requests.findLast((one) => one.taskId === taskId);
+    const isOver = request?.endedBy === 'build' && request.results !== 'RETRY' && !zombies.has(request);
+    if (free === undefined || request === undefined || !isOver || now() < deadline) {
+      return;
+    }
+    const since = Math.max(request.completedAt ?? 0, request.settledAt, request.hiddenUntil, free);
+    if (since + LAST_CHANCE_MS + SLACK_MS < deadline) {
+      complain(`${shortName(taskId)}/${runId} is over with its deadline, and #${request.id} had ended long before`);
     }
   }
 
@@ -101,10 +119,34 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
     }
   }
 
+  /** A task that waits, and that nobody has looked at. */
+  function checkPending(): void {
+    const free = hindrances.freeSince();
+    if (free === undefined) {
+      return;
+    }
+    for (const { name, flavour } of plan.tasks) {
+      const taskId = taskIdOf(name);
+      const run = queue().state.tasks.get(taskId)?.runs.at(-1);
+      const isOurs = flavour !== 'native' && flavour !== 'ignored';
+      if (!isOurs || run?.state !== 'pending' || store().open(taskId) !== undefined) {
+        continue;
+      }
+      // A run before it may have had to be followed to its end.
+      const own = [...store().rows.values()].filter((row) => row.taskId === taskId);
+      const since = Math.max(run.scheduled, free, ...own.map(({ updated }) => updated));
+      if (now() > since + LISTED_MS + waitedOutMs) {
+        complain(`${name} has been pending for long, has no mapping, and nothing hinders the bridge`);
+      }
+    }
+  }
+
   return {
     onEnding(ending) {
       if (ending.by === 'queue' && ending.reason === 'claim-expired' && ending.wasOurs) {
         checkExpiry(ending);
+      } else if (ending.by === 'queue' && ending.reason === 'deadline-exceeded' && ending.wasOurs) {
+        checkDeadline(ending);
       }
     },
     onEffect(host, { method, about }) {
@@ -115,6 +157,7 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
         hindrances.onBegun(host);
         checkCancels();
         checkFirstCancels();
+        checkPending();
       }
     },
   };

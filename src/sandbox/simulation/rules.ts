@@ -1,7 +1,7 @@
 /** What must hold at every step, whatever goes wrong. Each rule hears of what happened and complains. */
 import type { Mapping, TraceEvent } from '../../domain/mapping.ts';
 import type { Message } from '../../ports.ts';
-import { LAST_CHANCE_MS } from '../../reflector/decide/facts.ts';
+import { LAST_CHANCE_MS } from '../../reflector/upload-time.ts';
 import { createArtifactRules } from './artifact-rules.ts';
 import { createClaimRules } from './claim-rules.ts';
 import { createDeeds } from './deeds.ts';
@@ -101,7 +101,7 @@ export function createRules(context: RulesContext): Rules {
     return lazyTruth;
   };
   const artifacts = createArtifactRules({
-    ...{ complain: history.complain, queue, store, truth },
+    ...{ complain: history.complain, now: scheduler.now, queue, store, truth },
     isDoubled: (taskId, runId) =>
       [...zombies.keys()].some((zombie) => zombie.taskId === taskId && zombie.runId <= runId),
     isLastChance(taskId) {

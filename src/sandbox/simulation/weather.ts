@@ -28,6 +28,8 @@ export interface Climate {
   /** A cancel is answered and nothing comes of it. */
   readonly lostCancel: number;
   readonly outages: readonly { readonly service: Service; readonly from: number; readonly to: number }[];
+  /** When contents that are uploaded go nowhere: until then, or until somebody gives the connection up. */
+  readonly swallowed: readonly { readonly from: number; readonly to: number }[];
 }
 
 /** The longest that a call without an answer may take to have its effect; less than the bridge's grace. */
@@ -35,6 +37,8 @@ export const MAX_LATE_MS = 15_000;
 const MAX_SLOW_MS = 10_000;
 const MAX_FAIL_MS = 12_000;
 const MAX_DELAY_MS = 600_000;
+/** How long an upload may stand still before somebody gives it up. */
+const HUNG_MS = { least: 120_000, most: 1_800_000 };
 
 export interface Fate {
   /** Until its effect, or its failure. */
@@ -79,9 +83,11 @@ export function createWeather({ climate, random, scheduler, history, isDown }: W
   });
   const latency = (service: Service) => (service === 'store' ? random.int(1, 6) : random.int(8, 60));
 
+  const isNow = ({ from, to }: { readonly from: number; readonly to: number }) =>
+    from <= scheduler.now() && scheduler.now() < to;
+
   function isAway(service: Service): boolean {
-    const now = scheduler.now();
-    const isOut = climate.outages.some((outage) => outage.service === service && outage.from <= now && now < outage.to);
+    const isOut = climate.outages.some((outage) => outage.service === service && isNow(outage));
     return isDown(service) || (isOut && !isCalm);
   }
 
@@ -89,6 +95,14 @@ export function createWeather({ climate, random, scheduler, history, isDown }: W
     history.fault(kind);
     const ms = random.chance(0.5) ? random.int(10, 200) : random.int(200, MAX_FAIL_MS);
     return { ms, effect, lateMs: random.int(10, MAX_LATE_MS), isAnswered: false, isForbidden, isFault: true };
+  }
+
+  /** It keeps nothing but itself from anything, so it is none of what may hinder the bridge. */
+  function hung(to: number): Fate {
+    history.fault('upload hung');
+    const ms = Math.min(random.int(HUNG_MS.least, HUNG_MS.most), to - scheduler.now());
+    const isGivenUp = random.chance(0.5);
+    return { ...well(ms), effect: isGivenUp ? 'never' : 'now', isAnswered: !isGivenUp };
   }
 
   return {
@@ -105,6 +119,10 @@ export function createWeather({ climate, random, scheduler, history, isDown }: W
       }
       if (method === 'expandScopes' && random.chance(climate.authAway)) {
         return failed('auth away', 'never');
+      }
+      const swallowed = method === 'putContent' ? climate.swallowed.find(isNow) : undefined;
+      if (swallowed) {
+        return hung(swallowed.to);
       }
       const draw = random.next();
       const { failBefore, failAfter, late, slow, forbidden } = climate;
