@@ -115,6 +115,13 @@ describe('an event', () => {
     });
   });
 
+  it('with very many properties is not looked through to its end', () => {
+    const properties = [...Array.from({ length: 10_000 }, () => 0), ...BUILD.properties];
+    expect(event('finished', { build: { number: 1, properties } })).toMatchObject({
+      ...{ taskId: null, build: { properties: {} }, leftOut: ['properties'] },
+    });
+  });
+
   it('of a master that does not give its name has none', () => {
     expect(event('finished', { build: BUILD }, {})).toMatchObject({ build: { master: '' } });
   });

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import type { KeptBuild } from '../../domain/kept-build.ts';
 import { isTaskId } from '../../domain/task.ts';
 import { textOf, writable } from '../../json.ts';
+import { anyList } from '../../lists.ts';
 
 /** What the routing keys of the events end in that are about builds. */
 export const EVENTS = ['started', 'finished', 'log_uploaded'] as const;
@@ -32,17 +33,20 @@ const MAX_BYTES = 4_000_000;
 /** Of the properties of a build, as JSON. */
 const MAX_PROPERTIES = 1_000_000;
 const MAX_PROPERTY = 100_000;
+/** Of the properties of a build that are looked at; an honest one has a few dozen. */
+const MAX_TRIPLES = 10_000;
 const MAX_URL = 2000;
 /** Buildbot's ids and numbers go no further: what does is nobody's. */
 const MAX_INT = 2 ** 31 - 1;
 /** The furthest time that a date can be; what is beyond is none, and no database takes it. */
 const MAX_TIME = 8.64e15;
 
-const triples = z.array(z.unknown()).transform((given) => {
-  const readable = given.flatMap((triple): [string, unknown, string][] => {
-    const parsed = z.tuple([z.string(), z.unknown(), z.unknown()]).safeParse(triple);
-    return parsed.success ? [[parsed.data[0], writable(parsed.data[1]), textOf(parsed.data[2] ?? '')]] : [];
-  });
+// Without a parser for each: whose build it is, is not known yet, and an error of a parser's takes long to make.
+const triples = anyList.transform((given) => {
+  const readable = given
+    .slice(0, MAX_TRIPLES)
+    .filter(isTriple)
+    .map(([name, value, source]) => [name, writable(value), textOf(source ?? '')] as const);
   return { readable, isWhole: readable.length === given.length };
 });
 const body = z.object({
@@ -50,13 +54,17 @@ const body = z.object({
     build: z.object({
       number: z.int().min(0).max(MAX_INT),
       slave: z.string().nullish(),
-      times: z.array(z.unknown()).default([]),
+      times: anyList.default([]),
       properties: triples.default({ readable: [], isWhole: true }),
     }),
     request_ids: z.unknown().optional(),
   }),
   _meta: z.object({ master_name: z.string().nullish() }).nullish(),
 });
+
+function isTriple(given: unknown): given is readonly [string, unknown, unknown] {
+  return Array.isArray(given) && given.length === 3 && typeof given[0] === 'string';
+}
 
 /** Never throws. @param routingKey `build.<directory>.<number>.<event>`; a directory may have dots in it */
 export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
