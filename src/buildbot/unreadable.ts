@@ -26,7 +26,10 @@ export function countIfUnreadable(inputs: InputCounter | undefined, error: unkno
   }
 }
 
-/** The errors of records that cannot be read, by whom each belongs to: of several of one, the first. Each is counted. */
+/**
+ * The errors of records that cannot be read, by whom each belongs to: of several of one, the first. They are counted as the
+ * one answer that they were in.
+ */
 export function errorsOf(
   inputs: InputCounter | undefined,
   what: string,
@@ -34,9 +37,9 @@ export function errorsOf(
 ): ReadonlyMap<number | undefined, LegacyCiError> {
   const errors = new Map<number | undefined, LegacyCiError>();
   for (const { owner, reason } of bad) {
-    const error = unreadable(inputs, `what Buildbot says of ${what} ${owner ?? 'unknown'} cannot be read: ${reason}`);
     if (!errors.has(owner)) {
-      errors.set(owner, error);
+      const message = `what Buildbot says of ${what} ${owner ?? 'unknown'} cannot be read: ${reason}`;
+      errors.set(owner, unreadable(errors.size === 0 ? inputs : undefined, message));
     }
   }
   return errors;

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { PRIORITIES, RUN_STATES, type TaskDefinition, type TaskRun, type TaskStatus } from '../domain/task.ts';
 import { QueueError } from '../errors.ts';
+import { listOf } from '../lists.ts';
 import { excerpt } from '../log.ts';
 import type { InputCounter } from '../ports.ts';
 
@@ -18,6 +19,8 @@ const MAX_REASON = 400;
 /** What the mapping database holds; the queue's own ids go nowhere near. */
 const MAX_RUN_ID = 2 ** 31 - 1;
 const MAX_GROUP_ID = 22;
+/** Many times what the queue lets a task have. */
+const MAX_RUNS = 1000;
 
 const run = z
   .object({
@@ -46,26 +49,29 @@ const status = z.object({
   taskId: z.string(),
   retriesLeft: z.int(),
   // The last run gives the task its state.
-  runs: z.array(run).refine((runs) => runs.every(({ runId }, at) => at === 0 || runId > (runs[at - 1]?.runId ?? 0)), {
-    error: 'expected runs in the order of their ids',
-  }),
+  runs: listOf(run, MAX_RUNS).refine(
+    (runs) => runs.every(({ runId }, at) => at === 0 || runId > (runs[at - 1]?.runId ?? 0)),
+    {
+      error: 'expected runs in the order of their ids',
+    },
+  ),
 });
 
-const definition = z.object({ ...identity, scopes: z.array(z.string()).default([]), payload: z.unknown() });
+const definition = z.object({ ...identity, scopes: listOf(z.string()).default([]), payload: z.unknown() });
 
 const statusAnswer = z.object({ status });
 export const statusesAnswer = z.object({
-  statuses: z.array(z.object({ taskId: z.string(), status: z.unknown() })),
+  statuses: listOf(z.object({ taskId: z.string(), status: z.unknown() })),
   continuationToken: z.string().optional(),
 });
 export const reclaimAnswer = z.object({ takenUntil: time });
 export const taskPageAnswer = z.object({
-  tasks: z.array(z.object({ taskId: z.string(), workerGroup: z.string().optional(), workerId: z.string().optional() })),
+  tasks: listOf(z.object({ taskId: z.string(), workerGroup: z.string().optional(), workerId: z.string().optional() })),
   continuationToken: z.string().optional(),
 });
 export const artifactAnswer = z.object({ storageType: z.string() });
 export const putUrlAnswer = z.object({ putUrl: z.url() });
-export const scopesAnswer = z.object({ scopes: z.array(z.string()) });
+export const scopesAnswer = z.object({ scopes: listOf(z.string()) });
 
 /** Reads answers. All of it throws QueueError: `queue-invalid` that names what does not fit, `queue-unavailable` if it is no JSON. */
 export interface AnswerReader {

@@ -103,6 +103,13 @@ describe('among three requests', () => {
     expect(inputs.counts).toEqual({ [REJECTED]: 1 });
   });
 
+  it('very many bad builds of one make that one unreadable, and no other', async () => {
+    const bad = Array.from({ length: 500 }, (_, at) => aBuild(at, { buildrequestid: 2, state_string: null }));
+    strays = (ids) => (ids.includes(2) ? bad : []);
+    expect(await kinds()).toEqual(['1 present', '2 unreadable', '3 present']);
+    expect(inputs.counts).toEqual({ [REJECTED]: 1 });
+  });
+
   it('a bad worker and a bad builder cost no more than their names', async () => {
     given.workers = [
       { workerid: 6, name: null },
@@ -128,6 +135,13 @@ describe('among the ForceSchedulers', () => {
     expect(await catalogue.forceScheduler()).toMatchObject({ name: 'f' });
     expect((await catalogue.forceSchedulers()).map(({ name }) => name)).toEqual(['f']);
     expect(inputs.counts).toEqual({});
+  });
+
+  it('the own is not missing where it stands behind very many that cannot be read', async () => {
+    given.forceschedulers = [...Array.from({ length: 500 }, () => scheduler('odd', { type: null })), scheduler('f')];
+    await expect(catalogue.forceScheduler()).rejects.toMatchObject({ code: 'legacy-ci-protocol', isTransient: true });
+    given.forceschedulers.reverse();
+    expect(await catalogue.forceScheduler()).toMatchObject({ name: 'f' });
   });
 
   it('the own that cannot be read is not missing', async () => {

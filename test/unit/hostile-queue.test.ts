@@ -137,7 +137,7 @@ const ABSURD: Readonly<Record<string, string>> = {
   'with a run twice': JSON.stringify(statusOf('bad', { runs: [RUN, RUN] })),
   'with runs out of order': JSON.stringify(statusOf('bad', { runs: runs(3).reverse() })),
   'with ten thousand bad runs': JSON.stringify(
-    statusOf('bad', { runs: runs(10_000, () => ({ state: 'x'.repeat(99) })) }),
+    statusOf('bad', { runs: runs(1000, () => ({ state: 'x'.repeat(99) })) }),
   ),
   'with retries beyond all': JSON.stringify(statusOf('bad')).replace('"retriesLeft":5', '"retriesLeft":1e300'),
   'with a deadline beyond all dates': JSON.stringify(statusOf('bad', { deadline: '+275760-09-13T00:00:00.001Z' })),
@@ -179,12 +179,12 @@ describe('a status', () => {
       const given = statusOf('t', {
         deadline: time,
         expires: time,
-        runs: runs(10_000, () => ({ scheduled: time, takenUntil: time, reasonResolved: 'a whim of a newer queue' })),
+        runs: runs(1000, () => ({ scheduled: time, takenUntil: time, reasonResolved: 'a whim of a newer queue' })),
       });
       const server = await serve(() => ({ kind: 'says', body: JSON.stringify({ status: given }) }));
       const seen = await once(server.url).status('t');
       expect(seen).toMatchObject({ kind: 'present', value: { deadline: Date.parse(time), expires: Date.parse(time) } });
-      expect(seen.kind === 'present' && seen.value.runs.length).toBe(10_000);
+      expect(seen.kind === 'present' && seen.value.runs.length).toBe(1000);
     },
   );
 });

@@ -1,6 +1,7 @@
 /** What Buildbot answers, as far as the bridge reads it. Unknown keys are ignored: every version adds some. */
 import { z } from 'zod';
 import { RESULT_NAMES, type ResultName } from '../../domain/build.ts';
+import { listOf, recordOf } from '../../lists.ts';
 import { records } from '../records.ts';
 
 /** Buildbot's times are whole seconds; beyond these there are no dates. */
@@ -51,10 +52,10 @@ export const buildsetsAnswer = z.object({ buildsets: records(buildsetAnswer, 'bs
 export const buildersAnswer = z.object({ builders: records(builderAnswer, 'builderid') });
 export const workersAnswer = z.object({ workers: records(workerAnswer, 'workerid') });
 export const propertiesAnswer = z.object({
-  properties: z.array(z.record(z.string(), z.tuple([z.unknown(), z.string()]).rest(z.unknown()))),
+  properties: listOf(recordOf(z.tuple([z.unknown(), z.string()]).rest(z.unknown()))),
 });
 export const stepsAnswer = z.object({
-  steps: z.array(
+  steps: listOf(
     z.object({
       stepid: z.int(),
       number: z.int(),
@@ -66,10 +67,10 @@ export const stepsAnswer = z.object({
     }),
   ),
 });
-export const logsAnswer = z.object({ logs: z.array(z.object({ logid: z.int(), name: z.string(), slug: z.string() })) });
+export const logsAnswer = z.object({ logs: listOf(z.object({ logid: z.int(), name: z.string(), slug: z.string() })) });
 
 /** `force` answers the buildset's id and the request's for each builder's id. */
-export const forceAnswer = z.tuple([z.int(), z.record(z.string(), z.int())]);
+export const forceAnswer = z.tuple([z.int(), recordOf(z.int())]);
 
 /** A parameter of a ForceScheduler; groups hold others. */
 export interface FieldAnswer {
@@ -87,14 +88,14 @@ const field: z.ZodType<FieldAnswer> = z.lazy(() =>
     type: z.string(),
     default: z.unknown().optional(),
     multiple: z.boolean().optional(),
-    fields: z.array(field).optional(),
+    fields: listOf(field).optional(),
   }),
 );
 const forceSchedulerAnswer = z.object({
   name: z.string(),
   enabled: z.boolean().optional(),
-  builder_names: z.array(z.string()),
-  all_fields: z.array(field),
+  builder_names: listOf(z.string()),
+  all_fields: listOf(field),
 });
 export type ForceSchedulerAnswer = z.infer<typeof forceSchedulerAnswer>;
 /** Each for itself: people write parameters of their own for others. */

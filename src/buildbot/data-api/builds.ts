@@ -1,11 +1,12 @@
 /** The builds of build requests, in as few calls as the master's version allows. */
 import { z } from 'zod';
 import { LegacyCiError } from '../../errors.ts';
+import { anyList } from '../../lists.ts';
 import type { BadRecord, Records } from '../records.ts';
 import { type BuildAnswer, buildsAnswer } from './answers.ts';
 import type { RestClient } from './rest-client.ts';
 
-const anyBuilds = z.object({ builds: z.array(z.unknown()) });
+const anyBuilds = z.object({ builds: anyList });
 
 /** Reads the builds of all these build requests, and of no others. @throws LegacyCiError */
 export type BuildReader = (requestIds: readonly number[]) => Promise<Records<BuildAnswer>>;

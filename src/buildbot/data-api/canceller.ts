@@ -1,6 +1,7 @@
 /** Who cancelled a build: a person, or a master that was stopped or restarted, which nobody asked for. */
 import { z } from 'zod';
 import type { Build, RequestView } from '../../domain/build.ts';
+import { listOf } from '../../lists.ts';
 import { logsAnswer, resultName, stepsAnswer } from './answers.ts';
 import type { RestClient } from './rest-client.ts';
 
@@ -9,7 +10,7 @@ export type Canceller = NonNullable<RequestView['cancelledBy']>;
 /** The reason that a master gives when it stops. */
 const SHUTDOWN = 'Master Shutdown';
 
-const firstLine = z.object({ logchunks: z.array(z.object({ content: z.string() })) });
+const firstLine = z.object({ logchunks: listOf(z.object({ content: z.string() })) });
 
 /**
  * From 3.7 on a build says the reason for which it was stopped. Before, only the step that was interrupted has it, in a

@@ -51,7 +51,9 @@ export function createCatalogue(
 
   async function readSchedulers(): Promise<readonly ForceSchedulerAnswer[]> {
     const { read: value, bad } = (await rest.get('forceschedulers', forceSchedulersAnswer)).forceschedulers;
-    const badOwn = bad.find((record) => fieldOf(record.value, 'name') === name);
+    const isRead = value.some((scheduler) => scheduler.name === name);
+    // It may also be among those that were not looked at.
+    const badOwn = bad.find((one) => (one.value === undefined ? !isRead : fieldOf(one.value, 'name') === name));
     if (badOwn) {
       throw unreadable(inputs, `the ForceScheduler "${name}" cannot be read: ${badOwn.reason}`);
     }
@@ -98,10 +100,10 @@ export function createCatalogue(
 
   /** What cannot be read has no name: its id stands for it. */
   function readable<T>({ read, bad }: Records<T>): readonly T[] {
-    for (const _ of bad) {
+    const [first] = bad;
+    if (first) {
       inputs?.rejected('legacy-ci-answer');
     }
-    const [first] = bad;
     if (first && !isSaid) {
       isSaid = true;
       log?.warn({ id: first.owner, reason: first.reason }, 'a builder or worker cannot be read: it has no name here');

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { createStreams, limited, RefusedStream } from '../../foreign-answer.ts';
 import { textOf } from '../../json.ts';
+import { anyRecord } from '../../lists.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter } from '../../ports.ts';
 import { countIfUnreadable, unreadable } from '../unreadable.ts';
@@ -48,10 +49,12 @@ export interface RestClient {
 const HOPELESS = 'builderNames not specified or not supported';
 
 const MAX_PATH = 150;
+/** Of a refusal; no more can be shown. */
+const MAX_FIELDS = 20;
 
 const rpcAnswer = z.object({ result: z.unknown() });
 const rpcError = z.object({
-  error: z.union([z.string(), z.object({ message: z.union([z.string(), z.record(z.string(), z.unknown())]) })]),
+  error: z.union([z.string(), z.object({ message: z.union([z.string(), anyRecord]) })]),
 });
 
 export function createRestClient({
@@ -222,6 +225,7 @@ function refusalOf(body: unknown): string | undefined {
     typeof message === 'string'
       ? message
       : Object.entries(message)
+          .slice(0, MAX_FIELDS)
           .map(([field, text]) => `${field}: ${textOf(text)}`)
           .join('; ')
   ).slice(0, 800);

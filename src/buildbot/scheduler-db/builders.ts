@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { limited } from '../../foreign-answer.ts';
+import { anyRecord } from '../../lists.ts';
 import type { Clock, InputCounter } from '../../ports.ts';
 import { countIfUnreadable, unreadable } from '../unreadable.ts';
 import { type SchedulerDb, unavailable } from './database.ts';
@@ -28,7 +29,7 @@ const TIMEOUT_MS = 60_000;
 /** Mozilla's had 40 MB. */
 const MAX_BYTES = 200_000_000;
 
-const list = z.object({ builders: z.record(z.string(), z.unknown()) });
+const list = z.object({ builders: anyRecord });
 
 /**
  * @returns the names; those last read while the source is away

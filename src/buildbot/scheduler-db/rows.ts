@@ -3,6 +3,7 @@ import type { Knex } from 'knex';
 import { z } from 'zod';
 import { SAME_START_MS } from '../../domain/kept-build.ts';
 import type { LegacyCiError } from '../../errors.ts';
+import { listOf } from '../../lists.ts';
 import { type BadRecord, fieldOf, readRecords } from '../records.ts';
 import { errorsOf } from '../unreadable.ts';
 import { inBatches, type SchedulerDb } from './database.ts';
@@ -204,7 +205,7 @@ export function throwIfBad(bad: ReadonlyMap<number, LegacyCiError>, id: number):
 /** Unix seconds, by the clock that the times of rows go by. */
 export async function databaseNow(db: Knex): Promise<number> {
   const [rows]: unknown[] = await db.raw('SELECT UNIX_TIMESTAMP() AS now');
-  const [row] = z.array(z.object({ now: int })).parse(rows);
+  const [row] = listOf(z.object({ now: int })).parse(rows);
   return row?.now ?? 0;
 }
 

@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import { ConfigError } from '../../errors.ts';
+import { listOf } from '../../lists.ts';
 import type { SchedulerDb } from './database.ts';
 
 /** Of texts, in the unit that the column counts in; `null` where a column has no practical limit. */
@@ -37,7 +38,7 @@ export async function readSchema(database: SchedulerDb): Promise<Schema> {
               CHARACTER_MAXIMUM_LENGTH AS \`characters\`, CHARACTER_OCTET_LENGTH AS \`bytes\`
          FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE()`,
     );
-    return z.array(columnRow).parse(answer);
+    return listOf(columnRow).parse(answer);
   });
   const tables = new Set(rows.map(({ table }) => table));
   const missing = NEEDED.filter((table) => !tables.has(table));

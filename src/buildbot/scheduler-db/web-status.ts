@@ -10,6 +10,7 @@ import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { createStreams, limited } from '../../foreign-answer.ts';
 import { parseJson } from '../../json.ts';
+import { anyRecord, listOf } from '../../lists.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter } from '../../ports.ts';
 import type { Secret } from '../../secret.ts';
@@ -28,18 +29,18 @@ export interface WebStatusOptions {
 const step = z.object({
   name: z.string(),
   step_number: z.int().optional(),
-  text: z.array(z.string()).default([]),
+  text: listOf(z.string()).default([]),
   results: z.unknown(),
-  logs: z.array(z.tuple([z.string(), z.string()])).default([]),
+  logs: listOf(z.tuple([z.string(), z.string()])).default([]),
 });
 const buildAnswer = z.object({
   number: z.int(),
   results: z.int().nullish(),
   slave: z.string().optional(),
-  text: z.array(z.string()).default([]),
-  times: z.array(z.number().nullable()).default([]),
-  properties: z.array(z.tuple([z.string(), z.unknown(), z.unknown()])).default([]),
-  steps: z.array(step).default([]),
+  text: listOf(z.string()).default([]),
+  times: listOf(z.number().nullable()).default([]),
+  properties: listOf(z.tuple([z.string(), z.unknown(), z.unknown()])).default([]),
+  steps: listOf(step).default([]),
 });
 export type WebBuild = z.infer<typeof buildAnswer>;
 const startAnswer = buildAnswer.pick({ number: true, times: true });
@@ -121,7 +122,7 @@ export function createWebStatus(
   /** What the master says of builds, by number; undefined where it has no such pages. */
   function pages(builder: string, numbers: readonly number[]): Promise<Record<string, unknown> | undefined> {
     const query = numbers.map((number) => `select=${number}`).join('&');
-    return json(`/json/builders/${encodeURIComponent(builder)}/builds?${query}`, z.record(z.string(), z.unknown()));
+    return json(`/json/builders/${encodeURIComponent(builder)}/builds?${query}`, anyRecord);
   }
 
   /** Form-encoded; never repeated by itself. @returns whether what it is about is there */
@@ -204,7 +205,7 @@ export function createWebStatus(
       return parsed.data.times[0] ?? undefined;
     },
     async builders() {
-      const answer = await json('/json/builders', z.record(z.string(), z.unknown()));
+      const answer = await json('/json/builders', anyRecord);
       if (answer === undefined) {
         throw unavailable('the master has no list of builders');
       }
