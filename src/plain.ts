@@ -13,7 +13,12 @@ export function plain(text: string, characters: RegExp = INVISIBLE): string {
   );
 }
 
-/** The same, of a text whose lines are its author's own. */
+/** How long the text is with all that is not ASCII escaped so: then it has as many bytes. */
+export function escapedSize(text: string): number {
+  return text.length + 5 * (text.match(NOT_ASCII)?.length ?? 0);
+}
+
+/** The text as `plain` has it, but of one whose lines are its author's own. */
 export function plainLines(text: string): string {
   return text
     .split('\n')

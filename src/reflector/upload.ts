@@ -176,8 +176,11 @@ async function linkLiveLog(put: Put): Promise<void> {
   await put({ kind: 'link', name: LIVE_LOG, contentType: LOG_TYPE, target: BACKING_LOG });
 }
 
-function json(name: string, value: unknown): ArtifactWithoutExpiry {
-  return { kind: 'content', name, contentType: 'application/json', content: `${JSON.stringify(value, null, 2)}\n` };
+/** A line for each key, and no more: what is nested deep would be many times as long, were it indented whole. */
+function json(name: string, value: Readonly<Record<string, unknown>>): ArtifactWithoutExpiry {
+  const lines = Object.entries(value).map(([key, one]) => `  ${JSON.stringify(key)}: ${JSON.stringify(one ?? null)}`);
+  const content = lines.length === 0 ? '{}\n' : `{\n${lines.join(',\n')}\n}\n`;
+  return { kind: 'content', name, contentType: 'application/json', content };
 }
 
 /** @param time after which it puts nothing more, for what nobody waits for any longer */

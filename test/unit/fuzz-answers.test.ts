@@ -81,7 +81,7 @@ it('of the Data API', async () => {
           const resolution = { state: 'completed' } as const;
           const status = { taskId: TASK_ID, runId: 0, builder: 'b', request: one.value, resolution };
           expect(() => JSON.stringify(statusJson({ ...status, results: one.value.results }))).not.toThrow();
-          await outcomeIsTyped(readOutcome(rest, one.value));
+          await outcomeIsTyped(readOutcome(rest, one.value, { log: undefined, inputs: undefined }));
         }
       }
     }),

@@ -1,6 +1,6 @@
 /** How a payload's properties travel in the parameters that a ForceScheduler declares. Pure. */
 import { priorityRank } from '../../domain/task.ts';
-import { NOT_ASCII } from '../../plain.ts';
+import { escapedSize } from '../../plain.ts';
 import type { BuildSpec, Problem } from '../../ports.ts';
 import type { FieldAnswer, ForceSchedulerAnswer } from './answers.ts';
 
@@ -237,6 +237,5 @@ function isBlank(text: string): boolean {
 
 /** Of a value that travels as text, too. */
 function storedSize(value: unknown): number {
-  const json = JSON.stringify(asText(value)) ?? '';
-  return json.length + 5 * (json.match(NOT_ASCII)?.length ?? 0);
+  return escapedSize(JSON.stringify(asText(value)) ?? '');
 }

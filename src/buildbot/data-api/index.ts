@@ -109,7 +109,7 @@ export function createDataApi(options: DataApiOptions): LegacyCi {
       await rest.control(`buildrequests/${request.buildRequestId}`, 'cancel', { reason });
       return { kind: 'asked' };
     },
-    outcome: (request) => readOutcome(rest, request),
+    outcome: (request) => readOutcome(rest, request, { log, inputs }),
     watch: async (listener) => startWatch({ url, session, clock, log, inputs, ...listener }),
     async close() {
       rest.close();

@@ -1,37 +1,37 @@
 /** What a finished build leaves behind: its properties, and one log out of the logs of all its steps. */
 import { Readable } from 'node:stream';
+import type { Logger } from 'pino';
 import type { z } from 'zod';
 import type { Build, RequestView } from '../../domain/build.ts';
-import { textOf, writable } from '../../json.ts';
-import type { Outcome } from '../../ports.ts';
+import type { InputCounter, Outcome } from '../../ports.ts';
+import { answeredProperties } from '../properties.ts';
 import { logsAnswer, propertiesAnswer, resultName, stepsAnswer } from './answers.ts';
 import type { RestClient } from './rest-client.ts';
 
 type Step = z.infer<typeof stepsAnswer>['steps'][number];
 
 /** Of the request's last build; a request without one leaves nothing. @throws LegacyCiError */
-export async function readOutcome(rest: RestClient, request: RequestView): Promise<Outcome> {
+export async function readOutcome(
+  rest: RestClient,
+  request: RequestView,
+  context: { readonly log: Logger | undefined; readonly inputs: InputCounter | undefined },
+): Promise<Outcome> {
   const build = request.builds.at(-1);
   if (build === undefined) {
     return { properties: {}, log: { kind: 'none' } };
   }
   const answer = await rest.get(`builds/${build.buildId}/properties`, propertiesAnswer);
   return {
-    properties: toProperties(answer.properties[0] ?? {}),
+    properties: answeredProperties(
+      Object.entries(answer.properties[0] ?? {}).map(([name, [value, source]]) => [name, value, source]),
+      request.buildRequestId,
+      context,
+    ),
     log: {
       kind: 'stream',
       open: async () => Readable.from(completeLog(rest, request, build), { objectMode: false }),
     },
   };
-}
-
-function toProperties(found: Readonly<Record<string, readonly unknown[]>>): Outcome['properties'] {
-  return Object.fromEntries(
-    Object.entries(found).map(([name, [value, source]]): [string, [unknown, string]] => [
-      name,
-      [writable(value), textOf(source)],
-    ]),
-  );
 }
 
 /** All steps in order, each with a heading; read as it is written, and no faster. */

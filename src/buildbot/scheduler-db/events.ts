@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 import { redeliveryDelay } from '../../delays.ts';
 import { excerpt } from '../../log.ts';
 import type { Broker, Clock, InputCounter, KeptBuilds, Message } from '../../ports.ts';
+import { shownNames } from '../properties.ts';
 import { EVENTS, parseEvent } from './messages.ts';
 
 export interface EventsOptions {
@@ -116,9 +117,8 @@ export async function startEvents(options: EventsOptions): Promise<{ stop(): Pro
     if (leftOut.length > 0) {
       inputs?.rejected('build-event');
       const [buildRequestId] = buildRequestIds;
-      const what = leftOut.slice(0, 10).map((name) => excerpt(name, 100));
       log?.warn(
-        { taskId, buildRequestId, what },
+        { taskId, buildRequestId, what: shownNames(leftOut) },
         'parts of a build event left out: they cannot be read, or are too large',
       );
     }

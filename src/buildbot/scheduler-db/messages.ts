@@ -5,8 +5,8 @@
 import { z } from 'zod';
 import type { KeptBuild } from '../../domain/kept-build.ts';
 import { isTaskId } from '../../domain/task.ts';
-import { textOf, writable } from '../../json.ts';
 import { anyList } from '../../lists.ts';
+import { boundedProperties, MAX_PROPERTIES } from '../properties.ts';
 
 /** What the routing keys of the events end in that are about builds. */
 export const EVENTS = ['started', 'finished', 'log_uploaded'] as const;
@@ -30,11 +30,6 @@ export type ParsedEvent =
   | { readonly kind: 'malformed'; readonly reason: string };
 
 const MAX_BYTES = 4_000_000;
-/** Of the properties of a build, as JSON. */
-const MAX_PROPERTIES = 1_000_000;
-const MAX_PROPERTY = 100_000;
-/** Of the properties of a build that are looked at; an honest one has a few dozen. */
-const MAX_TRIPLES = 10_000;
 const MAX_URL = 2000;
 /** Buildbot's ids and numbers go no further: what does is nobody's. */
 const MAX_INT = 2 ** 31 - 1;
@@ -43,10 +38,7 @@ const MAX_TIME = 8.64e15;
 
 // Without a parser for each: whose build it is, is not known yet, and an error of a parser's takes long to make.
 const triples = anyList.transform((given) => {
-  const readable = given
-    .slice(0, MAX_TRIPLES)
-    .filter(isTriple)
-    .map(([name, value, source]) => [name, writable(value), textOf(source ?? '')] as const);
+  const readable = given.slice(0, MAX_PROPERTIES).filter(isTriple);
   return { readable, isWhole: readable.length === given.length };
 });
 const body = z.object({
@@ -88,12 +80,11 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
     return { kind: 'malformed', reason: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'invalid'}` };
   }
   const { build, request_ids: told } = parsed.data.payload;
-  const properties = new Map(
-    build.properties.readable.map(([name, given, source]) => [name, [given, source] as const]),
-  );
-  const taskId = properties.get('taskId')?.[0];
-  const ids = event === 'log_uploaded' ? properties.get('request_ids')?.[0] : told;
-  const kept = event === 'started' ? undefined : keptOf(parsed.data, event, properties);
+  const values = new Map(build.properties.readable.map(([name, given]) => [name, given]));
+  const taskId = values.get('taskId');
+  const ids = event === 'log_uploaded' ? values.get('request_ids') : told;
+  const bounded = event === 'started' ? undefined : boundedProperties(build.properties.readable);
+  const kept = bounded && keptOf(parsed.data, event, bounded.properties, values.get('log_url'));
   return {
     kind: 'event',
     event,
@@ -104,8 +95,8 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
     leftOut: [
       ...(build.properties.isWhole ? [] : ['properties']),
       ...(Array.isArray(ids) && idsOf(ids).length < ids.length ? ['request_ids'] : []),
-      ...(kept === undefined ? [] : [...properties.keys()].filter((name) => !Object.hasOwn(kept.properties, name))),
-      ...(kept?.logUrl === null && isMeant(properties.get('log_url')?.[0]) ? ['log_url'] : []),
+      ...(bounded?.leftOut ?? []),
+      ...(kept?.logUrl === null && isMeant(values.get('log_url')) ? ['log_url'] : []),
     ],
   };
 }
@@ -113,15 +104,16 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
 function keptOf(
   { payload: { build }, _meta }: z.infer<typeof body>,
   event: EventKind,
-  properties: ReadonlyMap<string, readonly [unknown, string]>,
+  properties: KeptBuild['properties'],
+  logUrl: unknown,
 ): Omit<KeptBuild, 'buildRequestId'> {
   return {
     number: build.number,
     master: (_meta?.master_name ?? '').slice(0, 255),
     startedAt: timeOf(build.times[0]) ?? 0,
     isFinal: event === 'log_uploaded',
-    properties: limited(properties),
-    logUrl: logUrlOf(properties.get('log_url')?.[0]),
+    properties,
+    logUrl: logUrlOf(logUrl),
     worker: build.slave?.slice(0, 255) ?? null,
   };
 }
@@ -155,18 +147,4 @@ function logUrlOf(given: unknown): string | null {
   }
   const url = new URL(given);
   return url.protocol === 'http:' || url.protocol === 'https:' ? url.href : null;
-}
-
-/** Without those that are larger than any use of them. */
-function limited(properties: ReadonlyMap<string, readonly [unknown, string]>): KeptBuild['properties'] {
-  const kept: [string, readonly [unknown, string]][] = [];
-  let size = 0;
-  for (const [name, property] of properties) {
-    const length = name.length + (JSON.stringify(property)?.length ?? 0);
-    if (length <= MAX_PROPERTY && size + length <= MAX_PROPERTIES) {
-      size += length;
-      kept.push([name, property]);
-    }
-  }
-  return Object.fromEntries(kept);
 }

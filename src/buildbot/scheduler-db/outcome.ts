@@ -3,9 +3,10 @@ import { Readable } from 'node:stream';
 import type { Logger } from 'pino';
 import type { Build, RequestView } from '../../domain/build.ts';
 import { lastBuild } from '../../domain/build.ts';
-import { parseJson, textOf, writable } from '../../json.ts';
+import { parseJson } from '../../json.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter, Outcome } from '../../ports.ts';
+import { answeredProperties } from '../properties.ts';
 import { inBatches, type SchedulerDb, unavailable } from './database.ts';
 import type { Masters } from './masters.ts';
 import type { RequestReader } from './requests.ts';
@@ -46,7 +47,7 @@ export async function readOutcome(options: OutcomeOptions, view: RequestView): P
   if (found !== undefined) {
     const { master, page } = found;
     return {
-      properties: toProperties(page),
+      properties: answeredProperties(page.properties, view.buildRequestId, options),
       log: {
         kind: 'stream',
         open: async () => Readable.from(completeLog(master, view, build, page), { objectMode: false }),
@@ -80,17 +81,9 @@ async function findPage(
   return undefined;
 }
 
-function toProperties({ properties }: WebBuild): Outcome['properties'] {
-  return Object.fromEntries(
-    properties.map(([name, value, source]) => [name, [writable(value), textOf(source)] as const]),
-  );
-}
-
 /** Those that were asked for, where nothing tells of those that the build has set. */
-async function requestedProperties(
-  { database, log, inputs }: OutcomeOptions,
-  buildRequestId: number,
-): Promise<Outcome['properties']> {
+async function requestedProperties(options: OutcomeOptions, buildRequestId: number): Promise<Outcome['properties']> {
+  const { database, log, inputs } = options;
   const rows = await database.run('reading properties', (db) =>
     inBatches(
       [buildRequestId],
@@ -101,22 +94,16 @@ async function requestedProperties(
           .select('p.property_name as name', 'p.property_value as value'),
     ),
   );
-  return Object.fromEntries(
-    rows.flatMap(({ name, value }) => {
-      const parsed = parsedPair(value);
-      if (parsed === undefined) {
-        inputs?.rejected('legacy-ci-answer');
-        log?.warn({ buildRequestId, property: excerpt(name) }, 'property left out: it cannot be read');
-        return [];
-      }
-      return [[name, parsed] as const];
-    }),
-  );
-}
-
-function parsedPair(text: string): readonly [unknown, string] | undefined {
-  const pair = parseJson(text);
-  return Array.isArray(pair) && pair.length === 2 ? [writable(pair[0]), textOf(pair[1])] : undefined;
+  const found = rows.flatMap(({ name, value }) => {
+    const pair = parseJson(value);
+    if (!Array.isArray(pair) || pair.length !== 2) {
+      inputs?.rejected('legacy-ci-answer');
+      log?.warn({ buildRequestId, property: excerpt(name) }, 'property left out: it cannot be read');
+      return [];
+    }
+    return [[name, pair[0], pair[1]] as const];
+  });
+  return answeredProperties(found, buildRequestId, options);
 }
 
 async function* completeLog(
