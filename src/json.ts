@@ -15,14 +15,18 @@ export function parseJson(text: string): unknown {
 
 /** Whether a value out of JSON is nested so deep that it may be read, but not written again, here or in Buildbot. */
 export function isTooDeep(value: unknown): boolean {
-  let level: readonly unknown[] = [value];
+  let level = [value].filter(isNest);
   for (let depth = 0; level.length > 0; depth += 1) {
-    if (depth > MAX_DEPTH) {
+    if (depth >= MAX_DEPTH) {
       return true;
     }
-    level = level.flatMap((one) => (typeof one === 'object' && one !== null ? Object.values(one) : []));
+    level = level.flatMap((one) => Object.values(one).filter(isNest));
   }
   return false;
+}
+
+function isNest(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
 }
 
 /** A value out of JSON as it may be written again: itself, or a text that says why it is not there. */
