@@ -48,8 +48,7 @@ export function createKeptBuilds(db: Knex, reports: RowReports = {}): KeptBuilds
     return [];
   }
 
-  async function keepOne(build: KeptBuild, now: number): Promise<void> {
-    const row = toRow(build, now);
+  async function keepOne(row: ReturnType<typeof toRow>): Promise<void> {
     try {
       await table().insert(row);
     } catch (error) {
@@ -57,14 +56,18 @@ export function createKeptBuilds(db: Knex, reports: RowReports = {}): KeptBuilds
         throw error;
       }
       const known = table().where({ identity: row.identity });
-      await (build.isFinal ? known : known.andWhere({ is_final: false })).update(row);
+      await (row.is_final ? known : known.andWhere({ is_final: false })).update(row);
     }
   }
 
   const kept: KeptBuilds = {
     async keep(builds, now) {
+      // Those of one event have the same properties, and to escape them takes longer than to write them.
+      const texts = new Map<KeptBuild['properties'], string>();
       for (const build of builds) {
-        await keepOne(build, now);
+        const text = texts.get(build.properties) ?? textOfProperties(build.properties);
+        texts.set(build.properties, text);
+        await keepOne(toRow(build, text, now));
       }
     },
     async of(buildRequestIds) {
@@ -84,7 +87,12 @@ export function createKeptBuilds(db: Knex, reports: RowReports = {}): KeptBuilds
   return withStoreErrors(kept);
 }
 
-function toRow(build: KeptBuild, now: number) {
+/** Escaped: PostgreSQL takes no NUL, and no engine takes half a character. */
+function textOfProperties(properties: KeptBuild['properties']): string {
+  return plain(JSON.stringify(properties), NOT_ASCII);
+}
+
+function toRow(build: KeptBuild, propertiesText: string, now: number) {
   const { buildRequestId, number: buildNumber, master, startedAt } = build;
   return {
     identity: createHash('sha256')
@@ -95,8 +103,7 @@ function toRow(build: KeptBuild, now: number) {
     master: clip(master, 255),
     started_at: Math.round(startedAt),
     is_final: build.isFinal,
-    // Escaped: PostgreSQL takes no NUL, and no engine takes half a character.
-    properties: plain(JSON.stringify(build.properties), NOT_ASCII),
+    properties: propertiesText,
     log_url: build.logUrl,
     worker: build.worker === null ? null : clip(build.worker, 255),
     kept_at: now,

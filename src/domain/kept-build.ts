@@ -20,12 +20,9 @@ export const SAME_START_MS = 60_000;
 
 /** What was kept of a build, by the database's row of it; the number alone counts per master and builder. */
 export function matchOf(
-  build: { readonly brid: number; readonly number: number; readonly startTime: number } | undefined,
+  build: { readonly brid: number; readonly number: number; readonly startTime: number },
   kept: readonly KeptBuild[],
 ): KeptBuild | undefined {
-  if (build === undefined) {
-    return undefined;
-  }
   const away = ({ startedAt }: KeptBuild) => Math.abs(startedAt - build.startTime * 1000);
   return kept
     .filter((one) => one.buildRequestId === build.brid && one.number === build.number && away(one) < SAME_START_MS)

@@ -102,7 +102,7 @@ describe('an event', () => {
     ['none', [], []],
     ['no list', 'none', []],
     ['partly nonsense', [17, -1, 0, '18', 1.5, null, 2 ** 60, 2 ** 31, 2 ** 31 - 1], [17, 2 ** 31 - 1]],
-    ['very many', Array.from({ length: 2000 }, (_, at) => at + 1), Array.from({ length: 1000 }, (_, at) => at + 1)],
+    ['very many', Array.from({ length: 2000 }, (_, at) => at + 1), Array.from({ length: 100 }, (_, at) => at + 1)],
   ])('whose request ids are %s', (_what, request_ids, expected) => {
     expect(event('started', { build: BUILD, request_ids })).toMatchObject({ buildRequestIds: expected });
   });

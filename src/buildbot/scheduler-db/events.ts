@@ -11,8 +11,8 @@ export interface EventsOptions {
   readonly exchange: string;
   readonly kept: KeptBuilds;
   /**
-   * Which build requests an event is about, if one of them has an open mapping or the task has: those that it names, or
-   * the task's own where it names none, as masters did that could not look them up. Empty: it is none of ours.
+   * Which of the build requests that an event names are the bridge's, or the task's own where it names none, as masters
+   * did that could not look them up. Empty: it is none of ours.
    * @throws StoreError
    */
   readonly ownRequests: (named: readonly number[], taskId: string | null) => Promise<readonly number[]>;
@@ -66,7 +66,7 @@ export async function startEvents(options: EventsOptions): Promise<{ stop(): Pro
   /**
    * While the mapping database is away an event waits for it here, rather than be delivered again and again: brokers
    * drop what comes back too often.
-   * @returns the bridge's build requests that it is about
+   * @returns the build requests that it is about, where one of them is the bridge's
    */
   async function heardOf(event: ParsedEvent, message: Message): Promise<readonly number[]> {
     const since = clock.uptime();
@@ -109,7 +109,8 @@ export async function startEvents(options: EventsOptions): Promise<{ stop(): Pro
       lastKept = clock.uptime();
       await prune();
     }
-    return buildRequestIds;
+    // One of the others may be of a task that does not know it yet.
+    return buildRequestIds.length === 0 ? [] : [...new Set([...parsed.buildRequestIds, ...buildRequestIds])];
   }
 
   /** Of builds that are a bridge's: what is wrong with those of others is no news. */

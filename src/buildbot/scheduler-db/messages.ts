@@ -30,6 +30,8 @@ export type ParsedEvent =
   | { readonly kind: 'malformed'; readonly reason: string };
 
 const MAX_BYTES = 4_000_000;
+/** More are not told by masters, either. */
+export const MAX_REQUEST_IDS = 100;
 const MAX_URL = 2000;
 /** Buildbot's ids and numbers go no further: what does is nobody's. */
 const MAX_INT = 2 ** 31 - 1;
@@ -83,18 +85,19 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
   const values = new Map(build.properties.readable.map(([name, given]) => [name, given]));
   const taskId = values.get('taskId');
   const ids = event === 'log_uploaded' ? values.get('request_ids') : told;
+  const buildRequestIds = idsOf(ids);
   const bounded = event === 'started' ? undefined : boundedProperties(build.properties.readable);
   const kept = bounded && keptOf(parsed.data, event, bounded.properties, values.get('log_url'));
   return {
     kind: 'event',
     event,
-    buildRequestIds: idsOf(ids),
+    buildRequestIds,
     // What else stands in the property is no task's.
     taskId: typeof taskId === 'string' && isTaskId(taskId) ? taskId : null,
     build: kept,
     leftOut: [
       ...(build.properties.isWhole ? [] : ['properties']),
-      ...(Array.isArray(ids) && idsOf(ids).length < ids.length ? ['request_ids'] : []),
+      ...(Array.isArray(ids) && buildRequestIds.length < ids.length ? ['request_ids'] : []),
       ...(bounded?.leftOut ?? []),
       ...(kept?.logUrl === null && isMeant(values.get('log_url')) ? ['log_url'] : []),
     ],
@@ -120,7 +123,7 @@ function keptOf(
 
 function idsOf(given: unknown): readonly number[] {
   return Array.isArray(given)
-    ? given.filter((id) => Number.isInteger(id) && id > 0 && id <= MAX_INT).slice(0, 1000)
+    ? given.filter((id) => Number.isInteger(id) && id > 0 && id <= MAX_INT).slice(0, MAX_REQUEST_IDS)
     : [];
 }
 

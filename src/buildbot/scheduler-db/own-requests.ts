@@ -1,22 +1,52 @@
 /** Which build requests of a build event are the bridge's own: a master publishes the builds of everybody. */
 import type { MappingStore } from '../../ports.ts';
+import { MAX_REQUEST_IDS } from './messages.ts';
+
+type Store = Pick<MappingStore, 'tasksOfRequests' | 'openMapping'>;
+
+/** Whichever of its requests a build is kept for, it is found for the others, too. */
+const MAX_UNLEARNT = 10;
 
 /**
  * @param named the build requests that the event names; none where the masters' version does not say
  * @param taskId the task that the build's properties name
- * @returns all of `named` where one of them is the bridge's, or the task's own where the event names none; else none
+ * @returns those of `named` that are the bridge's; where none is, the task's own, if it may be the build's: where its id has
+ *   not been learnt yet, those of `named` among which it is
  */
 export async function ownRequests(
-  store: Pick<MappingStore, 'tasksOfRequests' | 'openMapping'>,
+  store: Store,
   named: readonly number[],
   taskId: string | null,
 ): Promise<readonly number[]> {
-  if ((await store.tasksOfRequests(named)).length > 0) {
-    return named;
+  const taskIds = await store.tasksOfRequests(named);
+  if (taskIds.length > 0) {
+    return named.length === 1 ? named : requestsOf(store, taskIds, named);
   }
   const mapping = taskId === null ? undefined : await store.openMapping(taskId);
   if (mapping === undefined) {
     return [];
   }
-  return named.length > 0 || mapping.buildRequestId === null ? named : [mapping.buildRequestId];
+  const { buildRequestId: own } = mapping;
+  if (own === null) {
+    // The properties of a merged build are those of its last request.
+    return named.slice(-MAX_UNLEARNT);
+  }
+  // It has been learnt a moment ago, or may be one of those that are not told; else somebody has built the same again.
+  return named.length === 0 || named.length >= MAX_REQUEST_IDS || named.includes(own) ? [own] : [];
+}
+
+/** Of a merged build there are a few; each has a row of its own to be found by. */
+async function requestsOf(
+  store: Store,
+  taskIds: readonly string[],
+  named: readonly number[],
+): Promise<readonly number[]> {
+  const own: number[] = [];
+  for (const taskId of taskIds) {
+    const id = (await store.openMapping(taskId))?.buildRequestId ?? null;
+    if (id !== null && named.includes(id)) {
+      own.push(id);
+    }
+  }
+  return own;
 }

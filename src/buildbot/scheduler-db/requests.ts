@@ -69,7 +69,7 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
     }
   }
 
-  /** Of every request, and of those that share a build: messages tell of its first hundred requests only. */
+  /** Of every request, and of those that share a build: messages are kept for some of these only. */
   async function readKept(rows: Rows, siblings: Siblings): Promise<readonly KeptBuild[]> {
     const merged = [...siblings.of.values()].flatMap((builds) => builds.map(({ brid }) => brid));
     return kept ? kept.of([...new Set([...rows.requests.keys(), ...merged])]) : [];
@@ -99,12 +99,8 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
       builds,
       sharedWith: merged.filter(({ finishTime }) => finishTime === null).map(({ brid }) => brid),
       extra: (build) => {
-        const message =
-          matchOf(build, messages) ??
-          matchOf(
-            merged.find((one) => sameBuild(one, build)),
-            messages,
-          );
+        const others = merged.filter((one) => sameBuild(one, build));
+        const message = keptFor([build, ...others], messages);
         // Whoever has the request now need not be who had it before.
         const owner = message?.master ?? (build === last ? request.claimedBy : null);
         const page = masters.of(owner)?.pageOf(request.builder, build.number);
@@ -154,10 +150,21 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
     const siblings = await readSiblings(database, await options.schema(), [{ ...build, builder, claimedBy }]);
     const merged = siblings.of.get(build.id) ?? [];
     const messages = kept ? await kept.of([request.id, ...merged.map(({ brid }) => brid)]) : [];
-    return matchOf(build, messages) ?? matchOf(merged[0], messages);
+    return keptFor([build, ...merged], messages);
   }
 
   return { readMany, findByExternalId, keptOf };
+}
+
+/** Messages are kept for those requests of a build that are the bridge's and that they name. @param rows of one build */
+function keptFor(rows: readonly BuildRow[], messages: readonly KeptBuild[]): KeptBuild | undefined {
+  for (const row of rows) {
+    const found = matchOf(row, messages);
+    if (found !== undefined) {
+      return found;
+    }
+  }
+  return undefined;
 }
 
 function sameBuild(a: BuildRow, b: BuildRow): boolean {
