@@ -4,6 +4,7 @@ import type { Knex } from 'knex';
 import { z } from 'zod';
 import type { KeptBuild } from '../domain/kept-build.ts';
 import { parseJson } from '../json.ts';
+import { recordOf } from '../lists.ts';
 import { NOT_ASCII, plain } from '../plain.ts';
 import type { KeptBuilds } from '../ports.ts';
 import { isUniqueViolation } from '../sql.ts';
@@ -14,7 +15,7 @@ import { createUnreadableRows, type RowReports } from './unreadable-rows.ts';
 const ID_BATCH = 500;
 
 const number = z.coerce.number();
-const properties = z.record(z.string(), z.tuple([z.unknown(), z.string()]));
+const properties = recordOf(z.tuple([z.unknown(), z.string()]));
 const keptRow = z.object({
   build_request_id: number,
   number,

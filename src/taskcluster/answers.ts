@@ -21,6 +21,8 @@ const MAX_RUN_ID = 2 ** 31 - 1;
 const MAX_GROUP_ID = 22;
 /** Many times what the queue lets a task have. */
 const MAX_RUNS = 1000;
+/** Twice what is asked for at once: each is read for itself, and so each may be found bad. */
+const MAX_STATUSES = 1000;
 
 const run = z
   .object({
@@ -61,7 +63,7 @@ const definition = z.object({ ...identity, scopes: listOf(z.string()).default([]
 
 const statusAnswer = z.object({ status });
 export const statusesAnswer = z.object({
-  statuses: listOf(z.object({ taskId: z.string(), status: z.unknown() })),
+  statuses: listOf(z.object({ taskId: z.string(), status: z.unknown() }), MAX_STATUSES),
   continuationToken: z.string().optional(),
 });
 export const reclaimAnswer = z.object({ takenUntil: time });

@@ -99,6 +99,11 @@ it.each(BAD)('an answer of nothing but bad %s has few issues', (_what, schema, a
   expect(error?.issues.length).toBeLessThan(10);
 });
 
+it('very many statuses of the same task are not looked at one by one', () => {
+  const { error } = statusesAnswer.safeParse({ statuses: many({ taskId: 't', status: 0 }) });
+  expect(error?.issues).toMatchObject([{ path: ['statuses'], message: '5000 are too many' }]);
+});
+
 it('a status of very many runs is not looked at', () => {
   const run = { runId: 0, state: 'pending', reasonCreated: 'scheduled', scheduled: '2026-01-01T00:00:00Z' };
   const time = '2026-01-01T00:00:00Z';
