@@ -48,7 +48,7 @@ const startAnswer = buildAnswer.pick({ number: true, times: true });
 export interface WebStatus {
   /** The build's page, for people. */
   pageOf(builder: string, number: number): string;
-  /** By number; those that the master no longer has are left out. @throws LegacyCiError */
+  /** By number; those that the master no longer has are left out. A 404 is believed as in `cancelRequest`. @throws LegacyCiError */
   builds(builder: string, numbers: readonly number[]): Promise<ReadonlyMap<number, WebBuild>>;
   /**
    * When a build started, in Unix seconds; undefined where it has not, or the master has no such build. Nothing else of
@@ -61,7 +61,11 @@ export interface WebStatus {
   logText(url: string): AsyncGenerator<Buffer>;
   /** @throws LegacyCiError */
   stopBuild(builder: string, number: number, comments: string): Promise<void>;
-  /** @returns whether the master has that builder @throws LegacyCiError */
+  /**
+   * @returns whether the master has that builder: a 404 that its list of builders does not bear out is one of what stands
+   * before it
+   * @throws LegacyCiError
+   */
   cancelRequest(builder: string, buildRequestId: number): Promise<boolean>;
   /** @throws LegacyCiError `legacy-ci-forbidden` if user and password are wrong */
   signIn(): Promise<void>;
@@ -125,7 +129,24 @@ export function createWebStatus(
     return json(`/json/builders/${encodeURIComponent(builder)}/builds?${query}`, anyRecord);
   }
 
-  /** Form-encoded; never repeated by itself. @returns whether what it is about is there */
+  /** What stands before a master answers 404, too, while the master is away: only its own list tells. */
+  async function checkMissing(builder: string): Promise<void> {
+    const all = await listBuilders();
+    // A master that is only starting may have none yet.
+    if (all.size === 0 || all.has(builder)) {
+      throw unavailable(`"${builder}" was not found, and the master's list of builders does not say that it is gone`);
+    }
+  }
+
+  async function listBuilders(): Promise<ReadonlySet<string>> {
+    const answer = await json('/json/builders', anyRecord);
+    if (answer === undefined) {
+      throw unavailable('the master has no list of builders');
+    }
+    return new Set(Object.keys(answer));
+  }
+
+  /** Form-encoded; never repeated by itself. @returns false for a 404, the master's or not */
   async function post(path: string, form: Record<string, string>): Promise<boolean> {
     // Each time: a session dies with its master, and a form that is not allowed answers like one that is.
     const cookie = await session();
@@ -140,7 +161,6 @@ export function createWebStatus(
       return true;
     } catch (error) {
       if (error instanceof HTTPError && error.response.statusCode === 404) {
-        // It is gone, or it belongs to another incarnation of the master: the database will tell.
         return false;
       }
       countIfUnreadable(inputs, error);
@@ -174,7 +194,11 @@ export function createWebStatus(
   return {
     pageOf: (builder, number) => `${base}/builders/${encodeURIComponent(builder)}/builds/${number}`,
     async builds(builder, numbers) {
-      const answer = (await pages(builder, numbers)) ?? {};
+      const answer = await pages(builder, numbers);
+      if (answer === undefined) {
+        await checkMissing(builder);
+        return new Map();
+      }
       return new Map(
         numbers.flatMap((number) => {
           const given = answer[String(number)];
@@ -204,13 +228,7 @@ export function createWebStatus(
       }
       return parsed.data.times[0] ?? undefined;
     },
-    async builders() {
-      const answer = await json('/json/builders', anyRecord);
-      if (answer === undefined) {
-        throw unavailable('the master has no list of builders');
-      }
-      return new Set(Object.keys(answer));
-    },
+    builders: listBuilders,
     async *logText(logUrl) {
       const path = logPath(logUrl);
       if (path === undefined) {
@@ -225,9 +243,18 @@ export function createWebStatus(
       }
     },
     async stopBuild(builder, number, comments) {
-      await post(`/builders/${encodeURIComponent(builder)}/builds/${number}/stop`, { comments });
+      if (!(await post(`/builders/${encodeURIComponent(builder)}/builds/${number}/stop`, { comments }))) {
+        // The build may also be one of an earlier life of the master: the database will tell.
+        throw unavailable(`the build ${number} of "${builder}" that was to be stopped was not found`);
+      }
     },
-    cancelRequest: (builder, id) => post(`/builders/${encodeURIComponent(builder)}/cancelbuild`, { id: String(id) }),
+    async cancelRequest(builder, id) {
+      const isThere = await post(`/builders/${encodeURIComponent(builder)}/cancelbuild`, { id: String(id) });
+      if (!isThere) {
+        await checkMissing(builder);
+      }
+      return isThere;
+    },
     async signIn() {
       await session();
     },

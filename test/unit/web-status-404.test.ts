@@ -1,0 +1,87 @@
+/** A 404 in front of a classic master: ingresses answer so while a backend is replaced, and nothing is concluded of it. */
+import { afterEach, describe, expect, it } from '@jest/globals';
+import { createStoppedReader } from '../../src/buildbot/scheduler-db/stopped.ts';
+import { createWebStatus } from '../../src/buildbot/scheduler-db/web-status.ts';
+import { type HostileServer, type Misbehaviour, startHostileServer } from '../support/hostile-server.ts';
+
+const undo: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const work of undo.splice(0).reverse()) {
+    await work();
+  }
+});
+
+const NOT_FOUND: Misbehaviour = { kind: 'says', status: 404, body: '<title>404 - No Such Resource</title>' };
+const says = (value: unknown): Misbehaviour => ({ kind: 'says', body: JSON.stringify(value) });
+
+/** A master, or what stands before it, that answers 404 to everything but the list of its builders. */
+async function behind(list: Misbehaviour) {
+  const server = await startHostileServer('answers of a Data API, a web status or Self-serve', (line) =>
+    line === 'GET /json/builders' ? list : NOT_FOUND,
+  );
+  undo.push(() => server.stop());
+  const master = createWebStatus({ url: server.url }, { retries: 0 });
+  undo.push(() => master.close());
+  return { server, master };
+}
+
+const AWAY = { code: 'legacy-ci-unavailable', isTransient: true };
+
+describe.each<[string, Misbehaviour]>([
+  ['by a master that is away', NOT_FOUND],
+  ['by a master that has the builder', says({ b: {} })],
+  ['by a master that has no builders yet', says({})],
+  ['by a page with status 200', { kind: 'says', body: '<html>back soon</html>' }],
+])('a 404 that is followed %s', (what, list) => {
+  const error = what.endsWith('200') ? { code: 'legacy-ci-protocol', isTransient: true } : AWAY;
+
+  it('tells nothing of builds', async () => {
+    const { master } = await behind(list);
+    await expect(master.builds('b', [5])).rejects.toMatchObject(error);
+  });
+
+  it('tells of no builder that it is not there', async () => {
+    const { master } = await behind(list);
+    await expect(master.cancelRequest('b', 9)).rejects.toMatchObject(error);
+  });
+});
+
+describe('a 404 of a master that has other builders', () => {
+  it('tells that it has no such builds', async () => {
+    const { master } = await behind(says({ other: {} }));
+    expect(await master.builds('b', [5])).toEqual(new Map());
+  });
+
+  it('tells that it has no such builder', async () => {
+    const { master } = await behind(says({ other: {} }));
+    expect(await master.cancelRequest('b', 9)).toBe(false);
+  });
+});
+
+it('a build that is to be stopped is not taken for stopped by a 404', async () => {
+  const { master } = await behind(says({ b: {} }));
+  await expect(master.stopBuild('b', 5, 'why')).rejects.toMatchObject(AWAY);
+});
+
+it('a person’s stop is learnt when the master is back', async () => {
+  const { server, master } = await behind(NOT_FOUND);
+  const read = createStoppedReader({ all: [master], of: () => master }, undefined);
+  const build = { id: 1, brid: 9, number: 5, startTime: 1000, finishTime: 1100 };
+  const request = {
+    id: 9,
+    builder: 'b',
+    claimedAt: 1000,
+    claimedBy: 'm',
+    isComplete: true,
+    results: 4,
+    submittedAt: 900,
+  };
+  const suspects = [{ build, request: { ...request, completeAt: 1100 } }];
+  expect(await read(suspects)).toEqual({ builds: new Set(), unknown: new Set([1]) });
+  comesBack(server);
+  expect(await read(suspects)).toEqual({ builds: new Set([1]), unknown: new Set() });
+});
+
+function comesBack(server: HostileServer): void {
+  server.does = () => says({ 5: { number: 5, times: [1000, 1100], text: ['exception', 'interrupted'] } });
+}
