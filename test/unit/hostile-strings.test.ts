@@ -299,6 +299,14 @@ describe('the log of a build on a web status', () => {
     ['that climbs', 'http://x/builders/b/builds/1/steps/s/logs/../../../../../../admin', false],
     ['that climbs in disguise', 'http://x/builders/b/builds/1/steps/%2e%2E/logs/x', false],
     ['with backslashes', 'http://x/builders/b/builds/1/steps/..\\..\\x/logs/x', false],
+    ['that climbs over tabs', `http://x/builders/b/builds/1/steps/s/logs/a${'/.\t.'.repeat(8)}/admin`, false],
+    ['that climbs over line breaks', `http://x/builders/b/builds/1/steps/s/logs/.\n.${'/.\r.'.repeat(8)}/admin`, false],
+    [
+      'that climbs in disguise over tabs',
+      `http://x/builders/b/builds/1/steps/s/logs/a${'/%2e\t%2E'.repeat(8)}/z`,
+      false,
+    ],
+    ['that climbs to another log', 'http://x/builders/b/builds/1/steps/s/logs/a/../b', false],
     ['with a query', 'http://x/builders/b/builds/1/steps/s/logs/x?y', false],
     ['that is a file', 'file:///etc/passwd', false],
     ['that is long', `http://x${'/builders/b'.repeat(200_000)}`, false],
@@ -308,7 +316,7 @@ describe('the log of a build on a web status', () => {
       kind: 'says',
       body: 'log',
     }));
-    const master = createWebStatus({ url: server.url });
+    const master = createWebStatus({ url: `${server.url}/buildbot` });
     const chunks: string[] = [];
     const read = async () => {
       for await (const chunk of master.logText(url)) {
@@ -316,7 +324,7 @@ describe('the log of a build on a web status', () => {
       }
     };
     await (isRead ? read() : expect(read()).rejects.toMatchObject({ code: 'legacy-ci-protocol' }));
-    expect(server.calls).toEqual(isRead ? ['GET /builders/b/builds/1/steps/s/logs/stdio/text'] : []);
+    expect(server.calls).toEqual(isRead ? ['GET /buildbot/builders/b/builds/1/steps/s/logs/stdio/text'] : []);
     expect(chunks.join('')).toBe(isRead ? 'log' : '');
     master.close();
     await server.stop();

@@ -76,6 +76,7 @@ const TIMEOUT_MS = 20_000;
 const MAX_LOG_URL = 4000;
 const LOG_PATH = /\/builders\/[^/?#\\]+\/builds\/\d+\/steps\/[^/?#\\]+\/logs\/[^?#\\]+$/;
 const DOTS = /^(?:\.|%2e){1,2}$/i;
+const CONTROL = /\p{Cc}/u;
 const COOKIE = /^(BuildBotSession=[^;]+)/;
 
 export interface WebStatusContext {
@@ -230,7 +231,7 @@ export function createWebStatus(
     },
     builders: listBuilders,
     async *logText(logUrl) {
-      const path = logPath(logUrl);
+      const path = logPath(base, logUrl);
       if (path === undefined) {
         inputs?.rejected('legacy-ci-answer');
         throw new LegacyCiError('legacy-ci-protocol', 'a log is not where a web status has its logs');
@@ -266,10 +267,18 @@ export function createWebStatus(
   };
 }
 
-/** The path of a step's log, and of nothing else that the master, or what stands beside it, may have. */
-function logPath(logUrl: string): string | undefined {
+/**
+ * The path of a step's log below the master's, and of nothing else that the master, or what stands beside it, may have.
+ * What parses a URL takes tabs and line breaks out of it, so that dots come together that were apart.
+ */
+function logPath(base: string, logUrl: string): string | undefined {
   const path = logUrl.length > MAX_LOG_URL ? undefined : LOG_PATH.exec(logUrl)?.[0];
-  return path === undefined || path.split('/').some((part) => DOTS.test(part)) ? undefined : path;
+  if (path === undefined || CONTROL.test(path) || path.split('/').some((part) => DOTS.test(part))) {
+    return undefined;
+  }
+  // Whatever else a parser may make of it: what is asked has to be the master's.
+  const { pathname } = new URL(`${base}${path}`);
+  return pathname.startsWith(new URL(`${base}/builders/`).pathname) ? path : undefined;
 }
 
 /**
