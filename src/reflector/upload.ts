@@ -246,7 +246,7 @@ function guarded(
         await linkLog();
         return;
       }
-      const isForGood = error instanceof BridgeError && !error.isTransient;
+      const isForGood = error instanceof BridgeError && !error.isTransient && !isForbidden(error);
       if (error instanceof MappingMoved || (!isForGood && !isLast())) {
         throw error;
       }

@@ -1,5 +1,8 @@
 /** Signing in to a master over the Data API. */
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { afterEach, expect, it } from '@jest/globals';
+import { createRestClient } from '../../src/buildbot/data-api/rest-client.ts';
 import { createSession } from '../../src/buildbot/data-api/session.ts';
 import { Secret } from '../../src/secret.ts';
 import { startHostileServer } from '../support/hostile-server.ts';
@@ -24,4 +27,43 @@ it.each([
   const session = createSession(server.url, 'u', new Secret('p'));
   await session.renew();
   expect(await session.headers()).toEqual({ cookie: `${name}=token` });
+});
+
+/** A master that forgets its session before the first log, and refuses whoever is not signed in. */
+async function forgetful({ takesSignIns = true } = {}) {
+  let signIns = 0;
+  const server = createServer((request, response) => {
+    if (request.url === '/auth/login') {
+      signIns += 1;
+      response.setHeader('set-cookie', `TWISTED_SESSION=${signIns}`);
+      response.writeHead(302).end();
+      return;
+    }
+    const isSignedIn = takesSignIns && request.headers.cookie === `TWISTED_SESSION=${signIns}`;
+    response.writeHead(isSignedIn && signIns > 1 ? 200 : 403).end('the log');
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  undo.push(() => server.close());
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const session = createSession(url, 'u', new Secret('p'));
+  await session.renew();
+  const client = createRestClient({ url, session, retries: 0 });
+  undo.push(() => client.close());
+  return { log: () => client.stream('logs/1/raw'), signIns: () => signIns };
+}
+
+it('a log is read after another sign-in where the session is over', async () => {
+  const master = await forgetful();
+  const chunks: string[] = [];
+  for await (const chunk of master.log()) {
+    chunks.push(chunk.toString());
+  }
+  expect(chunks.join('')).toBe('the log');
+  expect(master.signIns()).toBe(2);
+});
+
+it('a log is refused where another sign-in does not help', async () => {
+  const master = await forgetful({ takesSignIns: false });
+  await expect(master.log().next()).rejects.toMatchObject({ code: 'legacy-ci-forbidden' });
+  expect(master.signIns()).toBe(2);
 });

@@ -7,7 +7,7 @@ import { BACKING_LOG, LIVE_LOG, uploadOutcome } from '../../src/reflector/upload
 import { aBuild, NOW, requestComplete, TASK_ID } from '../support/builders.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
-const forGood = new LegacyCiError('legacy-ci-forbidden', 'logs are not for you');
+const forGood = new LegacyCiError('legacy-ci-rejected', 'there is no such log');
 const forNow = new QueueError('queue-unavailable', 'no answer', { isTransient: true });
 
 /** Uploads an outcome whose log cannot be read; `refuse` says which artifacts the queue cannot take now. */
@@ -15,6 +15,7 @@ async function upload(
   refuse: (artifact: Artifact) => boolean,
   isLastTry: boolean,
   refusal: QueueError = forNow,
+  unreadable: LegacyCiError = forGood,
 ): Promise<readonly string[]> {
   const taken: string[] = [];
   const queue = aQueue({
@@ -27,7 +28,7 @@ async function upload(
   });
   const log = {
     kind: 'stream' as const,
-    open: () => Promise.reject(forGood),
+    open: () => Promise.reject(unreadable),
   };
   const ci = aLegacyCi({ outcome: async () => ({ properties: {}, log }) });
   const context = { queue, ci, log: pino({ level: 'silent' }), tempDir: '/nowhere', maxLogSize: 1 };
@@ -70,4 +71,10 @@ describe('a log that is given up', () => {
     const taken = await upload((artifact) => artifact.kind === 'link', true);
     expect(taken).toHaveLength(3);
   });
+});
+
+it('a log that is forbidden is tried again, but not at the last try', async () => {
+  const forbidden = new LegacyCiError('legacy-ci-forbidden', 'logs are not for you');
+  await expect(upload(() => false, false, forNow, forbidden)).rejects.toBe(forbidden);
+  expect(await upload(() => false, true, forNow, forbidden)).toContain(`${BACKING_LOG} error`);
 });

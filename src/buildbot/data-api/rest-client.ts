@@ -84,12 +84,17 @@ export function createRestClient({
     try {
       return await work(await session.headers());
     } catch (error) {
-      if (!isForbidden(error) || !session.canSignIn) {
-        throw error;
-      }
-      await session.renew();
+      await renewAfter(error);
       return work(await session.headers());
     }
+  }
+
+  /** Signs in (again) after a 403, and throws any other error. */
+  async function renewAfter(error: unknown): Promise<void> {
+    if (!isForbidden(error) || !session.canSignIn) {
+      throw error;
+    }
+    await session.renew();
   }
 
   function parse<T>(path: string, answer: z.ZodType<T>, text: string): T {
@@ -132,10 +137,19 @@ export function createRestClient({
     }
   }
 
+  async function* read(path: string): AsyncGenerator<Buffer> {
+    yield* streams.read(`${base}/${path}`, { accept: 'application/json', ...(await session.headers()) });
+  }
+
   async function* stream(path: string): AsyncGenerator<Buffer> {
-    const headers = await session.headers();
     try {
-      yield* streams.read(`${base}/${path}`, { accept: 'application/json', ...headers });
+      try {
+        yield* read(path);
+      } catch (error) {
+        // A stream is refused before anything of it is given out: nothing is told twice.
+        await renewAfter(error);
+        yield* read(path);
+      }
     } catch (error) {
       countIfUnreadable(inputs, error);
       throw toLegacyCiError(`GET ${path}`, error);
@@ -171,7 +185,10 @@ function parsedAs<T>(
 }
 
 function isForbidden(error: unknown): boolean {
-  return error instanceof HTTPError && error.response.statusCode === 403;
+  return (
+    (error instanceof HTTPError && error.response.statusCode === 403) ||
+    (error instanceof RefusedStream && error.statusCode === 403)
+  );
 }
 
 /** What a failed call means. */
