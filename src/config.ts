@@ -17,6 +17,7 @@ import {
   name,
   pattern,
   secret,
+  serverUrl,
   size,
   text,
   workerType,
@@ -101,7 +102,7 @@ const legacyCi = z
 
 const schema = z.strictObject({
   taskcluster: z.strictObject({
-    rootUrl: httpUrl,
+    rootUrl: serverUrl,
     credentials: z.strictObject({ clientId: text, accessToken: secret, certificate: certificate.optional() }),
     provisionerId: name('a provisionerId').default('buildbot'),
     workerType: workerType.default('bridge'),

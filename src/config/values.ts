@@ -54,8 +54,19 @@ export const httpUrl = z
     'a URL is shown in logs and artifacts: leave user and password out of it',
   );
 
-/** Of a server, for paths below it: slashes at its end would make another path. */
-export const baseUrl = httpUrl.transform((url) => url.replace(/\/+$/, ''));
+/** Of a server, for paths below it: they would become part of a query or a fragment, such as the `#/` of Buildbot's pages. */
+export const serverUrl = httpUrl.superRefine((url, context) => {
+  const [mark] = /[?#]/.exec(url) ?? [];
+  if (mark !== undefined) {
+    context.addIssue({
+      code: 'custom',
+      message: `paths are put behind it: give it without ${mark} and what follows`,
+    });
+  }
+});
+
+/** The same, without slashes at its end, which would make another path. */
+export const baseUrl = serverUrl.transform((url) => url.replace(/\/+$/, ''));
 
 const UNTIDY = 'there is a control character in it, or a blank or a line break at its beginning or end: take it away';
 

@@ -141,6 +141,27 @@ describe('a configuration', () => {
     expect(parse(withKey('artifacts', { maxLogSize })).artifacts.maxLogSize).toBe(expected);
   });
 
+  it.each([
+    ['#', 'http://b:8010/#/'],
+    ['#', 'http://b:8010#builders?x'],
+    ['#', 'http://b:8010/#'],
+    ['?', 'http://b:8010/?token=tc-secret#/'],
+    ['?', 'http://b:8010?'],
+  ])('has no URL of a server with a %s: what is asked would be part of that (%s)', (mark, url) => {
+    const wrong = `paths are put behind it: give it without ${mark} and what follows`;
+    const dataApi = { url, forceScheduler: 'bridge' };
+    expect(problems({ ...least(), legacyCi: { kind: 'data-api', dataApi } })).toEqual([
+      `legacyCi.dataApi.url: ${wrong}`,
+    ]);
+    expect(problems(least(), { TASKCLUSTER_ROOT_URL: url })).toEqual([
+      `taskcluster.rootUrl (from the variable TASKCLUSTER_ROOT_URL): ${wrong}`,
+    ]);
+    const schedulerDb = { url: 'mysql://h/d', selfServeUrl: url, buildersUrl: url, webStatus: { url } };
+    expect(problems({ ...least(), legacyCi: { kind: 'scheduler-db', schedulerDb } })).toEqual(
+      ['selfServeUrl', 'webStatus.url'].map((key) => `legacyCi.schedulerDb.${key}: ${wrong}`),
+    );
+  });
+
   it('lets no log be longer than a bucket takes it', () => {
     expect(problems(withKey('artifacts', { maxLogSize: '5.001GB' }))).toEqual([
       'artifacts.maxLogSize: expected something like 1GB, from 1kB to 5GB, not "5.001GB"',
