@@ -1,9 +1,10 @@
 /** Signing in to a master over the Data API. */
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterEach, expect, it } from '@jest/globals';
+import { afterEach, describe, expect, it } from '@jest/globals';
 import { createRestClient } from '../../src/buildbot/data-api/rest-client.ts';
 import { createSession } from '../../src/buildbot/data-api/session.ts';
+import { createWebStatus } from '../../src/buildbot/scheduler-db/web-status.ts';
 import { Secret } from '../../src/secret.ts';
 import { startHostileServer } from '../support/hostile-server.ts';
 
@@ -66,4 +67,35 @@ it('a log is refused where another sign-in does not help', async () => {
   const master = await forgetful({ takesSignIns: false });
   await expect(master.log().next()).rejects.toMatchObject({ code: 'legacy-ci-forbidden' });
   expect(master.signIns()).toBe(2);
+});
+
+const SIGN_INS: Readonly<Record<string, (url: string) => Promise<void>>> = {
+  'the Data API': (url) => createSession(url, 'u', new Secret('p')).renew(),
+  async 'a web status'(url) {
+    const master = createWebStatus({ url, username: 'u', password: new Secret('p') }, { retries: 0 });
+    await master.signIn().finally(() => master.close());
+  },
+};
+
+describe.each(Object.entries(SIGN_INS))('a sign-in to %s', (what, signIn) => {
+  const answered = async (status: number, headers: Record<string, string> = {}) => {
+    const server = await startHostileServer('answers of a Data API, a web status or Self-serve', () => ({
+      ...{ kind: 'says', status, body: '<html>back soon</html>', headers },
+    }));
+    undo.push(() => server.stop());
+    return signIn(server.url);
+  };
+
+  it.each([200, 302, 404, 429, 503])(
+    'is tried again after a %i without a session, which no master says',
+    async (status) => {
+      const error = { code: 'legacy-ci-unavailable', isTransient: true };
+      await expect(answered(status, status === 302 ? { location: '/maintenance' } : {})).rejects.toMatchObject(error);
+    },
+  );
+
+  it('is over where the master says that user or password are wrong', async () => {
+    const work = what === 'the Data API' ? answered(401) : answered(302, { location: './authfail' });
+    await expect(work).rejects.toMatchObject({ code: 'legacy-ci-forbidden' });
+  });
 });

@@ -48,18 +48,20 @@ export function createSession(url: string, username?: string, password?: Secret,
       const { message } = toError(error);
       throw new LegacyCiError('legacy-ci-unavailable', `no answer to the sign-in: ${message}`, { isTransient: true });
     }
-    const sessions = cookies.flatMap((line) => COOKIE.exec(line)?.[1] ?? []);
-    if (statusCode >= 500) {
-      throw new LegacyCiError('legacy-ci-unavailable', `the sign-in failed with ${statusCode}`, { isTransient: true });
-    }
-    cookie = sessions.at(-1);
-    if (statusCode === 401 || cookie === undefined) {
+    const given = cookies.flatMap((line) => COOKIE.exec(line)?.[1] ?? []).at(-1);
+    if (statusCode === 401 || statusCode === 403) {
       throw new LegacyCiError(
         'legacy-ci-forbidden',
         'Buildbot does not take the user name and password: check legacyCi.dataApi.username and password',
         { context: { statusCode } },
       );
     }
+    if (statusCode >= 400 || given === undefined) {
+      // Of what stands before the master, such as a page that says that it is being maintained.
+      const message = `the sign-in was answered with ${statusCode} and without a session, as by no master`;
+      throw new LegacyCiError('legacy-ci-unavailable', message, { isTransient: true, context: { statusCode } });
+    }
+    cookie = given;
   }
 
   return {

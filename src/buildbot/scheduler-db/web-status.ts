@@ -4,7 +4,7 @@
  */
 import http from 'node:http';
 import https from 'node:https';
-import got, { type Got, HTTPError } from 'got';
+import got, { type Got, HTTPError, type Response } from 'got';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
@@ -174,20 +174,24 @@ export function createWebStatus(
     if (username === undefined || password === undefined) {
       return undefined;
     }
-    let cookies: readonly string[];
+    let answer: Response<string>;
     try {
       const form = { username, passwd: password.reveal() };
-      const answer = await limited(client.post(`${base}/login`, { form, retry: { limit: 0 } }));
-      cookies = answer.headers['set-cookie'] ?? [];
+      answer = await limited(client.post(`${base}/login`, { form, retry: { limit: 0 } }));
     } catch (error) {
       countIfUnreadable(inputs, error);
       // Without the cause: it holds the request's options, and in them the password.
       throw unavailable(`no answer to the sign-in: ${toError(error).message}`);
     }
-    const cookie = cookies.flatMap((line) => COOKIE.exec(line)?.[1] ?? []).at(-1);
-    if (cookie === undefined) {
+    const { statusCode, headers } = answer;
+    const cookie = (headers['set-cookie'] ?? []).flatMap((line) => COOKIE.exec(line)?.[1] ?? []).at(-1);
+    if (/authfail/.test(headers.location ?? '')) {
       const message = `the master at ${base} does not take the user name and password of legacyCi.schedulerDb.webStatus`;
       throw new LegacyCiError('legacy-ci-forbidden', message);
+    }
+    if (cookie === undefined) {
+      // Of a page in the master's place, such as one that says that it is being maintained.
+      throw unavailable(`the sign-in was answered with ${statusCode} and without a session, as by no master`);
     }
     return cookie;
   }
