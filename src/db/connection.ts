@@ -1,5 +1,5 @@
 /** Connections to the mapping database: SQLite (embedded), MySQL or MariaDB, PostgreSQL. */
-import { existsSync, readdirSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readSync, type Stats, statSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -47,13 +47,7 @@ export function connect(
 ): Knex {
   if (/^sqlite:./.test(url)) {
     const file = url.slice('sqlite:'.length);
-    if (isReadOnly && !existsSync(file)) {
-      throw new ConfigError(`${name}: there is no file ${file}`);
-    }
-    const folder = path.dirname(file);
-    if (!existsSync(folder)) {
-      throw new ConfigError(`${name}: there is no folder ${folder}`);
-    }
+    checkFile(file, name, isReadOnly);
     return connectSqlite(file, isReadOnly);
   }
   checkServerUrl(url, name);
@@ -62,6 +56,55 @@ export function connect(
   }
   checkPostgresTls(url, name);
   return givingUpTheDead(connectPostgres(url, isReadOnly), answerMs);
+}
+
+/** What the driver would find out only when it connects, and what waiting does not mend. @throws ConfigError */
+function checkFile(file: string, name: string, hasToBeThere: boolean): void {
+  const found = statOf(file);
+  if (hasToBeThere && found === undefined) {
+    throw new ConfigError(`${name}: there is no file ${file}`);
+  }
+  const folder = path.dirname(file);
+  if (!statOf(folder)?.isDirectory()) {
+    throw new ConfigError(`${name}: there is no folder ${folder}`);
+  }
+  if (found?.isDirectory()) {
+    throw new ConfigError(
+      `${name}: ${file} is a folder: name a file in it, such as sqlite:${path.join(file, 'bridge.db')}`,
+    );
+  }
+  if (found?.isFile() && isSomethingElse(file)) {
+    throw new ConfigError(`${name}: ${file} is no SQLite database: name another file, which may be a new one`);
+  }
+}
+
+/** Undefined also where the bridge may not look. */
+function statOf(file: string): Stats | undefined {
+  try {
+    return statSync(file);
+  } catch {
+    return undefined;
+  }
+}
+
+const SQLITE = Buffer.from('SQLite format 3\0');
+
+/** Whether a file holds what no SQLite database begins with; an empty one is a database. */
+function isSomethingElse(file: string): boolean {
+  const head = Buffer.alloc(SQLITE.length);
+  let length: number;
+  try {
+    const descriptor = openSync(file, 'r');
+    try {
+      length = readSync(descriptor, head);
+    } finally {
+      closeSync(descriptor);
+    }
+  } catch {
+    // Rights can be given meanwhile: the driver will tell.
+    return false;
+  }
+  return length > 0 && !head.equals(SQLITE);
 }
 
 /**

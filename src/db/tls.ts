@@ -1,6 +1,7 @@
 /** TLS as a database's URL asks for it: whoever asks for it gets a server that is the one of the URL, or none. */
+import { readFileSync } from 'node:fs';
 import { z } from 'zod';
-import { ConfigError } from '../errors.ts';
+import { ConfigError, codeOf } from '../errors.ts';
 import { parseJson } from '../json.ts';
 
 /** Of mysql2's own options, those that take nothing away. */
@@ -37,6 +38,9 @@ export function mysqlTls(url: string, name: string): MysqlTls | undefined {
 const SSL = ['true', '1', 'false', '0'];
 const SSL_MODES = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full'];
 
+/** pg reads them whenever it connects. */
+const FILES = ['sslrootcert', 'sslcert', 'sslkey'];
+
 /** pg verifies certificate and host in every mode but those that are refused here. @throws ConfigError, without the URL */
 export function checkPostgresTls(url: string, name: string): void {
   const { searchParams } = new URL(url);
@@ -45,6 +49,22 @@ export function checkPostgresTls(url: string, name: string): void {
   if (isWrong('ssl', SSL) || isWrong('sslmode', SSL_MODES) || isWrong('uselibpqcompat', ['false'])) {
     throw new ConfigError(
       `${name}: expected ssl=true or sslmode=verify-full (and sslrootcert=FILE), without uselibpqcompat; a server that is not verified is none to trust`,
+    );
+  }
+  for (const key of FILES) {
+    for (const file of searchParams.getAll(key).filter((one) => one !== '')) {
+      checkReadable(file, key, name);
+    }
+  }
+}
+
+function checkReadable(file: string, key: string, name: string): void {
+  try {
+    readFileSync(file);
+  } catch (error) {
+    throw new ConfigError(
+      `${name}: the file of ${key}, ${file}, cannot be read (${codeOf(error)}): correct its name, or let the bridge read it`,
+      { cause: error },
     );
   }
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, describe, expect, it } from '@jest/globals';
@@ -6,6 +6,8 @@ import type { Knex } from 'knex';
 import { connect, migrate } from '../../src/db/connection.ts';
 import { createMappingStore } from '../../src/db/mapping-store.ts';
 import { ConfigError } from '../../src/errors.ts';
+
+const PEM = path.join(import.meta.dirname, '../fixtures/self-signed.pem');
 
 const opened: Knex[] = [];
 const open = (url: string): Knex => {
@@ -50,6 +52,31 @@ describe('the URL of the database', () => {
     const error = thrown(() => open('sqlite:/nowhere/at/all/bridge.db'));
     expect(error).toBeInstanceOf(ConfigError);
     expect(error).toMatchObject({ message: 'database.url: there is no folder /nowhere/at/all' });
+  });
+
+  it('is no folder’s, and no file’s that is something else', () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'bbb-no-database-'));
+    const file = path.join(folder, 'notes.txt');
+    writeFileSync(file, 'this is no database');
+    writeFileSync(path.join(folder, 'empty.db'), '');
+    const messages = [folder, file, path.join(file, 'bridge.db')].map((name) => thrown(() => open(`sqlite:${name}`)));
+    expect(messages).toEqual([
+      new ConfigError(`database.url: ${folder} is a folder: name a file in it, such as sqlite:${folder}/bridge.db`),
+      new ConfigError(`database.url: ${file} is no SQLite database: name another file, which may be a new one`),
+      new ConfigError(`database.url: there is no folder ${file}`),
+    ]);
+    expect(messages.every((error) => error instanceof ConfigError)).toBe(true);
+    // As another process leaves it that has just made it.
+    expect(open(`sqlite:${folder}/empty.db`)).toBeDefined();
+    rmSync(folder, { recursive: true });
+  });
+
+  it.each(['sslrootcert', 'sslcert', 'sslkey'])('names no file with %s that cannot be read', (key) => {
+    const error = thrown(() => open(`postgres://u:hunter2@h/db?sslmode=verify-full&${key}=/nowhere/at/all.pem`));
+    expect(error).toBeInstanceOf(ConfigError);
+    const message = `database.url: the file of ${key}, /nowhere/at/all.pem, cannot be read (ENOENT): correct its name, or let the bridge read it`;
+    expect(error).toMatchObject({ message });
+    expect(thrown(() => open(`postgres://u:p@h/db?sslmode=verify-full&${key}=${PEM}`))).not.toBeInstanceOf(Error);
   });
 
   it.each([
