@@ -1,5 +1,5 @@
 /** The kinds of values that a configuration has, as schemas that say what was expected. */
-import { validate as isCron } from 'node-cron';
+import { validate as isCron, parse as parseCron } from 'node-cron';
 import { RE2JS } from 're2js';
 import { z } from 'zod';
 import { describeError } from '../errors.ts';
@@ -129,6 +129,39 @@ export const pattern = z.string().transform((text, context) => {
   }
 });
 
-const CRON = 'expected a cron expression such as "*/60 * * * * *" (seconds first)';
+const CRON = 'expected a cron expression of six fields, seconds first, such as "*/60 * * * * *"';
+/** Claims last 20 minutes by default, and are to be looked at several times before they run out. */
+const MAX_GAP_MINUTES = 5;
+
 /** When the reflector runs. */
-export const cron = z.string({ error: CRON }).refine(isCron, CRON);
+export const cron = z.string({ error: CRON }).superRefine((expression, context) => {
+  // Five fields, and names such as @daily, are cron expressions too, of which hardly one was meant so.
+  if (expression.trim().split(/ +/).length !== 6 || !isCron(expression)) {
+    context.addIssue({ code: 'custom', message: CRON });
+    return;
+  }
+  const gap = longestGap(expression);
+  if (gap === undefined || gap > MAX_GAP_MINUTES * 60) {
+    const between = gap === undefined ? 'a day or more' : `${Math.ceil(gap / 60)} minutes`;
+    context.addIssue({
+      code: 'custom',
+      message: `there can be ${between} between two turns, and claims have to be looked at every ${MAX_GAP_MINUTES} minutes at least: use "*/60 * * * * *"`,
+    });
+  }
+});
+
+const DAY_SECONDS = 86_400;
+
+/** The seconds between two turns of a day, at most; undefined where there are days without a turn. */
+function longestGap(expression: string): number | undefined {
+  const { second, minute, hour, dayOfMonth, month, dayOfWeek } = parseCron(expression);
+  if (new Set(dayOfMonth).size < 31 || new Set(month).size < 12 || new Set(dayOfWeek).size < 7) {
+    return undefined;
+  }
+  const turns = hour
+    .flatMap((h) => minute.flatMap((m) => second.map((s) => (h * 60 + m) * 60 + s)))
+    .sort((one, other) => one - other);
+  // The first one again, on the next day.
+  const next = [...turns.slice(1), (turns[0] ?? 0) + DAY_SECONDS];
+  return turns.reduce((most, turn, at) => Math.max(most, (next[at] ?? turn) - turn), 0);
+}

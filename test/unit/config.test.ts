@@ -162,6 +162,50 @@ describe('a configuration', () => {
     );
   });
 
+  it.each([
+    '*/60 * * * * *',
+    '* * * * * *',
+    '*/2 * * * * *',
+    '0 */5 * * * *',
+    '  30  1-59/2 * ? jan-dec  0-7 ',
+    '0 0,5,10,15,20,25,30,35,40,45,50,55 0-23 1-31 1-12 mon-sun',
+  ])('has its turns by the schedule %j', (schedule) => {
+    expect(parse(withKey('reflector', { schedule })).reflector.schedule).toBe(schedule);
+  });
+
+  it.each([
+    '* * * * *',
+    '*/60 * * * *',
+    '0 0 1 1 *',
+    '@daily',
+    '@hourly',
+    '* * * * * * *',
+    '61 * * * * *',
+    '* * * 32 * *',
+    '',
+  ])('has no schedule %j, which is not six fields', (schedule) => {
+    expect(problems(withKey('reflector', { schedule }))).toEqual([
+      'reflector.schedule: expected a cron expression of six fields, seconds first, such as "*/60 * * * * *"',
+    ]);
+  });
+
+  it.each([
+    ['0 */6 * * * *', '6 minutes'],
+    ['0 0-50/5 * * * *', '10 minutes'],
+    ['* * 8-17 * * *', '841 minutes'],
+    ['0 0 * * * *', '60 minutes'],
+    ['0 0 0 * * *', '1440 minutes'],
+    ['* * * * * 1-5', 'a day'],
+    ['* * * 1-30 * *', 'a day'],
+    ['* * * L * *', 'a day'],
+    ['* * * * 1-11 *', 'a day'],
+  ])('has no schedule %j, with %s between two turns', (schedule, gap) => {
+    const given = gap === 'a day' ? 'a day or more' : gap;
+    expect(problems(withKey('reflector', { schedule }))).toEqual([
+      `reflector.schedule: there can be ${given} between two turns, and claims have to be looked at every 5 minutes at least: use "*/60 * * * * *"`,
+    ]);
+  });
+
   it('lets no log be longer than a bucket takes it', () => {
     expect(problems(withKey('artifacts', { maxLogSize: '5.001GB' }))).toEqual([
       'artifacts.maxLogSize: expected something like 1GB, from 1kB to 5GB, not "5.001GB"',
@@ -291,7 +335,7 @@ describe('problems', () => {
       'pulse is empty: give it a value (expected object, received null), or remove the line',
       'legacyCi.dataApi: username and password go together: give both or neither',
       'builders.restricted[1]: "(open" is not a regular expression (RE2): error parsing regexp: missing closing ): `(open`',
-      'reflector.schedule: expected a cron expression such as "*/60 * * * * *" (seconds first)',
+      'reflector.schedule: expected a cron expression of six fields, seconds first, such as "*/60 * * * * *"',
       'reflector.reclaimThreshold: expected something like 10m, from 1s to 19m, not "20m"',
       'reflector.batchSize: expected number to be >=1',
       'http.port: expected number, received string',
