@@ -10,6 +10,8 @@ export const EXIT = {
   usage: 64,
   /** What was asked about is not there. */
   noInput: 66,
+  /** What it had to say could not be written. */
+  ioError: 74,
   /** Something did not end in time, or a dependency could not be reached at start: try again. */
   tempFail: 75,
   config: 78,

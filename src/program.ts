@@ -5,7 +5,7 @@ import { SERVICES, type Service } from './bridge.ts';
 import { loadConfig } from './config.ts';
 import { OPEN_STATES, type OpenState } from './domain/mapping.ts';
 import { isTaskId } from './domain/task.ts';
-import { BridgeError, ConfigError, describeError } from './errors.ts';
+import { BridgeError, ConfigError, codeOf, describeError } from './errors.ts';
 import { EXIT, runUntilSignal } from './lifecycle.ts';
 import { createLog } from './log.ts';
 import { createProcess, instanceName } from './main.ts';
@@ -81,7 +81,11 @@ async function tasks(taskId: string | undefined, flags: TasksFlags, command: Com
     command.error('error: --failing and --state are for the list of open mappings: leave them out, or the task id');
   }
   // Where nobody reads the list any more, as of `bbb tasks | head`, there is nothing left to do.
-  process.stdout.on('error', () => process.exit(EXIT.ok));
+  process.stdout.on('error', (error) => {
+    if (hasNoReader(error)) {
+      process.exit(EXIT.ok);
+    }
+  });
   return runTasks({
     ...{ taskId, state: flags.state, isFailing: flags.failing === true, limit: flags.limit },
     ...{ isJson: flags.json === true, file: command.optsWithGlobals<GlobalOptions>().config, env: process.env },
@@ -136,8 +140,8 @@ something did not stop in time (try again), ${EXIT.config} wrong configuration.`
 the first bridge before, and start this one afterwards. A URL on the command line shows in the list of processes:
 without one, the variable ${ADOPT_VARIABLE} names it. One line is printed for each row: adopted (this bridge
 has it now), merged (another row of the same task counts), known (this bridge had it already), skipped or failed, and why.
-Exit codes: ${EXIT.ok} done, ${EXIT.failure} a bug, ${EXIT.usage} wrong usage, ${EXIT.tempFail} something could not be read or written (try again),
-${EXIT.config} wrong configuration.`,
+Exit codes: ${EXIT.ok} done, ${EXIT.failure} a bug, ${EXIT.usage} wrong usage, ${EXIT.ioError} what it said could not be written, ${EXIT.tempFail} something
+else could not be read or written (try again), ${EXIT.config} wrong configuration.`,
     )
     .action(async (options, command) => finish(await migrateDatabase(options, command)));
   program
@@ -160,8 +164,8 @@ ${EXIT.config} wrong configuration.`,
       `
 Without a task: all open mappings, those that fail first, and of these the one that failed most often. A row that cannot
 be read is listed as such. Of the configuration only database.url is needed. An id that begins with - comes after --.
-Exit codes: ${EXIT.ok} done, ${EXIT.usage} wrong usage, ${EXIT.noInput} nothing is known of this task, ${EXIT.tempFail} the database could not be read, ${EXIT.config} wrong
-configuration.`,
+Exit codes: ${EXIT.ok} done, ${EXIT.usage} wrong usage, ${EXIT.noInput} nothing is known of this task, ${EXIT.ioError} the list could not be
+written, ${EXIT.tempFail} the database could not be read, ${EXIT.config} wrong configuration.`,
     )
     .action(async (taskId, options, command) => finish(await tasks(taskId, options, command)));
   program
@@ -199,12 +203,25 @@ async function main(): Promise<number> {
   }
 }
 
-// Whoever reads may go; what is half done then would help nobody.
-process.stdout.on('error', () => undefined);
+/** Whoever reads may go: what was not read was not wanted. */
+function hasNoReader(error: Error): boolean {
+  return codeOf(error) === 'EPIPE';
+}
+
+let lost: Error | undefined;
+// What is half done would help nobody: it goes on.
+process.stdout.on('error', (error) => {
+  lost ??= hasNoReader(error) ? undefined : error;
+});
 const code = await main();
 if (process.stdout.writableLength > 0) {
   // A pipe takes only as much as is read of it; what is left would be lost.
   await new Promise((resolve) => process.stdout.write('', resolve));
 }
+// What could not be written is told a moment later.
+await new Promise((resolve) => setImmediate(resolve));
+if (lost !== undefined) {
+  process.stderr.write(`bbb: not all could be written to stdout: ${plainLines(describeError(lost))}\n`);
+}
 // At once: a connection that hangs somewhere must not keep a finished process alive.
-process.exit(code);
+process.exit(lost !== undefined && code === EXIT.ok ? EXIT.ioError : code);
