@@ -253,6 +253,8 @@ export interface MappingStore {
   openMapping(taskId: string): Promise<Mapping | undefined>;
   /** The ids of tasks whose open mappings have one of these build requests. */
   tasksOfRequests(buildRequestIds: readonly number[]): Promise<readonly string[]>;
+  /** Which of these build requests have an open mapping. */
+  ownAmong(buildRequestIds: readonly number[]): Promise<ReadonlySet<number>>;
   /** The build requests of all open mappings. */
   openRequests(): Promise<readonly number[]>;
   /** Which of these build requests have an open mapping that is cancelling: nobody wants them any more. */

@@ -18,8 +18,8 @@ export interface Records<T> {
 }
 
 const MAX_REASON = 200;
-/** Of so many that are bad each is told; it takes long to find one so. */
-const MAX_BAD = 100;
+/** Of so many that are bad each is told, more than are asked for at once; it takes long to find one so. */
+const MAX_BAD = 1000;
 /** Far more than are asked for, and more than Buildbot has where all are asked for. */
 const MAX_RECORDS = 100_000;
 

@@ -130,8 +130,8 @@ export const pattern = z.string().transform((text, context) => {
 });
 
 const CRON = 'expected a cron expression of six fields, seconds first, such as "*/60 * * * * *"';
-/** Claims last 20 minutes by default, and are to be looked at several times before they run out. */
-const MAX_GAP_MINUTES = 5;
+/** In the last minutes before a deadline a run has to be looked at, and the shortest claims are over in some more. */
+const MAX_GAP_SECONDS = 60;
 
 /** When the reflector runs. */
 export const cron = z.string({ error: CRON }).superRefine((expression, context) => {
@@ -141,11 +141,11 @@ export const cron = z.string({ error: CRON }).superRefine((expression, context) 
     return;
   }
   const gap = longestGap(expression);
-  if (gap === undefined || gap > MAX_GAP_MINUTES * 60) {
-    const between = gap === undefined ? 'a day or more' : `${Math.ceil(gap / 60)} minutes`;
+  if (gap === undefined || gap > MAX_GAP_SECONDS) {
+    const between = gap === undefined ? 'a day or more' : `${gap} seconds`;
     context.addIssue({
       code: 'custom',
-      message: `there can be ${between} between two turns, and claims have to be looked at every ${MAX_GAP_MINUTES} minutes at least: use "*/60 * * * * *"`,
+      message: `there can be ${between} between two turns, and claims and deadlines have to be looked at every ${MAX_GAP_SECONDS} seconds: use "*/60 * * * * *"`,
     });
   }
 });

@@ -129,6 +129,25 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
     });
   }
 
+  /** Which of these build requests such mappings have. */
+  async function requestsAmong(
+    buildRequestIds: readonly number[],
+    such: (rows: Knex.QueryBuilder) => Knex.QueryBuilder,
+  ): Promise<ReadonlySet<number>> {
+    const found = new Set<number>();
+    await inBatches(buildRequestIds, async (batch) => {
+      const rows: { build_request_id: number | string }[] = await such(
+        tasks()
+          .select('build_request_id')
+          .whereIn('build_request_id', [...batch]),
+      );
+      for (const row of rows) {
+        found.add(Number(row.build_request_id));
+      }
+    });
+    return found;
+  }
+
   /** The ids of those that are to be leased next. */
   async function chooseDue({ now, dueBy = now, limit }: DueWish): Promise<readonly number[]> {
     return tasks()
@@ -335,19 +354,9 @@ export function createMappingStore(db: Knex, reports: RowReports = {}): MappingS
       return rows.map(Number);
     },
 
-    async unwantedAmong(buildRequestIds) {
-      const found = new Set<number>();
-      await inBatches(buildRequestIds, async (ids) => {
-        const rows: { build_request_id: number | string }[] = await tasks()
-          .select('build_request_id')
-          .whereIn('build_request_id', ids)
-          .andWhere({ state: 'cancelling' });
-        for (const row of rows) {
-          found.add(Number(row.build_request_id));
-        }
-      });
-      return found;
-    },
+    ownAmong: (buildRequestIds) => requestsAmong(buildRequestIds, (rows) => rows.whereNotNull('open_task_id')),
+
+    unwantedAmong: (buildRequestIds) => requestsAmong(buildRequestIds, (rows) => rows.where({ state: 'cancelling' })),
 
     async openAmong(taskIds) {
       const open = new Set<string>();

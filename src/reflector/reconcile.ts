@@ -21,7 +21,7 @@ import { perform } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readErrors } from './observe.ts';
 import { createRefusals } from './refusals.ts';
-import { attemptsAfter, FIRST_RETRY_MS, isInGrace, LONG, nextReclaim, retryTime } from './retries.ts';
+import { attemptsAfter, FIRST_RETRY_MS, isInGrace, LONG, nextDuty, retryTime } from './retries.ts';
 import { createUnkeptFailures } from './unkept-failures.ts';
 import { isLastChance } from './upload-time.ts';
 
@@ -65,9 +65,10 @@ export type Seed = Pick<Knowledge, 'task' | 'request'>;
 export interface Reconciler {
   /**
    * A whole pass over a task, with what takes long. Does not throw.
-   * @param share of the time that is left for uploads, where the task's deadline is near and others' are, too; 0 to 1
+   * @param share of the time that is left for uploads, where the task's deadline is near and others' are, too; 0 to 1, and
+   *   1 while nobody waits
    */
-  reconcile(taskId: string, share?: number): Promise<PassResult>;
+  reconcile(taskId: string, share?: () => number): Promise<PassResult>;
   /** The same for a task of which something was heard; long work is handed over to a whole pass. */
   look(taskId: string): Promise<PassResult>;
   /** The same for a mapping that was leased and read in a batch. */
@@ -98,7 +99,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     return { taskId, ...lease, knowledge, isBrief, doing: undefined, trace: [], freedKeys: new Set(), told };
   }
 
-  async function reconcile(taskId: string, isBrief: boolean, uploadShare?: number): Promise<PassResult> {
+  async function reconcile(taskId: string, isBrief: boolean, uploadShare?: () => number): Promise<PassResult> {
     passes += 1;
     const owner = `${instance}#${passes}`;
     try {
@@ -230,9 +231,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
     return { kind: 'done' };
   }
 
-  /** After the usual interval, but in time for the claim. */
+  /** After the usual interval, but in time for the claim and the deadline. */
   function usualCheckAt(mapping: Mapping, now: number): number {
-    return Math.min(now + policy.recheckMs, nextReclaim(mapping, policy.reclaimThresholdMs, now));
+    return Math.min(now + policy.recheckMs, nextDuty(mapping, policy.reclaimThresholdMs, now));
   }
 
   /** Of all that cannot be read one is what the pass failed for; each was a bad answer of its own. */
@@ -288,7 +289,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       return { kind: 'busy' };
     }
     const { mapping } = pass.knowledge;
-    const attempts = attemptsAfter(mapping, pass.doing);
+    const attempts = attemptsAfter(mapping, pass.doing, error);
     const now = clock.now();
     const { reclaimThresholdMs } = policy;
     const random = context.random();

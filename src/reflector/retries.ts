@@ -4,6 +4,7 @@ import { isForbidden } from '../errors.ts';
 import type { ActionKind } from './actions.ts';
 import { SubmissionUnknown } from './apply/submission.ts';
 import { reclaimDue } from './claims.ts';
+import { nextChance } from './upload-time.ts';
 
 /** What takes long: uploads. They have tries of their own. */
 export const LONG: ReadonlySet<ActionKind> = new Set(['uploadOutcome', 'uploadExplanation']);
@@ -14,15 +15,20 @@ const MAX_RETRY_MS = 60_000;
 const SLOWEST_AFTER = 7;
 /** Rights are not mended in seconds. */
 const FORBIDDEN_RETRY_MS = 300_000;
+/** Of the tries of an upload: its waits are as long as those of several others, and a log that stays forbidden is not waited for for an hour. */
+const FORBIDDEN_COUNTS = 6;
 
 /**
  * Failed passes in a row, with this one. What is away for hours uses up none of the tries that an upload has once it is
  * back: others count no further than waits grow.
- * @param doing what failed
+ * @param doing what failed, of this
  */
-export function attemptsAfter(mapping: Mapping | null, doing: ActionKind | undefined): number {
+export function attemptsAfter(mapping: Mapping | null, doing: ActionKind | undefined, error: unknown): number {
   const before = mapping?.attempts ?? 0;
-  return doing !== undefined && LONG.has(doing) ? before + 1 : Math.max(before, Math.min(before + 1, SLOWEST_AFTER));
+  if (doing !== undefined && LONG.has(doing)) {
+    return before + (isForbidden(error) ? FORBIDDEN_COUNTS : 1);
+  }
+  return Math.max(before, Math.min(before + 1, SLOWEST_AFTER));
 }
 
 export interface Failure {
@@ -38,23 +44,26 @@ export interface Failure {
   readonly random: number;
 }
 
-/** After a wait that grows, and in time for the claim; but a submission's or a cancel's grace is not cut short. */
+/** After a wait that grows, and in time for the claim and the deadline; but a submission's or a cancel's grace is not cut short. */
 export function retryTime({ mapping, error, attempts, now, notAfter, reclaimThresholdMs, random }: Failure): number {
   const soonest = Math.min(
     notAfter,
     now + backoff(error, attempts, random),
-    nextReclaim(mapping, reclaimThresholdMs, now),
+    nextDuty(mapping, reclaimThresholdMs, now),
   );
   return Math.max(soonest, graceOf(error, mapping, now));
 }
 
-/** When the claim has to be renewed; never, where there is none, or where that is what fails. */
-export function nextReclaim(mapping: Mapping | null, reclaimThresholdMs: number, now: number): number {
+/**
+ * When a run that is claimed has to be seen to, whatever else is waited for: its claim is to be renewed, unless that is
+ * what fails, or it has its last chance. Never, where it is not claimed.
+ */
+export function nextDuty(mapping: Mapping | null, reclaimThresholdMs: number, now: number): number {
   if (mapping === null || mapping.takenUntil === null) {
     return Number.POSITIVE_INFINITY;
   }
   const due = reclaimDue(mapping, mapping.takenUntil, reclaimThresholdMs, now);
-  return due > now ? due : Number.POSITIVE_INFINITY;
+  return Math.min(due > now ? due : Number.POSITIVE_INFINITY, nextChance(mapping.deadline, now));
 }
 
 /** A submission or a cancel may still take effect: looking sooner must not cut the wait for it short. */

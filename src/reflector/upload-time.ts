@@ -1,13 +1,15 @@
-/** How long an upload may take. Pure; times are UTC milliseconds. */
+/** How long an upload may take, and when a run that is claimed has its last chance. Pure; times are UTC milliseconds. */
 
 /**
  * So long before its deadline a run is resolved with what there is: afterwards its result would be lost. Long enough for
  * two rounds of the reflector and what they find to do.
  */
 export const LAST_CHANCE_MS = 180_000;
+/** How often it is looked at then. */
+const LAST_LOOKS_MS = 30_000;
 /** To resolve the run takes a moment, and the queue's clock may be half a minute ahead of the database's. */
 const RESOLVING_MS = 45_000;
-/** Where others wait for their last chance as well, one upload does not take all of the time that is left. */
+/** Where others wait for its place, an upload at its last chance does not take all of the time that is left. */
 const MOST_MS = 30_000;
 /** However little time is left: most uploads take less. */
 const LEAST_MS = 5000;
@@ -17,13 +19,22 @@ export function isLastChance(deadline: number, now: number): boolean {
   return now >= deadline - LAST_CHANCE_MS;
 }
 
+/** When a run that is claimed is to be looked at, whatever else is waited for, so as not to miss its last chance. */
+export function nextChance(deadline: number, now: number): number {
+  if (now >= deadline) {
+    return Number.POSITIVE_INFINITY;
+  }
+  return isLastChance(deadline, now) ? now + LAST_LOOKS_MS : deadline - LAST_CHANCE_MS;
+}
+
 /**
- * When an upload that begins now is given up: in time for the deadline.
- * @param share of the time that is left, between 0 and 1, where it is one of many at their last chance; undefined where it
- *   began before that, in a place that it may keep until then
+ * When an upload is given up: in time for the deadline.
+ * @param begun when it began
+ * @param share of the time that is left, between 0 and 1: less than all of it where it is at its last chance, and others
+ *   that are wait for its place
  */
-export function uploadEnd(deadline: number, now: number, share?: number): number {
+export function uploadEnd(deadline: number, begun: number, share = 1): number {
   const end = deadline - RESOLVING_MS;
-  const most = share === undefined ? end : Math.min(end, now + Math.min(MOST_MS, (end - now) * share));
-  return Math.max(now + LEAST_MS, most);
+  const most = share < 1 ? Math.min(end, begun + Math.min(MOST_MS, (end - begun) * share)) : end;
+  return Math.max(begun + LEAST_MS, most);
 }

@@ -71,16 +71,17 @@ export async function uploadOutcome(
   // While the request is open the build that ended the run is the last one that is over.
   const request = { ...openOrComplete, builds: openOrComplete.builds.filter((build) => build.isComplete) };
 
+  // What is small comes first: a log can take all of the time that there is.
   let outcome: Outcome | undefined;
-  await guard(BACKING_LOG, async () => {
-    outcome = await context.ci.outcome(request);
-    await putLog(context, request, outcome, put, effort.time);
-  });
+  await guard(STATUS, () => put(json(STATUS, statusJson({ ...target, request, results: runResults(openOrComplete) }))));
   await guard(PROPERTIES, async () => {
-    outcome ??= await context.ci.outcome(request);
+    outcome = await context.ci.outcome(request);
     await put(json(PROPERTIES, outcome.properties));
   });
-  await guard(STATUS, () => put(json(STATUS, statusJson({ ...target, request, results: runResults(openOrComplete) }))));
+  await guard(BACKING_LOG, async () => {
+    outcome ??= await context.ci.outcome(request);
+    await putLog(context, request, outcome, put, effort.time);
+  });
 }
 
 /** Uploads a text in place of a build's log, for a run that has no build. */

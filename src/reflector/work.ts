@@ -19,8 +19,8 @@ export interface Work extends Omit<WorkQueue, 'isUnderWay'> {
 export interface WorkOptions {
   /** What takes long is handed over. */
   readonly look: (taskId: string) => Promise<PassResult>;
-  /** @param share of the time that is left, where the task's deadline is near */
-  readonly whole: (taskId: string, share?: number) => Promise<PassResult>;
+  /** @param share of the time that is left, where the task's deadline is near: 1 while nobody waits for its place */
+  readonly whole: (taskId: string, share?: () => number) => Promise<PassResult>;
   /** How many looks at once, and how many whole passes beside them, and again of those whose deadline is near. */
   readonly concurrency: number;
   readonly clock: Clock;
@@ -32,7 +32,7 @@ export function createWork({ look, whole, ...room }: WorkOptions): Work {
   const uploads = createWorkQueue({ ...room, pass: (taskId) => whole(taskId) });
   const last: WorkQueue = createWorkQueue({
     ...room,
-    pass: (taskId) => whole(taskId, Math.min(1, room.concurrency / Math.max(1, last.size()))),
+    pass: (taskId) => whole(taskId, () => Math.min(1, room.concurrency / Math.max(1, last.size()))),
   });
   const rooms = [looks, uploads, last];
   const sum = (count: (one: WorkQueue) => number) => rooms.reduce((total, one) => total + count(one), 0);

@@ -34,6 +34,8 @@ export function describeQueries(engine: Engine): void {
     await addReleased(opened.store, {}, { state: 'closed', buildRequestId: 19, resolved: NOW });
     expect(await opened.store.unwantedAmong([17, 18, 19, 20])).toEqual(new Set([18]));
     expect(await opened.store.unwantedAmong([])).toEqual(new Set());
+    expect(await opened.store.ownAmong([17, 18, 19, 20])).toEqual(new Set([17, 18]));
+    expect(await opened.store.ownAmong([])).toEqual(new Set());
   });
 
   it('makes all open mappings due', async () => {

@@ -138,7 +138,7 @@ describe('among the ForceSchedulers', () => {
   });
 
   it('the own is not missing where it stands behind very many that cannot be read', async () => {
-    given.forceschedulers = [...Array.from({ length: 500 }, () => scheduler('odd', { type: null })), scheduler('f')];
+    given.forceschedulers = [...Array.from({ length: 1001 }, () => scheduler('odd', { type: null })), scheduler('f')];
     await expect(catalogue.forceScheduler()).rejects.toMatchObject({ code: 'legacy-ci-protocol', isTransient: true });
     given.forceschedulers.reverse();
     expect(await catalogue.forceScheduler()).toMatchObject({ name: 'f' });

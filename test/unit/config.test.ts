@@ -166,9 +166,9 @@ describe('a configuration', () => {
     '*/60 * * * * *',
     '* * * * * *',
     '*/2 * * * * *',
-    '0 */5 * * * *',
-    '  30  1-59/2 * ? jan-dec  0-7 ',
-    '0 0,5,10,15,20,25,30,35,40,45,50,55 0-23 1-31 1-12 mon-sun',
+    '0 * * * * *',
+    '  30,50  0-59 * ? jan-dec  0-7 ',
+    '15 0-29,30-59 0-23 1-31 1-12 mon-sun',
   ])('has its turns by the schedule %j', (schedule) => {
     expect(parse(withKey('reflector', { schedule })).reflector.schedule).toBe(schedule);
   });
@@ -190,11 +190,11 @@ describe('a configuration', () => {
   });
 
   it.each([
-    ['0 */6 * * * *', '6 minutes'],
-    ['0 0-50/5 * * * *', '10 minutes'],
-    ['* * 8-17 * * *', '841 minutes'],
-    ['0 0 * * * *', '60 minutes'],
-    ['0 0 0 * * *', '1440 minutes'],
+    ['0 */2 * * * *', '120 seconds'],
+    ['0 0-58 * * * *', '120 seconds'],
+    ['* * 8-17 * * *', '50401 seconds'],
+    ['0 0 * * * *', '3600 seconds'],
+    ['0 0 0 * * *', '86400 seconds'],
     ['* * * * * 1-5', 'a day'],
     ['* * * 1-30 * *', 'a day'],
     ['* * * L * *', 'a day'],
@@ -202,7 +202,7 @@ describe('a configuration', () => {
   ])('has no schedule %j, with %s between two turns', (schedule, gap) => {
     const given = gap === 'a day' ? 'a day or more' : gap;
     expect(problems(withKey('reflector', { schedule }))).toEqual([
-      `reflector.schedule: there can be ${given} between two turns, and claims have to be looked at every 5 minutes at least: use "*/60 * * * * *"`,
+      `reflector.schedule: there can be ${given} between two turns, and claims and deadlines have to be looked at every 60 seconds: use "*/60 * * * * *"`,
     ]);
   });
 

@@ -138,6 +138,48 @@ describe('while Buildbot is away', () => {
   });
 });
 
+describe('a log that stays forbidden', () => {
+  it.each([5, 8, 11, 13, 14, 17, 19, 23, 40])(
+    'keeps no build from being reported before its deadline, %d minutes after its end',
+    async (minutes) => {
+      const forbidden = new LegacyCiError('legacy-ci-forbidden', 'logs are not for you');
+      const uploaded: string[] = [];
+      passes = await startPasses(
+        {},
+        {
+          outcome: async () => ({
+            properties: {},
+            log: { kind: 'stream', open: () => Promise.reject(forbidden) },
+          }),
+        },
+        { putArtifact: async (_taskId, _runId, { kind, name }) => void uploaded.push(`${kind} ${name}`) },
+      );
+      const { clock } = passes.queue;
+      const taskId = await passes.create({ deadline: new Date(clock.now() + minutes * MINUTE).toJSON() });
+      passes.request = requestBuilding();
+      await passes.reconciler.reconcile(taskId);
+      await passes.reconciler.reconcile(taskId);
+      passes.request = requestComplete('SUCCESS', aBuild('SUCCESS'));
+      await passes.reconciler.reconcile(taskId);
+      let passesMade = 0;
+      // Rounds, a minute after the other, which take what is due.
+      for (let round = 0; round < 60 && runsOf(taskId)?.at(-1)?.state === 'running'; round += 1) {
+        const due = (await passes.store.openMapping(taskId))?.nextCheckAt ?? 0;
+        if (due <= clock.now()) {
+          passesMade += 1;
+          await passes.reconciler.reconcile(taskId);
+        }
+        clock.advance(MINUTE);
+        passes.queue.emulator.tick();
+      }
+      expect(runsOf(taskId)).toMatchObject([{ reasonResolved: 'completed' }]);
+      expect(uploaded).toContain('error public/logs/live_backing.log');
+      expect(uploaded).toContain('content public/properties.json');
+      expect(passesMade).toBeLessThanOrEqual(6);
+    },
+  );
+});
+
 describe('tries of an upload', () => {
   it('of one run are none of the next run’s', async () => {
     let isBroken = true;

@@ -31,8 +31,8 @@ const numbers = (first: number, count: number) => Array.from({ length: count }, 
 function openMappings(...requests: (number | null)[]) {
   const mappings = requests.map((buildRequestId): Mapping => aMapping({ taskId: slugid.nice(), buildRequestId }));
   const store = {
-    tasksOfRequests: async (ids: readonly number[]) =>
-      mappings.filter(({ buildRequestId: id }) => id !== null && ids.includes(id)).map(({ taskId }) => taskId),
+    ownAmong: async (ids: readonly number[]) =>
+      new Set(mappings.flatMap(({ buildRequestId: id }) => (id !== null && ids.includes(id) ? [id] : []))),
     openMapping: async (taskId: string) => mappings.find((one) => one.taskId === taskId),
   };
   const [first] = mappings;
@@ -111,6 +111,18 @@ it('what was kept for one of them is found for each that the build serves', asyn
     const request = { id, builder: 'b', isComplete: false, results: null, completeAt: null, claimedAt: null };
     const found = await reader.keptOf({ ...request, claimedBy: null, submittedAt: 1 }, row);
     expect(found).toMatchObject({ buildRequestId: 17, worker: 'w' });
+  }
+});
+
+it('what was kept last counts, also where it was kept for another of them than before', async () => {
+  const { kept } = await openKept();
+  const reader = await merged([16, 17], kept);
+  const build = { number: 7, master: 'm', startedAt: NOW, properties: {}, logUrl: null };
+  await kept.keep([{ ...build, isFinal: false, worker: 'first', buildRequestId: 16 }], NOW);
+  await kept.keep([{ ...build, isFinal: true, worker: 'last', buildRequestId: 17 }], NOW);
+  const seen = await reader.readMany([16, 17]);
+  for (const id of [16, 17]) {
+    expect(seen.get(id)).toMatchObject({ kind: 'present', value: { builds: [{ worker: 'last' }] } });
   }
 });
 

@@ -9,11 +9,12 @@ import { parseEvent } from '../../src/buildbot/scheduler-db/messages.ts';
 import { readOutcome as ofSchedulerDb } from '../../src/buildbot/scheduler-db/outcome.ts';
 import { createWebStatus, type WebStatus } from '../../src/buildbot/scheduler-db/web-status.ts';
 import { connect } from '../../src/db/connection.ts';
+import type { KeptBuild } from '../../src/domain/kept-build.ts';
 import type { Artifact, Outcome } from '../../src/ports.ts';
 import { PROPERTIES, STATUS, uploadOutcome } from '../../src/reflector/upload.ts';
 import { aBuild, NOW, requestComplete, TASK_ID } from '../support/builders.ts';
 import { countInputs } from '../support/count-inputs.ts';
-import { startHostileServer } from '../support/hostile-server.ts';
+import { type Misbehaviour, startHostileServer } from '../support/hostile-server.ts';
 import { aLegacyCi, aQueue } from '../support/stubs.ts';
 
 type Given = readonly (readonly [name: string, value: unknown, source: string])[];
@@ -56,6 +57,10 @@ async function ofDataApiAnswer(given: Given): Promise<Told> {
 
 let db: Knex;
 async function ofScheduler(page: WebStatus | undefined, requested: Given = []): Promise<Told> {
+  return told(outcomeOf(page, requested));
+}
+
+async function outcomeOf(page: WebStatus | undefined, requested: Given, kept?: KeptBuild): Promise<Outcome> {
   db = connect('sqlite::memory:');
   undo.push(() => db.destroy());
   const columns =
@@ -77,9 +82,9 @@ async function ofScheduler(page: WebStatus | undefined, requested: Given = []): 
   const database: SchedulerDb = { run: (_what, work) => work(ownTime), inputs, close: () => db.destroy() };
   const masters = { all: page === undefined ? [] : [page], of: () => undefined };
   const never = () => Promise.reject(new Error('not expected'));
-  const reader = { keptOf: async () => undefined, readMany: never, findByExternalId: never };
+  const reader = { keptOf: async () => kept, readMany: never, findByExternalId: never };
   const schema = async () => ({ kind: 'A' as const, limits: new Map() });
-  return told(ofSchedulerDb({ database, schema, masters, reader, ...context() }, REQUEST));
+  return ofSchedulerDb({ database, schema, masters, reader, ...context() }, REQUEST);
 }
 
 async function ofWebStatus(given: Given): Promise<Told> {
@@ -136,6 +141,25 @@ describe.each([
     expect(Object.keys(properties)).toHaveLength(11);
     expect(leftOut.length).toBeGreaterThan(0);
   });
+});
+
+it('do not wait for a master that is away where an event has told of them; the log does', async () => {
+  const away: Misbehaviour = { kind: 'says', status: 404, body: 'default backend' };
+  const server = await startHostileServer('answers of a Data API, a web status or Self-serve', () => away);
+  const page = createWebStatus({ url: server.url }, { retries: 0 });
+  undo.push(
+    () => server.stop(),
+    () => page.close(),
+  );
+  const kept = {
+    ...{ buildRequestId: REQUEST.buildRequestId, number: 7, master: 'm', startedAt: NOW, logUrl: null, worker: null },
+    ...{ isFinal: true, properties: { a: ['b', 'Build'] } as const },
+  };
+  const { properties, log } = await outcomeOf(page, [], kept);
+  expect(properties).toEqual({ a: ['b', 'Build'] });
+  const error = { code: 'legacy-ci-unavailable', isTransient: true };
+  await expect(log.kind === 'stream' ? log.open() : undefined).rejects.toMatchObject(error);
+  await expect(outcomeOf(page, [], { ...kept, isFinal: false })).rejects.toMatchObject(error);
 });
 
 it('what is nested deep is not made longer by being uploaded', async () => {

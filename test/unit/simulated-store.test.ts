@@ -37,7 +37,7 @@ const LEASING = [
   'makeAllDue',
   'mendTimes',
 ] as const;
-const OPEN = ['openMapping', 'tasksOfRequests', 'openRequests', 'unwantedAmong', 'openAmong'] as const;
+const OPEN = ['openMapping', 'tasksOfRequests', 'ownAmong', 'openRequests', 'unwantedAmong', 'openAmong'] as const;
 const OTHERS = ['hasUnclaimed', 'nextHeld', 'mappingsOf', 'addEvents', 'eventsOf', 'prune'] as const;
 const NAMES = [...STORING, ...LEASING, ...OPEN, ...OTHERS];
 type Name = (typeof NAMES)[number];
@@ -153,6 +153,7 @@ const CALLS: Readonly<Record<Name, Call>> = {
   tasksOfRequests: async (store, { request }) =>
     sorted(await store.tasksOfRequests(request === null ? [] : [request, 9])),
   openRequests: async (store) => sorted(await store.openRequests()),
+  ownAmong: async (store, { limit }) => sorted(await store.ownAmong(REQUESTS.slice(0, limit))),
   unwantedAmong: async (store, { limit }) => sorted(await store.unwantedAmong(REQUESTS.slice(0, limit))),
   openAmong: async (store, { limit }) => sorted(await store.openAmong(TASKS.slice(0, limit))),
   hasUnclaimed: (store, { key, isLoose }, { read }) => store.hasUnclaimed(key, isLoose ? null : read().id),

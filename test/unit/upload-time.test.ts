@@ -1,7 +1,7 @@
 /** How much of the time before a task's deadline an upload has. */
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { isLastChance, LAST_CHANCE_MS, uploadEnd } from '../../src/reflector/upload-time.ts';
+import { isLastChance, LAST_CHANCE_MS, nextChance, uploadEnd } from '../../src/reflector/upload-time.ts';
 
 const DEADLINE = 1_000_000_000;
 const SECOND = 1000;
@@ -9,8 +9,8 @@ const SECOND = 1000;
 describe('an upload', () => {
   it.each([
     ['hours before the deadline has until shortly before it', 7200, undefined, 45],
-    ['at its last chance has the same, where it has its place', 180, undefined, 45],
-    ['alone at its last chance leaves a place for others in time', 180, 1, 150],
+    ['at its last chance has the same, where nobody waits for its place', 180, 1, 45],
+    ['where others do leaves them the place in time', 180, 0.9, 150],
     ['of twice as many as there are places for has half of the time', 65, 0.5, 55],
     ['of very many has a little', 180, 0.001, 175],
     ['in the last seconds, too', 3, 1, -2],
@@ -32,6 +32,11 @@ describe('an upload', () => {
         },
       ),
     );
+  });
+
+  it('is looked at when its last chance begins, and often then', () => {
+    const inSeconds = (left: number) => (nextChance(DEADLINE, DEADLINE - left * SECOND) - DEADLINE) / SECOND;
+    expect([7200, 181, 180, 10, 0].map(inSeconds)).toEqual([-180, -180, -150, 20, Number.POSITIVE_INFINITY]);
   });
 
   it('has its last chance in the last three minutes', () => {

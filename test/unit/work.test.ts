@@ -145,9 +145,11 @@ describe('what is to be uploaded', () => {
   function fixture(concurrency = 1) {
     const clock = createManualClock(1_000_000);
     const begun: string[] = [];
+    const shares = new Map<string, (() => number) | undefined>();
     const ends: ((result: PassResult) => void)[] = [];
-    const pass = (kind: string) => (taskId: string, share?: number) => {
-      begun.push([kind, taskId, share].filter((part) => part !== undefined).join(' '));
+    const pass = (kind: string) => (taskId: string, share?: () => number) => {
+      shares.set(taskId, share);
+      begun.push([kind, taskId, share?.()].filter((part) => part !== undefined).join(' '));
       return new Promise<PassResult>((resolve) => ends.push(resolve));
     };
     const work = createWork({
@@ -161,7 +163,7 @@ describe('what is to be uploaded', () => {
       }
     };
     return {
-      ...{ work, begun, settle },
+      ...{ work, begun, settle, shareOf: (taskId: string) => shares.get(taskId)?.() },
       async end(result: PassResult = { kind: 'done' }) {
         ends.shift()?.(result);
         await settle();
@@ -186,7 +188,7 @@ describe('what is to be uploaded', () => {
   });
 
   it('has room beside that, and its share of the time that is left, where the deadline is near', async () => {
-    const { work, begun, settle, end } = fixture(2);
+    const { work, begun, settle, end, shareOf } = fixture(2);
     for (const taskId of ['a', 'b', 'c']) {
       work.handOver(taskId, false);
     }
@@ -194,8 +196,9 @@ describe('what is to be uploaded', () => {
       work.handOver(taskId, true);
     }
     await settle();
-    // Those that come all at once are not known to the first.
     expect(begun).toEqual(['whole a', 'whole b', 'whole d 1', 'whole e 1']);
+    // Others have come since.
+    expect([shareOf('a'), shareOf('d')]).toEqual([undefined, 0.4]);
     expect(work.size()).toBe(8);
     await end();
     await end();

@@ -43,7 +43,16 @@ export async function readOutcome(options: OutcomeOptions, view: RequestView): P
   if (kept?.logUrl) {
     return { properties: kept.properties, log: { kind: 'url', url: kept.logUrl } };
   }
-  const found = await findPage(options.masters, kept?.master ?? request.claimedBy, view.builder, row);
+  let found: Awaited<ReturnType<typeof findPage>>;
+  try {
+    found = await findPage(options.masters, kept?.master ?? request.claimedBy, view.builder, row);
+  } catch (error) {
+    if (!kept?.isFinal) {
+      throw error;
+    }
+    // What is known need not wait for a master that may never be back; its log has to.
+    return { properties: kept.properties, log: { kind: 'stream', open: () => Promise.reject(error) } };
+  }
   if (found !== undefined) {
     const { master, page } = found;
     return {

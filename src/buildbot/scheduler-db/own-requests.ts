@@ -2,8 +2,6 @@
 import type { MappingStore } from '../../ports.ts';
 import { MAX_REQUEST_IDS } from './messages.ts';
 
-type Store = Pick<MappingStore, 'tasksOfRequests' | 'openMapping'>;
-
 /** Whichever of its requests a build is kept for, it is found for the others, too. */
 const MAX_UNLEARNT = 10;
 
@@ -14,13 +12,13 @@ const MAX_UNLEARNT = 10;
  *   not been learnt yet, those of `named` among which it is
  */
 export async function ownRequests(
-  store: Store,
+  store: Pick<MappingStore, 'ownAmong' | 'openMapping'>,
   named: readonly number[],
   taskId: string | null,
 ): Promise<readonly number[]> {
-  const taskIds = await store.tasksOfRequests(named);
-  if (taskIds.length > 0) {
-    return named.length === 1 ? named : requestsOf(store, taskIds, named);
+  const known = await store.ownAmong(named);
+  if (known.size > 0) {
+    return named.filter((id) => known.has(id));
   }
   const mapping = taskId === null ? undefined : await store.openMapping(taskId);
   if (mapping === undefined) {
@@ -33,20 +31,4 @@ export async function ownRequests(
   }
   // It has been learnt a moment ago, or may be one of those that are not told; else somebody has built the same again.
   return named.length === 0 || named.length >= MAX_REQUEST_IDS || named.includes(own) ? [own] : [];
-}
-
-/** Of a merged build there are a few; each has a row of its own to be found by. */
-async function requestsOf(
-  store: Store,
-  taskIds: readonly string[],
-  named: readonly number[],
-): Promise<readonly number[]> {
-  const own: number[] = [];
-  for (const taskId of taskIds) {
-    const id = (await store.openMapping(taskId))?.buildRequestId ?? null;
-    if (id !== null && named.includes(id)) {
-      own.push(id);
-    }
-  }
-  return own;
 }

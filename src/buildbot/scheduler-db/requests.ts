@@ -156,15 +156,14 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
   return { readMany, findByExternalId, keptOf };
 }
 
-/** Messages are kept for those requests of a build that are the bridge's and that they name. @param rows of one build */
+/**
+ * Messages are kept for those requests of a build that are the bridge's, as far as it knows by then, and that they name: the
+ * last one of a build may be kept for others of them than the one before.
+ * @param rows of one build
+ */
 function keptFor(rows: readonly BuildRow[], messages: readonly KeptBuild[]): KeptBuild | undefined {
-  for (const row of rows) {
-    const found = matchOf(row, messages);
-    if (found !== undefined) {
-      return found;
-    }
-  }
-  return undefined;
+  const found = rows.flatMap((row) => matchOf(row, messages) ?? []);
+  return found.find(({ isFinal }) => isFinal) ?? found[0];
 }
 
 function sameBuild(a: BuildRow, b: BuildRow): boolean {

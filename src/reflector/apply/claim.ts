@@ -85,12 +85,15 @@ export async function keepingAlive(
 ): Promise<void> {
   const stop = new AbortController();
   const time = new AbortController();
-  const heart = beat(pass, context, stop.signal, time);
+  const heart = beat(pass, context, stop.signal);
+  // Apart from the beats, which may have to wait for answers.
+  const timer = abortInTime(pass, context, stop.signal, time);
   let moved: MappingMoved | undefined;
   try {
     await work(time.signal);
   } finally {
     stop.abort();
+    await timer;
     // Also after a failure: whatever the mapping's version is now, the release has to know it.
     moved = await heart;
   }
@@ -99,22 +102,32 @@ export async function keepingAlive(
   }
 }
 
-/** Resolves when stopped, or with what was thrown when the mapping is no longer ours. */
-async function beat(
+/** How often it is looked whether others wait for the upload's place. */
+const SHARE_MS = 2000;
+
+async function abortInTime(
   pass: Pass,
-  context: ApplyContext,
-  signal: AbortSignal,
+  { clock }: ApplyContext,
+  stop: AbortSignal,
   time: AbortController,
-): Promise<MappingMoved | undefined> {
-  const end = uploadEnd(mappingOf(pass).deadline, context.clock.now(), pass.uploadShare);
+): Promise<void> {
+  const { deadline } = mappingOf(pass);
+  const begun = clock.now();
+  const left = () => uploadEnd(deadline, begun, pass.uploadShare?.()) - clock.now();
+  while (left() > 0 && !stop.aborted) {
+    await clock.sleep(Math.min(left(), pass.uploadShare ? SHARE_MS : LONGEST_SLEEP_MS), stop);
+  }
+  if (!stop.aborted) {
+    time.abort();
+  }
+}
+
+/** Resolves when stopped, or with what was thrown when the mapping is no longer ours. */
+async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Promise<MappingMoved | undefined> {
   for (let hasFailed = false; ; ) {
-    const left = time.signal.aborted ? Number.POSITIVE_INFINITY : Math.max(0, end - context.clock.now());
-    await context.clock.sleep(Math.min(left, untilNextBeat(pass, context, hasFailed)), signal);
+    await context.clock.sleep(untilNextBeat(pass, context, hasFailed), signal);
     if (signal.aborted) {
       return undefined;
-    }
-    if (context.clock.now() >= end) {
-      time.abort();
     }
     try {
       hasFailed = true;
@@ -133,6 +146,8 @@ async function beat(
   }
 }
 
+/** The database's clock may be set, and timers take no more than some weeks. */
+const LONGEST_SLEEP_MS = 60_000;
 const LEAST_BEAT_MS = 1000;
 const FAILED_BEAT_MS = 10_000;
 

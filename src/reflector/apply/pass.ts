@@ -42,8 +42,8 @@ export interface Pass {
   readonly knowledge: Knowledge;
   /** Whether uploads are left to a whole pass. */
   readonly isBrief: boolean;
-  /** Of the time that is left for uploads, where it is a task's last chance and others have theirs, too; 0 to 1. */
-  readonly uploadShare?: number | undefined;
+  /** Of the time that is left for uploads, where it is a task's last chance and others' too, at this moment; 0 to 1. */
+  readonly uploadShare?: (() => number) | undefined;
   /** What is being carried out, or has failed. */
   doing: ActionKind | undefined;
   /**

@@ -65,7 +65,7 @@ export async function recordIntent(
   noteRefusal(pass, context);
   // It was read before the lease was taken: meanwhile another instance may have brought the task to its end.
   knowledge.task = undefined;
-  knowledge.request = isClaimed ? undefined : { kind: 'none' };
+  knowledge.request = found?.kind === 'present' ? found : isClaimed ? undefined : { kind: 'none' };
   return 'observe';
 }
 

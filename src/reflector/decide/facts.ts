@@ -8,7 +8,7 @@ import type { Action } from '../actions.ts';
 import { reclaimDue } from '../claims.ts';
 import type { Observation, Policy } from '../decide.ts';
 import { resolutionName, resolutionOf } from '../outcome.ts';
-import { isLastChance, LAST_CHANCE_MS } from '../upload-time.ts';
+import { isLastChance, LAST_CHANCE_MS, nextChance } from '../upload-time.ts';
 
 /** What is known of a mapping whose task can be read; times in UTC milliseconds. */
 export interface Facts {
@@ -38,12 +38,16 @@ export function reclaimIfNear({ mapping, policy, now, takenUntil }: Facts): read
   return [{ do: 'reclaimRun', runId: mapping.runId, because: 'its claim is near its end' }];
 }
 
-/** When to look again if nothing happens: after the usual interval, or when a reclaim is due. */
+/** When to look again if nothing happens: after the usual interval, or when a reclaim is due, or the last chance. */
 export function nextLook({ mapping, policy, now, takenUntil }: Facts): number {
   const usual = now + policy.recheckMs;
   return takenUntil === null || now >= mapping.deadline
     ? usual
-    : Math.min(usual, Math.max(now, reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs, now)));
+    : Math.min(
+        usual,
+        nextChance(mapping.deadline, now),
+        Math.max(now, reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs, now)),
+      );
 }
 
 /** From when on nothing is waited for any more, in UTC milliseconds: the queue takes no resolution after the deadline. */

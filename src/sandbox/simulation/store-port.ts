@@ -77,18 +77,13 @@ export function createStorePort(host: Pick<Host, 'call'>, state: StoreState, now
           .allOpen()
           .flatMap((row) => (row.buildRequestId !== null && ids.includes(row.buildRequestId) ? [row.taskId] : [])),
       ),
+    ownAmong: (ids) => read('ownAmong', ids.join(' '), () => requestsAmong(state.allOpen(), ids)),
     unwantedAmong: (ids) =>
-      read(
-        'unwantedAmong',
-        ids.join(' '),
-        () =>
-          new Set(
-            state
-              .allOpen()
-              .flatMap(({ buildRequestId: id, state: is }) =>
-                id !== null && is === 'cancelling' && ids.includes(id) ? [id] : [],
-              ),
-          ),
+      read('unwantedAmong', ids.join(' '), () =>
+        requestsAmong(
+          state.allOpen().filter((row) => row.state === 'cancelling'),
+          ids,
+        ),
       ),
     openAmong(taskIds) {
       // Nothing is asked of a real database then, either.
@@ -117,4 +112,8 @@ export function createStorePort(host: Pick<Host, 'call'>, state: StoreState, now
     prune: (before, limit) => change('prune', '', () => state.prune(before, limit)),
     close: () => Promise.resolve(),
   };
+}
+
+function requestsAmong(rows: readonly Mapping[], ids: readonly number[]): ReadonlySet<number> {
+  return new Set(rows.flatMap(({ buildRequestId: id }) => (id !== null && ids.includes(id) ? [id] : [])));
 }
