@@ -16,7 +16,7 @@ const SLOWEST_AFTER = 7;
 /** Rights are not mended in seconds. */
 const FORBIDDEN_RETRY_MS = 300_000;
 /** Of the tries of an upload: its waits are as long as those of several others, and a log that stays forbidden is not waited for for an hour. */
-const FORBIDDEN_COUNTS = 6;
+const FORBIDDEN_COUNTS = 7;
 
 /**
  * Failed passes in a row, with this one. What is away for hours uses up none of the tries that an upload has once it is
