@@ -104,7 +104,10 @@ export async function keepingAlive(
 
 /** How often it is looked whether others wait for the upload's place. */
 const SHARE_MS = 2000;
+/** The database's clock may be set, and timers take no more than some weeks. */
+const LONGEST_SLEEP_MS = 60_000;
 
+/** Resolves when stopped, or when there is no time left for an upload, which is told then. */
 async function abortInTime(
   pass: Pass,
   { clock }: ApplyContext,
@@ -146,8 +149,6 @@ async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Pro
   }
 }
 
-/** The database's clock may be set, and timers take no more than some weeks. */
-const LONGEST_SLEEP_MS = 60_000;
 const LEAST_BEAT_MS = 1000;
 const FAILED_BEAT_MS = 10_000;
 
