@@ -2,7 +2,7 @@
 import type { Logger } from 'pino';
 import type { RequestView } from '../domain/build.ts';
 import { lastBuild } from '../domain/build.ts';
-import { BridgeError, describeError, isForbidden, isTransient } from '../errors.ts';
+import { BridgeError, describeError, isForbidden, isTransient, QueueError } from '../errors.ts';
 import type { Artifact, LegacyCi, Outcome, Resolution, TaskQueue } from '../ports.ts';
 import { MappingMoved } from './apply/pass.ts';
 import { type Spool, withSpooledLog } from './log-spool.ts';
@@ -42,7 +42,7 @@ export interface UploadTarget {
 export interface Effort {
   /** What cannot be uploaded now is given up: an `error` artifact stands in its place. */
   readonly isLastTry: boolean;
-  /** Is aborted when no time is left: what was not uploaded by then is given up likewise. */
+  /** Is aborted when no time is left: what was not uploaded by then is given up likewise; with a QueueError, if the run is over. */
   readonly time: AbortSignal;
 }
 
@@ -240,6 +240,10 @@ function guarded(
     try {
       await inTime(effort.time, upload);
     } catch (error) {
+      const { reason } = effort.time;
+      if (reason instanceof QueueError) {
+        throw reason;
+      }
       if (error instanceof BridgeError && error.code === 'queue-conflict') {
         // Either the run is resolved by now, which the resolution will find out, or another kind of artifact has the
         // name and stays.

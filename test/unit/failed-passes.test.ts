@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from '@jest/globals';
 import { LegacyCiError, QueueError } from '../../src/errors.ts';
 import type { Seen } from '../../src/ports.ts';
 import { aBuild, aRequest, MINUTE, POLICY, requestBuilding, requestComplete } from '../support/builders.ts';
+import { eventually } from '../support/eventually.ts';
 import { type Passes, startPasses } from '../support/passes.ts';
 import { clientOf } from '../support/queue-client.ts';
 
@@ -135,6 +136,42 @@ describe('while Buildbot is away', () => {
     await passFor(1, taskId);
     expect(uploaded.filter((each) => each.startsWith('error'))).toEqual([]);
     expect(runsOf(taskId)).toMatchObject([{ state: 'completed' }]);
+  });
+});
+
+describe('an upload that hangs', () => {
+  it('ends when its task is cancelled, and the build that Buildbot has begun again is stopped', async () => {
+    let isHanging = false;
+    const cancelled: number[] = [];
+    passes = await startPasses(
+      {},
+      {
+        async cancel({ buildRequestId }) {
+          cancelled.push(buildRequestId);
+          return { kind: 'asked' };
+        },
+      },
+      {
+        async putArtifact(_taskId, _runId, { kind }) {
+          if (kind === 'content') {
+            isHanging = true;
+            await new Promise(() => undefined);
+          }
+        },
+      },
+    );
+    const taskId = await passes.create();
+    passes.request = requestBuilding();
+    await passes.reconciler.reconcile(taskId);
+    await passes.reconciler.reconcile(taskId);
+    passes.request = requestBuilding(aBuild('RETRY'));
+    const pass = passes.reconciler.reconcile(taskId);
+    await eventually(() => isHanging, { what: 'the upload' });
+    await passes.queue.ok('cancelTask', taskId);
+    passes.queue.clock.advance(MINUTE / 2);
+    expect(await pass).toEqual({ kind: 'done' });
+    expect(cancelled).toEqual([passes.request.buildRequestId]);
+    expect(runsOf(taskId)).toMatchObject([{ reasonResolved: 'canceled' }]);
   });
 });
 

@@ -2,6 +2,7 @@
 import { lastBuild } from '../../domain/build.ts';
 import type { Mapping } from '../../domain/mapping.ts';
 import type { TaskRun } from '../../domain/task.ts';
+import { QueueError } from '../../errors.ts';
 import type { Action } from '../actions.ts';
 import { reclaimDue, reclaimTime } from '../claims.ts';
 import { announceBuild } from '../upload.ts';
@@ -76,7 +77,8 @@ export async function announce(runId: number, pass: Pass, { upload, log }: Apply
 
 /**
  * Renews lease and claim while something is uploaded, so that neither is lost to its length.
- * @param work is told when there is no time left for it, which it has to heed
+ * @param work is told when there is no time left for it, or, with a QueueError as the reason, that the run is over; it has to
+ *   heed that
  */
 export async function keepingAlive(
   pass: Pass,
@@ -85,7 +87,7 @@ export async function keepingAlive(
 ): Promise<void> {
   const stop = new AbortController();
   const time = new AbortController();
-  const heart = beat(pass, context, stop.signal);
+  const heart = beat(pass, context, stop.signal, time);
   // Apart from the beats, which may have to wait for answers.
   const timer = abortInTime(pass, context, stop.signal, time);
   let moved: MappingMoved | undefined;
@@ -126,7 +128,12 @@ async function abortInTime(
 }
 
 /** Resolves when stopped, or with what was thrown when the mapping is no longer ours. */
-async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Promise<MappingMoved | undefined> {
+async function beat(
+  pass: Pass,
+  context: ApplyContext,
+  signal: AbortSignal,
+  time: AbortController,
+): Promise<MappingMoved | undefined> {
   for (let hasFailed = false; ; ) {
     await context.clock.sleep(untilNextBeat(pass, context, hasFailed), signal);
     if (signal.aborted) {
@@ -135,6 +142,7 @@ async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Pro
     try {
       hasFailed = true;
       await renew(pass, context);
+      await checkRun(pass, context);
       if (context.clock.now() >= claimDue(pass, context)) {
         await reclaim(mappingOf(pass).runId, pass, context);
       }
@@ -143,9 +151,24 @@ async function beat(pass: Pass, context: ApplyContext, signal: AbortSignal): Pro
       if (error instanceof MappingMoved) {
         return error;
       }
+      if (error instanceof QueueError && error.code === 'queue-conflict') {
+        // Its build may be one that nobody wants any more, and is to be stopped.
+        time.abort(error);
+        return undefined;
+      }
       // The work goes on: the lease and the claim outlive a few failed renewals, and the resolution finds out the rest.
       context.log.warn({ ...idsOf(pass), err: error }, 'claim not renewed during an upload');
     }
+  }
+}
+
+/** People cancel tasks meanwhile. @throws QueueError `queue-conflict` where the run is over */
+async function checkRun(pass: Pass, { queue }: ApplyContext): Promise<void> {
+  const { runId } = mappingOf(pass);
+  const seen = await queue.status(pass.taskId);
+  const run = seen.kind === 'present' ? seen.value.runs.find((one) => one.runId === runId) : undefined;
+  if (run !== undefined && run.state !== 'running') {
+    throw new QueueError('queue-conflict', `run ${runId} is ${run.state} by now`);
   }
 }
 

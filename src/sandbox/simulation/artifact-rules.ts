@@ -12,7 +12,7 @@ export interface ArtifactRules {
   /** A process is about to make a call. */
   onCall(host: Host, call: Call): void;
   /** A process hears that its call had its effect. */
-  onAnswered(host: Host, call: Call): void;
+  onAnswered(host: Host, call: Call, answer: unknown): void;
   /** A process hears of no effect of its call. */
   onFailed(host: Host, call: Call, error: unknown): void;
   /** The bridge has resolved a run of its own. */
@@ -104,9 +104,6 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
 
   return {
     onCall(host, call) {
-      if (call.method === 'lease') {
-        begun.set(`${host.name} ${call.taskId}`, now());
-      }
       const put = call.method === 'putArtifact' ? putOf(call) : undefined;
       if (put?.kind !== 'error') {
         return;
@@ -120,7 +117,10 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
         complain(`an error stands in for ${put.name} of ${shortName(put.taskId)}/${put.runId}, and nothing had failed`);
       }
     },
-    onAnswered(host, call) {
+    onAnswered(host, call, answer) {
+      if (call.method === 'lease' && answer === true) {
+        begun.set(`${host.name} ${call.taskId}`, now());
+      }
       const ingredient = ingredientOf(host, call);
       const put = putOf(call);
       // The place of a content is not yet its content.

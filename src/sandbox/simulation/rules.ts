@@ -425,7 +425,7 @@ export function createRules(context: RulesContext): Rules {
       deeds.onFailed(host, call);
     },
     onAnswered(host, call, answer) {
-      artifacts.onAnswered(host, call);
+      artifacts.onAnswered(host, call, answer);
       deeds.onAnswered(host, call, answer);
     },
     untold: deeds.untold,
