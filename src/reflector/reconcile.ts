@@ -21,7 +21,7 @@ import { perform } from './apply.ts';
 import { decide, type Observation, type Policy } from './decide.ts';
 import { type Knowledge, observe, readErrors } from './observe.ts';
 import { createRefusals } from './refusals.ts';
-import { attemptsAfter, FIRST_RETRY_MS, isInGrace, LONG, nextDuty, retryTime } from './retries.ts';
+import { attemptsAfter, FIRST_RETRY_MS, isInGrace, LONG, nextLookAt, retryTime } from './retries.ts';
 import { createUnkeptFailures } from './unkept-failures.ts';
 import { isLastChance } from './upload-time.ts';
 
@@ -220,7 +220,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       return failed(pass, error, Math.min(at, clock.now() + policy.recheckMs));
     }
     const now = clock.now();
-    const nextCheckAt = isInGrace(mapping, now) ? mapping.nextCheckAt : Math.min(at, usualCheckAt(mapping, now));
+    const nextCheckAt = isInGrace(mapping, now) ? mapping.nextCheckAt : Math.min(at, nextLookAt(mapping, policy, now));
     await store.release(
       mapping,
       mapping.attempts > 0 && mapping.state !== 'refusing'
@@ -229,11 +229,6 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       now,
     );
     return { kind: 'done' };
-  }
-
-  /** After the usual interval, but in time for the claim and the deadline. */
-  function usualCheckAt(mapping: Mapping, now: number): number {
-    return Math.min(now + policy.recheckMs, nextDuty(mapping, policy.reclaimThresholdMs, now));
   }
 
   /** Of all that cannot be read one is what the pass failed for; each was a bad answer of its own. */
@@ -251,7 +246,7 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       refusals.keep(mapping.id, admission);
     }
     const now = clock.now();
-    await store.release(mapping, { nextCheckAt: usualCheckAt(mapping, now) }, now);
+    await store.release(mapping, { nextCheckAt: nextLookAt(mapping, policy, now) }, now);
     context.handOver(pass.taskId, isLastChance(mapping.deadline, now));
     return { kind: 'done' };
   }

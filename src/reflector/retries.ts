@@ -15,7 +15,7 @@ const MAX_RETRY_MS = 60_000;
 const SLOWEST_AFTER = 7;
 /** Rights are not mended in seconds. */
 const FORBIDDEN_RETRY_MS = 300_000;
-/** Of the tries of an upload: its waits are as long as those of several others, and a log that stays forbidden is not waited for for an hour. */
+/** Of the tries of an upload: its wait is as long as several others' are. */
 const FORBIDDEN_COUNTS = 7;
 
 /**
@@ -58,12 +58,21 @@ export function retryTime({ mapping, error, attempts, now, notAfter, reclaimThre
  * When a run that is claimed has to be seen to, whatever else is waited for: its claim is to be renewed, unless that is
  * what fails, or it has its last chance. Never, where it is not claimed.
  */
-export function nextDuty(mapping: Mapping | null, reclaimThresholdMs: number, now: number): number {
+function nextDuty(mapping: Mapping | null, reclaimThresholdMs: number, now: number): number {
   if (mapping === null || mapping.takenUntil === null) {
     return Number.POSITIVE_INFINITY;
   }
   const due = reclaimDue(mapping, mapping.takenUntil, reclaimThresholdMs, now);
   return Math.min(due > now ? due : Number.POSITIVE_INFINITY, nextChance(mapping.deadline, now));
+}
+
+/** When a mapping with nothing to do is looked at again: after the usual interval, but in time for the claim and the deadline. */
+export function nextLookAt(
+  mapping: Mapping,
+  { recheckMs, reclaimThresholdMs }: { readonly recheckMs: number; readonly reclaimThresholdMs: number },
+  now: number,
+): number {
+  return Math.min(now + recheckMs, nextDuty(mapping, reclaimThresholdMs, now));
 }
 
 /** A submission or a cancel may still take effect: looking sooner must not cut the wait for it short. */

@@ -12,7 +12,7 @@ import type { Pass } from './apply/pass.ts';
 import type { Observation } from './decide.ts';
 import { readErrors } from './observe.ts';
 import type { Reconciler, Seed } from './reconcile.ts';
-import { nextDuty } from './retries.ts';
+import { nextLookAt } from './retries.ts';
 import { tellUnread, unreadOf } from './unread.ts';
 
 export interface SweepContext {
@@ -162,8 +162,7 @@ async function letIdleGo(
   for (const mapping of mappings) {
     const seed = seeds.get(mapping) ?? {};
     const actions = context.reconciler.preview(mapping, seed);
-    const usual = Math.min(now + context.recheckMs, nextDuty(mapping, context.reclaimThresholdMs, now));
-    const nextCheckAt = restUntil(mapping, actions, firstHeld, usual);
+    const nextCheckAt = restUntil(mapping, actions, firstHeld, nextLookAt(mapping, context, now));
     if (nextCheckAt === undefined) {
       busy.push(mapping);
       continue;

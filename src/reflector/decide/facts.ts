@@ -8,7 +8,7 @@ import type { Action } from '../actions.ts';
 import { reclaimDue } from '../claims.ts';
 import type { Observation, Policy } from '../decide.ts';
 import { resolutionName, resolutionOf } from '../outcome.ts';
-import { isLastChance, LAST_CHANCE_MS, nextChance } from '../upload-time.ts';
+import { isLastChance, nextChance } from '../upload-time.ts';
 
 /** What is known of a mapping whose task can be read; times in UTC milliseconds. */
 export interface Facts {
@@ -48,11 +48,6 @@ export function nextLook({ mapping, policy, now, takenUntil }: Facts): number {
         nextChance(mapping.deadline, now),
         Math.max(now, reclaimDue(mapping, takenUntil, policy.reclaimThresholdMs, now)),
       );
-}
-
-/** From when on nothing is waited for any more, in UTC milliseconds: the queue takes no resolution after the deadline. */
-export function lastChance({ mapping }: Facts): number {
-  return mapping.deadline - LAST_CHANCE_MS;
 }
 
 /** The request, if it is open, is to be cancelled; then the mapping is history. */

@@ -5,6 +5,7 @@ import type { TaskRun } from '../../domain/task.ts';
 import type { Action } from '../actions.ts';
 import type { SeenAdmission } from '../decide.ts';
 import { resolutionOf, runResults } from '../outcome.ts';
+import { isLastChance } from '../upload-time.ts';
 import {
   abandon,
   explain,
@@ -12,7 +13,6 @@ import {
   follow,
   followClaimed,
   isLostToShutdown,
-  lastChance,
   lookAgain,
   nextLook,
   reclaimIfNear,
@@ -84,9 +84,9 @@ function decideBuilding(facts: Facts, run: TaskRun, request: RequestView): reado
 /** Our run is running and its request is complete. */
 function decideOutcome(facts: Facts, run: TaskRun, request: RequestView): readonly Action[] {
   const { mapping, policy, now } = facts;
-  if (request.isSettling && now < lastChance(facts)) {
-    const at = Math.min(nextLook(facts), lastChance(facts));
-    return [lookAgain(at, 'its build is over; properties and log are on their way')];
+  // The queue takes no resolution after the deadline.
+  if (request.isSettling && !isLastChance(mapping.deadline, now)) {
+    return [lookAgain(nextLook(facts), 'its build is over; properties and log are on their way')];
   }
   if (isCollapsed(request)) {
     return (
