@@ -1,5 +1,5 @@
 /** Ports of which a test says only what it needs; any other call fails the test. */
-import type { LegacyCi, TaskQueue } from '../../src/ports.ts';
+import type { Broker, LegacyCi, SubscriptionOptions, TaskQueue } from '../../src/ports.ts';
 import { POLICY } from './builders.ts';
 
 function unexpected(what: string): never {
@@ -41,5 +41,16 @@ export function aLegacyCi(methods: Partial<LegacyCi> = {}): LegacyCi {
     watch: () => unexpected('watch'),
     close: () => unexpected('close'),
     ...methods,
+  };
+}
+
+/** One that delivers nothing by itself: the test has what was subscribed. */
+export function aBroker(onSubscribe: (options: SubscriptionOptions) => void): Broker {
+  return {
+    subscribe(options) {
+      onSubscribe(options);
+      return { start: async () => undefined, stop: async () => undefined };
+    },
+    close: async () => undefined,
   };
 }

@@ -4,6 +4,7 @@ import { startEvents } from '../../src/buildbot/scheduler-db/events.ts';
 import type { SubscriptionOptions } from '../../src/ports.ts';
 import { TASK_ID } from '../support/builders.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
+import { aBroker } from '../support/stubs.ts';
 
 const HOUR = 3_600_000;
 const NOW = Date.UTC(2026, 0, 5, 8);
@@ -20,13 +21,9 @@ beforeEach(async () => {
   clock = createManualClock(NOW);
   [old, removed, onPrune] = [0, [], () => undefined];
   const events = await startEvents({
-    broker: {
-      subscribe(options) {
-        subscription = options;
-        return { start: async () => undefined, stop: async () => undefined };
-      },
-      close: async () => undefined,
-    },
+    broker: aBroker((options) => {
+      subscription = options;
+    }),
     exchange: 'exchange/build/',
     kept: {
       keep: async () => undefined,

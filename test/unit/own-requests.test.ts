@@ -15,6 +15,7 @@ import type { KeptBuilds, SubscriptionOptions } from '../../src/ports.ts';
 import { aMapping, NOW } from '../support/builders.ts';
 import { tried } from '../support/hostile-input.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
+import { aBroker } from '../support/stubs.ts';
 
 const STARTED_S = NOW / 1000;
 const SUBMITTED = { submitted_at: STARTED_S, complete_at: STARTED_S };
@@ -132,13 +133,9 @@ it('is kept for these, and all that are named are looked up, since one may be of
   const hints: number[] = [];
   let subscription: SubscriptionOptions | undefined;
   const events = await startEvents({
-    broker: {
-      subscribe(options) {
-        subscription = options;
-        return { start: async () => undefined, stop: async () => undefined };
-      },
-      close: async () => undefined,
-    },
+    broker: aBroker((options) => {
+      subscription = options;
+    }),
     ...{ exchange: 'exchange/build/', kept, ownRequests: own, onHint: (id) => hints.push(id), onGap: () => undefined },
     ...{ clock: createManualClock(NOW), retentionMs: 1000, log: undefined },
   });

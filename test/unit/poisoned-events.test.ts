@@ -8,6 +8,7 @@ import { TASK_ID } from '../support/builders.ts';
 import { countInputs } from '../support/count-inputs.ts';
 import { eventually } from '../support/eventually.ts';
 import { createManualClock } from '../support/queue-emulator.ts';
+import { aBroker } from '../support/stubs.ts';
 
 const MINUTE = 60_000;
 const AWAY = new StoreError('store-unavailable', 'the database failed at keep', { isTransient: true });
@@ -26,13 +27,9 @@ beforeEach(async () => {
   inputs = countInputs();
   [lines, hints, kept] = [[], [], []];
   const events = await startEvents({
-    broker: {
-      subscribe(options) {
-        subscription = options;
-        return { start: async () => undefined, stop: async () => undefined };
-      },
-      close: async () => undefined,
-    },
+    broker: aBroker((options) => {
+      subscription = options;
+    }),
     exchange: 'exchange/build/',
     kept: {
       async keep(builds) {
