@@ -1,4 +1,5 @@
 /** What has to be done in time where nothing hinders it, also between faults. */
+import type { Mapping } from '../../domain/mapping.ts';
 import { LAST_CHANCE_MS } from '../../reflector/upload-time.ts';
 import type { Hindrances } from './hindrances.ts';
 import type { Call, Host } from './host.ts';
@@ -12,6 +13,8 @@ import type { StoreState } from './store-state.ts';
 
 export interface PromptRules {
   onEnding(ending: Ending): void;
+  /** Closed mappings that the bridge forgets. */
+  onPruned(rows: readonly Mapping[]): void;
   /** A call of a process has its effect. */
   onEffect(host: Host, call: Call): void;
 }
@@ -39,6 +42,8 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
   const { plan, complain, now, hindrances, master, queue, store, zombies } = context;
   /** By request: when a cancel reached Buildbot last, whatever came of it. */
   const asked = new Map<number, number>();
+  /** By taskId: when the last of its mappings that are pruned by now was written. */
+  const pruned = new Map<string, number>();
   /** What waits by a clock of the database's that is set back since may wait for as long as a cancel at most. */
   const waitedOutMs = plan.databaseOffsets.length > 1 ? MAX_CANCEL_WAIT_MS : 0;
 
@@ -134,7 +139,7 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
       }
       // A run before it may have had to be followed to its end.
       const own = [...store().rows.values()].filter((row) => row.taskId === taskId);
-      const since = Math.max(run.scheduled, free, ...own.map(({ updated }) => updated));
+      const since = Math.max(run.scheduled, free, pruned.get(taskId) ?? 0, ...own.map(({ updated }) => updated));
       if (now() > since + LISTED_MS + waitedOutMs) {
         complain(`${name} has been pending for long, has no mapping, and nothing hinders the bridge`);
       }
@@ -147,6 +152,11 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
         checkExpiry(ending);
       } else if (ending.by === 'queue' && ending.reason === 'deadline-exceeded' && ending.wasOurs) {
         checkDeadline(ending);
+      }
+    },
+    onPruned(rows) {
+      for (const { taskId, updated } of rows) {
+        pruned.set(taskId, Math.max(updated, pruned.get(taskId) ?? 0));
       }
     },
     onEffect(host, { method, about }) {

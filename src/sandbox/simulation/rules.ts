@@ -307,6 +307,7 @@ export function createRules(context: RulesContext): Rules {
       );
     },
     onPruned(rows) {
+      prompt.onPruned(rows);
       for (const { taskId, runId } of rows) {
         history.fault('mapping pruned');
         const run = queue().view(taskId)?.runs[runId];
