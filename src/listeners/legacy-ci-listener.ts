@@ -38,9 +38,7 @@ export function createLegacyCiListener(options: LegacyCiListenerOptions): Legacy
       return;
     }
     fresh.add(buildRequestId);
-    loop ??= gather().finally(() => {
-      loop = undefined;
-    });
+    loop ??= gather();
   }
 
   async function gather(): Promise<void> {
@@ -54,6 +52,8 @@ export function createLegacyCiListener(options: LegacyCiListenerOptions): Legacy
         secondLooks.add(again);
       }
     }
+    // In the same step as the look at what is left: what is heard next begins anew.
+    loop = undefined;
   }
 
   async function lookAgain(ids: readonly number[]): Promise<void> {
