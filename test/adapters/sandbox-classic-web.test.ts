@@ -127,6 +127,19 @@ it('leaves out the results of a build that runs, and shows its log so far', asyn
   expect(log.body).toBe('so far\n');
 });
 
+it('has the traceback of a step that broke, of which what is HTML is no text', async () => {
+  await start({ builders: [{ name: 'broken', workers: ['w1'], attempts: [{ results: 4, durationMs: 20 }] }] });
+  await buildbot.completed(await buildbot.inject({ builder: 'broken', task: 'T-broken' }));
+  const build = await got(`${buildbot.webStatusUrl}/json/builders/broken/builds/0`).json<{
+    logs: [string, string][];
+  }>();
+  expect(build.logs.map(([name]) => name)).toEqual(['err.text', 'err.html']);
+  const ask = async (path: string) => (await got(path, { throwHttpErrors: false })).statusCode;
+  for (const [name, url] of build.logs) {
+    expect([name, await ask(url), await ask(`${url}/text`)]).toEqual([name, 200, name === 'err.text' ? 200 : 404]);
+  }
+});
+
 it('stops and cancels only for who has signed in, and answers alike', async () => {
   await start();
   const running = await buildbot.inject({ builder: 'slow', task: 'T-stop' });

@@ -126,6 +126,9 @@ export const STORIES: readonly Story[] = [
       const taskId = await world.createTask({ builder: 'exception' });
       await world.resolved(taskId, 'exception', 'internal-error');
       await ended(world, taskId, { runs: ['exception/internal-error'], results: [4] });
+      if (world.legacy.ways.log === 'stored') {
+        expect(world.artifact(taskId, 0, 'public/logs/live_backing.log')).toContain('=== step');
+      }
     },
   },
   {

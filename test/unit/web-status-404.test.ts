@@ -1,4 +1,5 @@
 /** A 404 in front of a classic master: ingresses answer so while a backend is replaced, and nothing is concluded of it. */
+import { text } from 'node:stream/consumers';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { createStoppedReader } from '../../src/buildbot/scheduler-db/stopped.ts';
 import { createWebStatus } from '../../src/buildbot/scheduler-db/web-status.ts';
@@ -11,14 +12,13 @@ afterEach(async () => {
   }
 });
 
+const WEB_STATUS = 'answers of a Data API, a web status or Self-serve';
 const NOT_FOUND: Misbehaviour = { kind: 'says', status: 404, body: '<title>404 - No Such Resource</title>' };
 const says = (value: unknown): Misbehaviour => ({ kind: 'says', body: JSON.stringify(value) });
 
 /** A master, or what stands before it, that answers 404 to everything but the list of its builders. */
 async function behind(list: Misbehaviour) {
-  const server = await startHostileServer('answers of a Data API, a web status or Self-serve', (line) =>
-    line === 'GET /json/builders' ? list : NOT_FOUND,
-  );
+  const server = await startHostileServer(WEB_STATUS, (line) => (line === 'GET /json/builders' ? list : NOT_FOUND));
   undo.push(() => server.stop());
   const master = createWebStatus({ url: server.url }, { retries: 0 });
   undo.push(() => master.close());
@@ -85,3 +85,28 @@ it('a person’s stop is learnt when the master is back', async () => {
 function comesBack(server: HostileServer): void {
   server.does = () => says({ 5: { number: 5, times: [1000, 1100], text: ['exception', 'interrupted'] } });
 }
+
+describe('a log that is not found as text', () => {
+  const LOGS = '/builders/b/builds/5/steps/shell/logs';
+  const PAGE = 'GET /json/builders/b/builds/5';
+
+  async function read(answers: Readonly<Record<string, Misbehaviour>>): Promise<string> {
+    const server = await startHostileServer(WEB_STATUS, (line) => answers[line] ?? NOT_FOUND);
+    undo.push(() => server.stop());
+    const master = createWebStatus({ url: server.url }, { retries: 0 });
+    undo.push(() => master.close());
+    return text(master.logText(`${server.url}${LOGS}/err.html`));
+  }
+
+  it('is read as HTML, as the traceback of each step that breaks in the master', async () => {
+    expect(await read({ [`GET ${LOGS}/err.html`]: { kind: 'says', body: '<b>KeyError</b>' } })).toBe('<b>KeyError</b>');
+  });
+
+  it('nor otherwise is a note, where the master has the build’s page', async () => {
+    expect(await read({ [PAGE]: says({ number: 5 }) })).toBe('(the master does not have this log any more)\n');
+  });
+
+  it('nor otherwise is waited for, where the master may be away', async () => {
+    await expect(read({})).rejects.toMatchObject(AWAY);
+  });
+});

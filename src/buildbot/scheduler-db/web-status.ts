@@ -8,7 +8,7 @@ import got, { type Got, HTTPError, type Response } from 'got';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
-import { createStreams, limited } from '../../foreign-answer.ts';
+import { createStreams, limited, RefusedStream } from '../../foreign-answer.ts';
 import { parseJson } from '../../json.ts';
 import { anyRecord, listOf } from '../../lists.ts';
 import { excerpt } from '../../log.ts';
@@ -57,7 +57,10 @@ export interface WebStatus {
   startOf(builder: string, number: number): Promise<number | undefined>;
   /** All builders that the master has. @throws LegacyCiError */
   builders(): Promise<ReadonlySet<string>>;
-  /** The text of a log, by the URL that the build gave; nothing but the master itself is ever asked. */
+  /**
+   * The text of a log, by the URL that the build gave, or a note in place of one that the master does not have any more.
+   * Nothing but the master itself is ever asked. @throws LegacyCiError
+   */
   logText(url: string): AsyncGenerator<Buffer>;
   /** @throws LegacyCiError */
   stopBuild(builder: string, number: number, comments: string): Promise<void>;
@@ -75,6 +78,7 @@ export interface WebStatus {
 const TIMEOUT_MS = 20_000;
 const MAX_LOG_URL = 4000;
 const LOG_PATH = /\/builders\/[^/?#\\]+\/builds\/\d+\/steps\/[^/?#\\]+\/logs\/[^?#\\]+$/;
+const BUILD_PATH = /^\/builders\/[^/]+\/builds\/\d+/;
 const DOTS = /^(?:\.|%2e){1,2}$/i;
 const CONTROL = /\p{Cc}/u;
 const COOKIE = /^(BuildBotSession=[^;]+)/;
@@ -196,6 +200,28 @@ export function createWebStatus(
     return cookie;
   }
 
+  /**
+   * A log that is HTML, as the `err.html` of each step that breaks in the master, has no text of its own. Of one without
+   * a file any more, or with nothing in it, neither is found; nor is anything while the master is away.
+   */
+  async function* readLog(path: string): AsyncGenerator<Buffer> {
+    try {
+      yield* streams.read(`${base}${path}/text`);
+      return;
+    } catch (error) {
+      throwUnlessMissing(error);
+    }
+    try {
+      yield* streams.read(`${base}${path}`);
+    } catch (error) {
+      throwUnlessMissing(error);
+      if ((await json(`/json${BUILD_PATH.exec(path)?.[0]}`, anyRecord)) === undefined) {
+        throw error;
+      }
+      yield Buffer.from('(the master does not have this log any more)\n');
+    }
+  }
+
   return {
     pageOf: (builder, number) => `${base}/builders/${encodeURIComponent(builder)}/builds/${number}`,
     async builds(builder, numbers) {
@@ -241,7 +267,7 @@ export function createWebStatus(
         throw new LegacyCiError('legacy-ci-protocol', 'a log is not where a web status has its logs');
       }
       try {
-        yield* streams.read(`${base}${path}/text`);
+        yield* readLog(path);
       } catch (error) {
         countIfUnreadable(inputs, error);
         throw noAnswer(path, error);
@@ -304,6 +330,12 @@ export function wasInterrupted({ text, steps }: WebBuild): boolean {
 /** A build that the master no longer has is null, or says why in place of its number. */
 function isGone(given: unknown): boolean {
   return given === null || given === undefined || !z.object({ number: z.number() }).safeParse(given).success;
+}
+
+function throwUnlessMissing(error: unknown): void {
+  if (!(error instanceof RefusedStream && error.statusCode === 404)) {
+    throw error;
+  }
 }
 
 function noAnswer(path: string, error: unknown): LegacyCiError {

@@ -6,6 +6,7 @@ import type { LoadedRequest, SourceStamp } from './requests.ts';
 /** What a build is called when it is over, by its results. */
 const WORDS = ['build', 'warnings', 'failed', 'skipped', 'exception', 'retry', 'cancelled'];
 const RUNNING = null;
+const EXCEPTION = 4;
 
 /** Times are milliseconds. */
 export interface ClassicBuild {
@@ -82,11 +83,33 @@ export function stepsOf(attempt: Attempt): readonly { readonly name: string; rea
   return attempt.steps ?? [{ name: 'shell' }];
 }
 
+export interface StepLog {
+  readonly step: string;
+  readonly name: string;
+  readonly text: string;
+  readonly isHtml: boolean;
+}
+
+/** What steps wrote, and the traceback of one that broke in the master, as `failed` of 0.8's buildstep.py adds it. */
+export function logsOf({ attempt, results, wasStopped }: ClassicBuild): readonly StepLog[] {
+  const steps = stepsOf(attempt);
+  const written = steps.flatMap(({ name: step, log }) =>
+    log === undefined ? [] : [{ step, name: 'stdio', text: log, isHtml: false }],
+  );
+  const broken = results === EXCEPTION && !wasStopped ? steps.slice(-1) : [];
+  const tracebacks = broken.flatMap(({ name: step }) => [
+    { step, name: 'err.text', text: 'Traceback (most recent call last):\nexceptions.KeyError\n', isHtml: false },
+    { step, name: 'err.html', text: '<html><body>exceptions.KeyError</body></html>', isHtml: true },
+  ]);
+  return [...written, ...tracebacks];
+}
+
 /** Steps, all but the last over, as a list of what JSON shows; times are float seconds. */
 export function describeSteps(build: ClassicBuild, url: string): readonly Readonly<Record<string, unknown>>[] {
   const started = build.startedAt / 1000;
   const steps = stepsOf(build.attempt);
-  return steps.map(({ name, log }, number) => {
+  const logs = logsOf(build);
+  return steps.map(({ name }, number) => {
     const isLast = number === steps.length - 1;
     const isFinished = build.results !== RUNNING || !isLast;
     const finished = build.finishedAt !== null && isLast ? build.finishedAt / 1000 : started;
@@ -96,7 +119,7 @@ export function describeSteps(build: ClassicBuild, url: string): readonly Readon
       hidden: false,
       isFinished,
       isStarted: true,
-      logs: log === undefined ? [] : [['stdio', logUrl(build, name, url)]],
+      logs: logs.filter(({ step }) => step === name).map((log) => [log.name, logUrl(build, log, url)]),
       name,
       results: [isFinished ? (isLast ? build.results : 0) : null, []],
       statistics: {},
@@ -109,9 +132,9 @@ export function describeSteps(build: ClassicBuild, url: string): readonly Readon
 }
 
 /** `url` is the web status's. */
-export function logUrl(build: ClassicBuild, step: string, url: string): string {
-  const name = encodeURIComponent(build.builder.name);
-  return `${url}/builders/${name}/builds/${build.number}/steps/${encodeURIComponent(step)}/logs/stdio`;
+export function logUrl(build: ClassicBuild, { step, name }: StepLog, url: string): string {
+  const [builder, ...below] = [build.builder.name, step, name].map(encodeURIComponent);
+  return `${url}/builders/${builder}/builds/${build.number}/steps/${below.join('/logs/')}`;
 }
 
 /** 0.8.2 shows one source, 0.8.12 a list of them, with their codebases. */

@@ -3,9 +3,9 @@ import {
   type ClassicBuild,
   describeSources,
   describeSteps,
+  logsOf,
   propertyTriples,
   reasonOf,
-  stepsOf,
   textOf,
 } from './builds.ts';
 import { directoryOf, type SchemaKind } from './options.ts';
@@ -80,7 +80,6 @@ function describe(
   added: readonly (readonly [string, unknown])[],
 ): Readonly<Record<string, unknown>> {
   const extra = added.map(([name, value]) => [name, [value, 'postrun.py'] as const]);
-  const logs = stepsOf(build.attempt).filter(({ log }) => log !== undefined);
   return {
     ...{ builderName, number: build.number, results: build.results, reason: reasonOf(build), slave: build.worker },
     ...{ text: textOf(build), blame: [], eta: null, currentStep: null },
@@ -89,7 +88,7 @@ function describe(
     times: [toTime(build.startedAt), build.finishedAt === null ? null : toTime(build.finishedAt)],
     ...describeSources(build, schema),
     properties: propertyTriples({ ...build.properties, ...Object.fromEntries(extra) }),
-    ...(schema === 'B' ? { logs: logs.map(({ name }) => ['stdio', name]) } : {}),
+    ...(schema === 'B' ? { logs: logsOf(build).map(({ name, step }) => [name, step]) } : {}),
   };
 }
 

@@ -3,10 +3,10 @@ import {
   type ClassicBuild,
   describeSources,
   describeSteps,
+  logsOf,
   logUrl,
   propertyTriples,
   reasonOf,
-  stepsOf,
   textOf,
 } from './builds.ts';
 import type { ClassicMaster } from './master.ts';
@@ -17,13 +17,12 @@ type Json = Readonly<Record<string, unknown>>;
 /** A build; a 0.8.12 leaves out the results of one that runs. Keys come sorted, as Python was told to sort them. */
 export function buildJson(build: ClassicBuild, schema: SchemaKind, url: string): Json {
   const steps = describeSteps(build, url);
-  const logs = stepsOf(build.attempt).filter(({ log }) => log !== undefined);
   return sorted({
     blame: [],
     builderName: build.builder.name,
     currentStep: build.results === null ? (steps.at(-1) ?? null) : null,
     eta: null,
-    ...(schema === 'B' ? { logs: logs.map(({ name }) => ['stdio', logUrl(build, name, url)]) } : {}),
+    ...(schema === 'B' ? { logs: logsOf(build).map((log) => [log.name, logUrl(build, log, url)]) } : {}),
     number: build.number,
     properties: propertyTriples(build.properties),
     reason: reasonOf(build),

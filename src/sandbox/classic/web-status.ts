@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import formBody from 'node:querystring';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { stepsOf } from './builds.ts';
+import { logsOf, type StepLog } from './builds.ts';
 import type { ClassicMaster } from './master.ts';
 import type { ClassicBuildbotOptions } from './options.ts';
 import { builderJson, buildJson, withoutEmpty } from './web-json.ts';
@@ -16,6 +16,7 @@ const parameters = z.object({
   builder: z.string().default(''),
   number: z.coerce.number().int().catch(-1).default(-1),
   step: z.string().default(''),
+  log: z.string().default(''),
 });
 const form = z.record(
   z.string(),
@@ -36,6 +37,11 @@ export function registerWebStatus(app: FastifyInstance, { master, settings, url,
   const builderOf = (name: string) => builders.find((builder) => builder.name === name);
   const paramsOf = (request: FastifyRequest) => parameters.parse(request.params);
   const buildOf = (request: FastifyRequest) => master.find(paramsOf(request).builder, paramsOf(request).number);
+  const logOf = (request: FastifyRequest): StepLog | undefined => {
+    const build = buildOf(request);
+    const { step, log } = paramsOf(request);
+    return build && logsOf(build).find((one) => one.step === step && one.name === log);
+  };
 
   app.addContentTypeParser('application/x-www-form-urlencoded', { parseAs: 'string' }, (_request, body, done) =>
     done(null, formBody.parse(String(body))),
@@ -79,12 +85,19 @@ export function registerWebStatus(app: FastifyInstance, { master, settings, url,
     const build = buildOf(request);
     return build ? json(reply, buildJson(build, schema, url())) : missing(reply);
   });
-  app.get('/builders/:builder/builds/:number/steps/:step/logs/stdio/text', async (request, reply) => {
-    const { step } = paramsOf(request);
-    const log = stepsOf(buildOf(request)?.attempt ?? { results: 0, durationMs: 0, steps: [] }).find(
-      ({ name, log: text }) => name === step && text !== undefined,
-    )?.log;
-    return log === undefined ? missing(reply) : reply.type('text/plain; charset=utf-8').send(log);
+  app.get('/builders/:builder/builds/:number/steps/:step/logs/:log', async (request, reply) => {
+    const found = logOf(request);
+    if (found === undefined) {
+      return missing(reply);
+    }
+    return reply.type('text/html; charset=utf-8').send(found.isHtml ? found.text : `<pre>${found.text}</pre>`);
+  });
+  app.get('/builders/:builder/builds/:number/steps/:step/logs/:log/text', async (request, reply) => {
+    const found = logOf(request);
+    // What is HTML has no other form: a child of it is not found (status/web/logs.py).
+    return found === undefined || found.isHtml
+      ? missing(reply)
+      : reply.type('text/plain; charset=utf-8').send(found.text);
   });
 
   app.post('/builders/:builder/builds/:number/stop', async (request, reply) => {
