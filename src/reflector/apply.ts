@@ -63,7 +63,7 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
         submissions: action.submissions,
         resolution: null,
         // Tries of another run's. Why a task is refused is its author's to read.
-        ...(mapping.state === 'refusing' ? {} : { attempts: 0, lastError: null }),
+        ...(mapping.state === 'refusing' || mapping.runId === action.runId ? {} : { attempts: 0, lastError: null }),
         ...(mapping.state === 'submitted' && action.takenUntil !== null ? { hasSlot: false } : {}),
       });
       return 'next';

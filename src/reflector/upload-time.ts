@@ -5,10 +5,12 @@
  * two rounds of the reflector and what they find to do.
  */
 export const LAST_CHANCE_MS = 180_000;
-/** How often it is looked at then. */
-const LAST_LOOKS_MS = 30_000;
+/** How often it is looked at then, and at the least tried again. */
+export const LAST_LOOKS_MS = 10_000;
 /** To resolve the run takes a moment, and the queue's clock may be half a minute ahead of the database's. */
 const RESOLVING_MS = 45_000;
+/** What stands in for artifacts takes none of that but this. */
+export const STAND_INS_MS = 10_000;
 /** Where others wait for its place, an upload at its last chance does not take all of the time that is left. */
 const MOST_MS = 30_000;
 /** However little time is left: most uploads take less. */

@@ -40,10 +40,17 @@ export interface UploadTarget {
 
 /** How hard an upload is tried. */
 export interface Effort {
-  /** What cannot be uploaded now is given up: an `error` artifact stands in its place. */
-  readonly isLastTry: boolean;
-  /** Is aborted when no time is left: what was not uploaded by then is given up likewise; with a QueueError, if the run is over. */
-  readonly time: AbortSignal;
+  /** Whether what cannot be uploaded now is given up: an `error` artifact stands in its place. */
+  isLastTry(): boolean;
+  readonly time: UploadTime;
+}
+
+/** How long an upload may take. */
+export interface UploadTime {
+  /** Is aborted when no time is left: what was not uploaded by then is given up; with a QueueError, if the run is over. */
+  readonly over: AbortSignal;
+  /** Is aborted a moment later, when what stands in for that is not waited for any longer, either. */
+  readonly end: AbortSignal;
 }
 
 /** The run has to be resolved before its deadline. */
@@ -66,7 +73,7 @@ export async function uploadOutcome(
   openOrComplete: RequestView,
   effort: Effort,
 ): Promise<void> {
-  const put = putter(context, target, effort.time);
+  const put = putter(context, target, effort.time.over);
   const guard = guarded(context, target, effort);
   // While the request is open the build that ended the run is the last one that is over.
   const request = { ...openOrComplete, builds: openOrComplete.builds.filter((build) => build.isComplete) };
@@ -80,7 +87,7 @@ export async function uploadOutcome(
   });
   await guard(BACKING_LOG, async () => {
     outcome ??= await context.ci.outcome(request);
-    await putLog(context, request, outcome, put, effort.time);
+    await putLog(context, request, outcome, put, effort.time.over);
   });
 }
 
@@ -91,7 +98,7 @@ export async function uploadExplanation(
   text: string,
   effort: Effort,
 ): Promise<void> {
-  const put = putter(context, target, effort.time);
+  const put = putter(context, target, effort.time.over);
   const guard = guarded(context, target, effort);
   await guard(BACKING_LOG, () => putTextLog(text, put));
   await guard(PROPERTIES, () => put(json(PROPERTIES, {})));
@@ -184,10 +191,10 @@ function json(name: string, value: Readonly<Record<string, unknown>>): ArtifactW
   return { kind: 'content', name, contentType: 'application/json', content };
 }
 
-/** @param time after which it puts nothing more, for what nobody waits for any longer */
-function putter({ queue }: UploadContext, { taskId, runId, expires }: UploadTarget, time?: AbortSignal): Put {
+/** @param time after which it puts nothing more: nobody waits for it any longer */
+function putter({ queue }: UploadContext, { taskId, runId, expires }: UploadTarget, time: AbortSignal): Put {
   return async (artifact) => {
-    if (time?.aborted) {
+    if (time.aborted) {
       throw new OutOfTime();
     }
     await queue.putArtifact(taskId, runId, { ...artifact, expires } as Artifact, time);
@@ -220,13 +227,14 @@ function guarded(
 ): (name: string, upload: () => Promise<void>) => Promise<void> {
   const { log } = context;
   const { taskId, runId } = target;
-  const put = putter(context, target);
-  const isLast = () => effort.isLastTry || effort.time.aborted;
+  const { over, end } = effort.time;
+  const put = putter(context, target, end);
+  const isLast = () => effort.isLastTry() || over.aborted;
   return async (name, upload) => {
     /** Nothing stands in for a stand-in: it is tried again where later, or with mended rights, it can be put. */
     async function standIn(work: () => Promise<void>): Promise<void> {
       try {
-        await work();
+        await inTime(end, work);
       } catch (error) {
         if (error instanceof MappingMoved || (!isLast() && (isTransient(error) || isForbidden(error)))) {
           throw error;
@@ -238,11 +246,10 @@ function guarded(
     const linkLog = () => (name === BACKING_LOG ? standIn(() => linkLiveLog(put)) : undefined);
 
     try {
-      await inTime(effort.time, upload);
+      await inTime(over, upload);
     } catch (error) {
-      const { reason } = effort.time;
-      if (reason instanceof QueueError) {
-        throw reason;
+      if (over.reason instanceof QueueError) {
+        throw over.reason;
       }
       if (error instanceof BridgeError && error.code === 'queue-conflict') {
         // Either the run is resolved by now, which the resolution will find out, or another kind of artifact has the

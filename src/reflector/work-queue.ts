@@ -31,6 +31,8 @@ export interface WorkQueue {
   isParked(taskId: string): boolean;
   /** Whether a pass over the task is under way. */
   isUnderWay(taskId: string): boolean;
+  /** Whether a pass that was asked for is to begin as soon as there is a place, or the wait after a failure is over. */
+  isWaiting(taskId: string): boolean;
   /** Begins no new passes; resolves when those under way are over. */
   stop(): Promise<void>;
 }
@@ -42,6 +44,8 @@ export interface WorkQueueOptions {
   readonly log: Logger;
   /** How often a task may fail, or be busy, before it is left to the reflector. */
   readonly maxTries?: number;
+  /** The longest wait between two tries. */
+  readonly maxWaitMs?: number;
   /** How many tasks may be parked; further ones that fail again and again are left to the reflector at once. */
   readonly maxParked?: number;
 }
@@ -90,7 +94,7 @@ const MAX_PARKED = 1000;
  * after waits that grow; a task that goes on failing is parked, so that it holds up no others.
  */
 export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
-  const { pass, concurrency, clock, log, maxTries = 12, maxParked = MAX_PARKED } = options;
+  const { pass, concurrency, clock, log, maxTries = 12, maxWaitMs = MAX_RETRY_MS, maxParked = MAX_PARKED } = options;
   const entries = new Map<string, Entry>();
   const parked = new Set<string>();
   const ready: string[] = [];
@@ -293,6 +297,11 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     }
   }
 
+  /** How long to wait after so many tries. */
+  function patience(tries: number): number {
+    return Math.min(maxWaitMs, FIRST_RETRY_MS * 2 ** Math.min(tries - 1, 10));
+  }
+
   function oldest(): Entry | undefined {
     for (const [taskId, entry] of entries) {
       if (!parked.has(taskId)) {
@@ -331,6 +340,10 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     parked: () => parked.size,
     isParked: (taskId) => parked.has(taskId),
     isUnderWay: (taskId) => running.has(taskId),
+    isWaiting(taskId) {
+      const entry = entries.get(taskId);
+      return entry !== undefined && (entry.waiting.length > 0 || !running.has(taskId));
+    },
     stop,
   };
 }
@@ -349,9 +362,4 @@ function count(counts: Counts, result: PassResult['kind']): void {
   counts.failed += Number(result === 'failed');
   counts.busy += Number(result === 'busy');
   counts.away = result === 'store-away' ? counts.away + 1 : 0;
-}
-
-/** How long to wait after so many tries. */
-function patience(tries: number): number {
-  return Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** Math.min(tries - 1, 10));
 }

@@ -6,9 +6,10 @@
 import type { Logger } from 'pino';
 import type { Clock } from '../ports.ts';
 import type { PassResult } from './reconcile.ts';
+import { LAST_CHANCE_MS, LAST_LOOKS_MS } from './upload-time.ts';
 import { createWorkQueue, type WorkQueue } from './work-queue.ts';
 
-export interface Work extends Omit<WorkQueue, 'isUnderWay'> {
+export interface Work extends Omit<WorkQueue, 'isUnderWay' | 'isWaiting'> {
   /**
    * Asks for a whole pass over a task: a look has found something to upload. Nobody waits for it.
    * @param isLast whether the task's deadline is near
@@ -27,11 +28,16 @@ export interface WorkOptions {
   readonly log: Logger;
 }
 
+/** None is given up before its deadline: as many as there is time for, and a few that come quickly. */
+const LAST_TRIES = 5 + LAST_CHANCE_MS / LAST_LOOKS_MS;
+
 export function createWork({ look, whole, ...room }: WorkOptions): Work {
   const looks = createWorkQueue({ ...room, pass: look });
   const uploads = createWorkQueue({ ...room, pass: (taskId) => whole(taskId) });
   const last: WorkQueue = createWorkQueue({
     ...room,
+    maxWaitMs: LAST_LOOKS_MS,
+    maxTries: LAST_TRIES,
     pass: (taskId) => whole(taskId, () => Math.min(1, room.concurrency / Math.max(1, last.size()))),
   });
   const rooms = [looks, uploads, last];
@@ -42,8 +48,8 @@ export function createWork({ look, whole, ...room }: WorkOptions): Work {
     add: (taskId) => ([uploads, last].find((one) => one.isUnderWay(taskId)) ?? looks).add(taskId),
     handOver(taskId, isLast) {
       const its = isLast ? last : uploads;
-      // One that fails again and again has waits of its own: a sweep that comes by must not cut them short.
-      if (!its.isParked(taskId)) {
+      // Each sweep hands over once more what waits for its place, or fails and has waits of its own, not to be cut short.
+      if (!its.isWaiting(taskId)) {
         its.add(taskId).catch((error: unknown) => {
           room.log.debug({ taskId, err: error }, 'upload not begun before the stop');
         });

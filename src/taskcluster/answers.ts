@@ -35,6 +35,10 @@ const run = z
     workerId: z.string().optional(),
     takenUntil: optionalTime,
   })
+  .refine(({ state, takenUntil }) => state !== 'running' || takenUntil !== undefined, {
+    path: ['takenUntil'],
+    error: 'expected the time until which a running run is claimed',
+  })
   .transform(withoutUndefined<TaskRun>);
 
 const identity = {

@@ -50,18 +50,28 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
   const reader = createAnswerReader(options.inputs);
   const { parse } = reader;
   const taskQueueId = `${options.provisionerId}/${options.workerType}`;
-  const agentOptions = { keepAlive: true, maxSockets: options.maxSockets ?? 20, maxFreeSockets: 10, timeout: 60_000 };
-  const agents = () => ({ http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) });
-  const services = createServices({
-    rootUrl: options.rootUrl,
-    credentials: options.credentials,
-    agent: agents(),
-    signedAt: options.signedAt ?? Date.now,
-    timeoutMs: options.timeoutMs ?? 6000,
-    retries: options.retries ?? 2,
-  });
-  // Apart, so that uploads never keep a claim waiting.
-  const uploadAgent = agents();
+  const agents = (maxSockets: number) => {
+    const agentOptions = { keepAlive: true, maxSockets, maxFreeSockets: 10, timeout: 60_000 };
+    return { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) };
+  };
+  const servicesOver = (agent: ReturnType<typeof agents>) =>
+    createServices({
+      rootUrl: options.rootUrl,
+      credentials: options.credentials,
+      agent,
+      signedAt: options.signedAt ?? Date.now,
+      timeoutMs: options.timeoutMs ?? 6000,
+      retries: options.retries ?? 2,
+    });
+  const services = servicesOver(agents(options.maxSockets ?? 20));
+  // Apart, so that uploads never keep a claim waiting; nor one another, however many are at work at once.
+  const uploadAgent = agents(Number.POSITIVE_INFINITY);
+  const uploads = {
+    services: servicesOver(uploadAgent),
+    agent: uploadAgent,
+    reader,
+    inputs: options.inputs,
+  };
   const expanded = new Map<string, { readonly scopes: readonly string[]; readonly until: number }>();
   let noBatchUntil = Number.NEGATIVE_INFINITY;
 
@@ -242,8 +252,7 @@ export function createQueueClient(options: QueueClientOptions): TaskQueue {
       ),
     cancelTask: (taskId) => call('cancelTask', { taskId }, () => services.cancelTask(taskId), statusOf(taskId)),
     rerunTask: (taskId) => call('rerunTask', { taskId }, () => services.rerunTask(taskId), statusOf(taskId)),
-    putArtifact: (taskId, runId, artifact, signal) =>
-      putArtifact(taskId, runId, artifact, { services, agent: uploadAgent, reader, inputs: options.inputs }, signal),
+    putArtifact: (taskId, runId, artifact, signal) => putArtifact(taskId, runId, artifact, uploads, signal),
     listPending: () => list('listPendingTasks', () => true),
     listClaimed: () =>
       list('listClaimedTasks', (task) => task.workerGroup === workerGroup && task.workerId === workerId),

@@ -22,13 +22,15 @@ export interface ReconcilerParts {
   readonly mode?: Mode;
   /** Nothing is spooled unless given. */
   readonly logs?: { readonly tempDir: string; readonly maxLogSize: number };
+  /** Nobody unless given. */
+  readonly handOver?: (taskId: string, isLast: boolean) => void;
 }
 
 export function aReconciler(parts: ReconcilerParts): Reconciler {
   const { queue, ci, store, clock, inputs, log = pino({ level: 'silent' }) } = parts;
   const { withdrawals = createWithdrawals({ ci, store, clock, log }) } = parts;
   const { policy = POLICY, mode = 'normal' } = parts;
-  const { logs = { tempDir: '/nowhere', maxLogSize: 1 } } = parts;
+  const { logs = { tempDir: '/nowhere', maxLogSize: 1 }, handOver = () => undefined } = parts;
   return createReconciler({
     ...{ queue, ci, store, clock, inputs, withdrawals },
     ...{ log, policy, mode, instance: 'test' },
@@ -37,7 +39,7 @@ export function aReconciler(parts: ReconcilerParts): Reconciler {
     reclaimThresholdMs: policy.reclaimThresholdMs,
     upload: { queue, ci, log, ...logs },
     poke: () => undefined,
-    handOver: () => undefined,
+    handOver,
     random: () => 0.5,
   });
 }

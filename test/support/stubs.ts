@@ -1,5 +1,7 @@
 /** Ports of which a test says only what it needs; any other call fails the test. */
+
 import type { Broker, LegacyCi, SubscriptionOptions, TaskQueue } from '../../src/ports.ts';
+import type { Effort } from '../../src/reflector/upload.ts';
 import { POLICY } from './builders.ts';
 
 function unexpected(what: string): never {
@@ -53,4 +55,10 @@ export function aBroker(onSubscribe: (options: SubscriptionOptions) => void): Br
     },
     close: async () => undefined,
   };
+}
+
+/** An upload that has all the time that it needs. */
+export function anEffort(isLastTry: boolean): Effort {
+  const { signal } = new AbortController();
+  return { isLastTry: () => isLastTry, time: { over: signal, end: signal } };
 }

@@ -15,7 +15,7 @@ import { PROPERTIES, STATUS, uploadOutcome } from '../../src/reflector/upload.ts
 import { aBuild, NOW, requestComplete, TASK_ID } from '../support/builders.ts';
 import { countInputs } from '../support/count-inputs.ts';
 import { type Misbehaviour, startHostileServer } from '../support/hostile-server.ts';
-import { aLegacyCi, aQueue } from '../support/stubs.ts';
+import { aLegacyCi, anEffort, aQueue } from '../support/stubs.ts';
 
 type Given = readonly (readonly [name: string, value: unknown, source: string])[];
 interface Told {
@@ -176,10 +176,7 @@ it('what is nested deep is not made longer by being uploaded', async () => {
   const ci = aLegacyCi({ outcome: async () => ({ properties, log: { kind: 'none' } }) });
   const target = { taskId: TASK_ID, runId: 0, builder: 'b', expires: NOW, resolution: { state: 'completed' } as const };
   const log = pino({ level: 'silent' });
-  await uploadOutcome({ queue, ci, log, tempDir: '/nowhere', maxLogSize: 1 }, target, REQUEST, {
-    isLastTry: false,
-    time: new AbortController().signal,
-  });
+  await uploadOutcome({ queue, ci, log, tempDir: '/nowhere', maxLogSize: 1 }, target, REQUEST, anEffort(false));
   const text = put.get(PROPERTIES) ?? '';
   expect(JSON.parse(text)).toEqual(properties);
   expect(text.length).toBeLessThan(JSON.stringify(properties).length + 100);

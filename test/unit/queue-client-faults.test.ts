@@ -3,6 +3,7 @@ import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { describeError } from '../../src/errors.ts';
 import type { TaskQueue } from '../../src/ports.ts';
+import { eventually } from '../support/eventually.ts';
 import {
   clientOf,
   type FakeAnswer,
@@ -48,6 +49,12 @@ describe('a call that fails on the way', () => {
       left-- > 0 ? { status: 502, body: 'bad gateway', contentType: 'text/html' } : { body: { status: statusOf('t') } };
     expect(await clientOf(server.url).status('t')).toMatchObject({ kind: 'present', value: { taskId: 't' } });
     expect(server.requests).toHaveLength(3);
+  });
+
+  it('is one that cannot be read where a run that is claimed is not so until any time', async () => {
+    answer = () => ({ body: { status: statusOf('t', [run({ state: 'running' })]) } });
+    const seen = await clientOf(server.url).status('t');
+    expect(seen).toMatchObject({ kind: 'unreadable', error: { message: expect.stringMatching(/takenUntil/) } });
   });
 
   it('is given up after two repeats', async () => {
@@ -237,6 +244,30 @@ describe('connections', () => {
     await Promise.all(Array.from({ length: 30 }, () => client.status('t')));
     expect(server.requests).toHaveLength(30);
     expect(server.connections()).toBe(3);
+  });
+
+  it('are there for an upload, whatever of others hangs', async () => {
+    answer = ({ method, url }) => {
+      if (url.includes('hung')) {
+        return undefined;
+      }
+      return method === 'PUT' ? {} : { body: { storageType: 's3', putUrl: `${server.url}/${bucketOf(url)}` } };
+    };
+    const bucketOf = (url: string) => (url.includes('swallowed') ? 'hung' : 'bucket');
+    const client = clientOf(server.url, { maxSockets: 3 });
+    const stop = new AbortController();
+    const type = { kind: 'content', contentType: 'text/plain', expires: Date.parse(TIME), content: 'x' } as const;
+    const put = (name: string) => client.putArtifact('t', 0, { ...type, name }, stop.signal);
+    const hung = Array.from({ length: 40 }, (_, i) => errorOf(put(i % 2 === 0 ? `hung${i}` : `swallowed${i}`)));
+    await eventually(() => server.requests.length === 60, { what: 'all of them to hang' });
+    await put('good');
+    expect(server.requests.at(-1)).toMatchObject({ method: 'PUT', url: '/bucket' });
+    // Nor does a claim wait for them.
+    answer = () => ({ body: { status: statusOf('t') } });
+    await client.status('t');
+    stop.abort();
+    await server.stop();
+    await Promise.all(hung);
   });
 });
 

@@ -5,7 +5,7 @@ import { LegacyCiError, QueueError } from '../../src/errors.ts';
 import type { Artifact } from '../../src/ports.ts';
 import { BACKING_LOG, LIVE_LOG, uploadOutcome } from '../../src/reflector/upload.ts';
 import { aBuild, NOW, requestComplete, TASK_ID } from '../support/builders.ts';
-import { aLegacyCi, aQueue } from '../support/stubs.ts';
+import { aLegacyCi, anEffort, aQueue } from '../support/stubs.ts';
 
 const forGood = new LegacyCiError('legacy-ci-rejected', 'there is no such log');
 const forNow = new QueueError('queue-unavailable', 'no answer', { isTransient: true });
@@ -33,10 +33,7 @@ async function upload(
   const ci = aLegacyCi({ outcome: async () => ({ properties: {}, log }) });
   const context = { queue, ci, log: pino({ level: 'silent' }), tempDir: '/nowhere', maxLogSize: 1 };
   const target = { taskId: TASK_ID, runId: 0, builder: 'b', expires: NOW, resolution: { state: 'completed' } as const };
-  await uploadOutcome(context, target, requestComplete('SUCCESS', aBuild('SUCCESS')), {
-    isLastTry,
-    time: new AbortController().signal,
-  });
+  await uploadOutcome(context, target, requestComplete('SUCCESS', aBuild('SUCCESS')), anEffort(isLastTry));
   return taken;
 }
 

@@ -1,6 +1,7 @@
 /** Looks and uploads, each with a room of their own. */
 import { afterEach, describe, expect, it } from '@jest/globals';
 import pino from 'pino';
+import { createLog } from '../../src/log.ts';
 import type { PassResult } from '../../src/reflector/reconcile.ts';
 import { createWork } from '../../src/reflector/work.ts';
 import { aBuild, requestBuilding, requestComplete } from '../support/builders.ts';
@@ -142,7 +143,7 @@ describe('uploads that hang', () => {
 });
 
 describe('what is to be uploaded', () => {
-  function fixture(concurrency = 1) {
+  function fixture(concurrency = 1, log = pino({ level: 'silent' })) {
     const clock = createManualClock(1_000_000);
     const begun: string[] = [];
     const shares = new Map<string, (() => number) | undefined>();
@@ -155,7 +156,7 @@ describe('what is to be uploaded', () => {
     const work = createWork({
       look: pass('look'),
       whole: pass('whole'),
-      ...{ concurrency, clock, log: pino({ level: 'silent' }) },
+      ...{ concurrency, clock, log },
     });
     const settle = async () => {
       for (let i = 0; i < 20; i += 1) {
@@ -243,6 +244,20 @@ describe('what is to be uploaded', () => {
     work.add('b').catch(() => undefined);
     await settle();
     expect(begun).toEqual(['whole a', 'look b']);
+  });
+
+  it('is waited for once, however often it is handed over meanwhile', async () => {
+    const lines: string[] = [];
+    const log = createLog({ level: 'debug', destination: { write: (line: string) => lines.push(line) } });
+    const { work, end } = fixture(1, log);
+    for (let sweep = 0; sweep < 100; sweep += 1) {
+      work.handOver('a', false);
+      work.handOver('b', false);
+    }
+    const stopped = work.stop();
+    await end();
+    await stopped;
+    expect(lines.map((line) => JSON.parse(line).taskId)).toEqual(['b', 'a']);
   });
 
   it('is left alone at a stop, but for what is under way', async () => {

@@ -5,8 +5,8 @@ import type { TaskRun } from '../../domain/task.ts';
 import { QueueError } from '../../errors.ts';
 import type { Action } from '../actions.ts';
 import { reclaimDue, reclaimTime } from '../claims.ts';
-import { announceBuild } from '../upload.ts';
-import { uploadEnd } from '../upload-time.ts';
+import { announceBuild, type UploadTime } from '../upload.ts';
+import { STAND_INS_MS, uploadEnd } from '../upload-time.ts';
 import {
   type ApplyContext,
   idsOf,
@@ -77,22 +77,22 @@ export async function announce(runId: number, pass: Pass, { upload, log }: Apply
 
 /**
  * Renews lease and claim while something is uploaded, so that neither is lost to its length.
- * @param work is told when there is no time left for it, or, with a QueueError as the reason, that the run is over; it has to
- *   heed that
+ * @param work is told when there is no time left for it, and has to heed that
  */
 export async function keepingAlive(
   pass: Pass,
   context: ApplyContext,
-  work: (time: AbortSignal) => Promise<void>,
+  work: (time: UploadTime) => Promise<void>,
 ): Promise<void> {
   const stop = new AbortController();
-  const time = new AbortController();
-  const heart = beat(pass, context, stop.signal, time);
+  const over = new AbortController();
+  const end = new AbortController();
+  const heart = beat(pass, context, stop.signal, over);
   // Apart from the beats, which may have to wait for answers.
-  const timer = abortInTime(pass, context, stop.signal, time);
+  const timer = abortInTime(pass, context, stop.signal, { over, end });
   let moved: MappingMoved | undefined;
   try {
-    await work(time.signal);
+    await work({ over: over.signal, end: end.signal });
   } finally {
     stop.abort();
     await timer;
@@ -109,12 +109,12 @@ const SHARE_MS = 2000;
 /** The database's clock may be set, and timers take no more than some weeks. */
 const LONGEST_SLEEP_MS = 60_000;
 
-/** Resolves when stopped, or when there is no time left for an upload, which is told then. */
+/** Resolves when stopped, or when there is no time left for an upload, nor for what stands in for it, which is told then. */
 async function abortInTime(
   pass: Pass,
   { clock }: ApplyContext,
   stop: AbortSignal,
-  time: AbortController,
+  { over, end }: Readonly<Record<keyof UploadTime, AbortController>>,
 ): Promise<void> {
   const { deadline } = mappingOf(pass);
   const begun = clock.now();
@@ -123,7 +123,11 @@ async function abortInTime(
     await clock.sleep(Math.min(left(), pass.uploadShare ? SHARE_MS : LONGEST_SLEEP_MS), stop);
   }
   if (!stop.aborted) {
-    time.abort();
+    over.abort();
+    await clock.sleep(STAND_INS_MS, stop);
+  }
+  if (!stop.aborted) {
+    end.abort();
   }
 }
 
@@ -132,7 +136,7 @@ async function beat(
   pass: Pass,
   context: ApplyContext,
   signal: AbortSignal,
-  time: AbortController,
+  over: AbortController,
 ): Promise<MappingMoved | undefined> {
   for (let hasFailed = false; ; ) {
     await context.clock.sleep(untilNextBeat(pass, context, hasFailed), signal);
@@ -142,8 +146,10 @@ async function beat(
     try {
       hasFailed = true;
       await renew(pass, context);
-      await checkRun(pass, context);
-      if (context.clock.now() >= claimDue(pass, context)) {
+      if (!signal.aborted) {
+        await checkRun(pass, context);
+      }
+      if (!signal.aborted && context.clock.now() >= claimDue(pass, context)) {
         await reclaim(mappingOf(pass).runId, pass, context);
       }
       hasFailed = false;
@@ -153,7 +159,7 @@ async function beat(
       }
       if (error instanceof QueueError && error.code === 'queue-conflict') {
         // Its build may be one that nobody wants any more, and is to be stopped.
-        time.abort(error);
+        over.abort(error);
         return undefined;
       }
       // The work goes on: the lease and the claim outlive a few failed renewals, and the resolution finds out the rest.
@@ -175,11 +181,10 @@ async function checkRun(pass: Pass, { queue }: ApplyContext): Promise<void> {
 const LEAST_BEAT_MS = 1000;
 const FAILED_BEAT_MS = 10_000;
 
-/** A claim that is shorter than the lease has to be renewed more often. */
+/** A claim that is shorter than the lease has to be renewed more often; a lease does not outlive many that fail. */
 function untilNextBeat(pass: Pass, context: ApplyContext, hasFailed: boolean): number {
-  const least = hasFailed ? FAILED_BEAT_MS : LEAST_BEAT_MS;
-  const untilClaimDue = Math.max(least, claimDue(pass, context) - context.clock.now());
-  return Math.min(context.timing.leaseMs / 3, untilClaimDue);
+  const untilClaimDue = Math.max(LEAST_BEAT_MS, claimDue(pass, context) - context.clock.now());
+  return Math.min(context.timing.leaseMs / 3, hasFailed ? FAILED_BEAT_MS : untilClaimDue);
 }
 
 /** When the claim is to be renewed; never, where there is none. */

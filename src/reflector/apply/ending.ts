@@ -4,9 +4,10 @@ import type { TaskStatus } from '../../domain/task.ts';
 import { lastRun } from '../../domain/task.ts';
 import { QueueError } from '../../errors.ts';
 import type { Action } from '../actions.ts';
-import { readDefinition, refusalLog } from '../observe.ts';
+import { refusalLog } from '../observe.ts';
 import { resolutionName } from '../outcome.ts';
 import { type UploadContext, type UploadTarget, uploadExplanation, uploadOutcome } from '../upload.ts';
+import { isLastChance } from '../upload-time.ts';
 import { keepingAlive } from './claim.ts';
 import {
   type ApplyContext,
@@ -32,9 +33,9 @@ export async function upload(
   context: ApplyContext,
 ): Promise<Next> {
   const request = requestOf(pass);
-  const target = await uploadTarget(action.runId, action.resolution, pass, context);
+  const target = uploadTarget(action.runId, action.resolution, pass);
   const uploads = underLease(pass, context);
-  const { isLastTry } = action;
+  const isLastTry = lastTry(action, pass, context);
   await keepingAlive(pass, context, (time) => uploadOutcome(uploads, target, request, { isLastTry, time }));
   return 'next';
 }
@@ -62,9 +63,9 @@ export async function explain(
       ? refusalLog(mapping, pass.knowledge.admission)
       : EXPLANATIONS[action.about](mapping.buildRequestId);
   const reason = isRefusal ? ('malformed-payload' as const) : ('internal-error' as const);
-  const target = await uploadTarget(action.runId, { state: 'exception', reason }, pass, context);
+  const target = uploadTarget(action.runId, { state: 'exception', reason }, pass);
   const uploads = underLease(pass, context);
-  const { isLastTry } = action;
+  const isLastTry = lastTry(action, pass, context);
   await keepingAlive(pass, context, (time) => uploadExplanation(uploads, target, text, { isLastTry, time }));
   return 'next';
 }
@@ -88,14 +89,16 @@ function underLease(pass: Pass, context: ApplyContext): UploadContext {
   };
 }
 
-async function uploadTarget(
-  runId: number,
-  resolution: UploadTarget['resolution'],
-  pass: Pass,
-  { queue }: ApplyContext,
-): Promise<UploadTarget> {
-  const { expires } = await readDefinition(pass.taskId, pass.knowledge, queue);
-  return { taskId: pass.taskId, runId, builder: mappingOf(pass).builder, expires, resolution };
+/** The status has the task's expiry as well as its definition, and nothing that can be told waits for that. */
+function uploadTarget(runId: number, resolution: UploadTarget['resolution'], pass: Pass): UploadTarget {
+  const { taskId } = pass;
+  return { taskId, runId, builder: mappingOf(pass).builder, expires: taskOf(pass).expires, resolution };
+}
+
+/** An upload that fails in its last minutes has no other try, however early it was begun. */
+function lastTry(action: { readonly isLastTry: boolean }, pass: Pass, { clock }: ApplyContext): () => boolean {
+  const { deadline } = mappingOf(pass);
+  return () => action.isLastTry || isLastChance(deadline, clock.now());
 }
 
 /**

@@ -33,7 +33,8 @@ export function decideRunning(facts: Facts, run: TaskRun, admission: SeenAdmissi
   const near = reclaimIfNear(facts);
   switch (mapping.state) {
     case 'refusing':
-      if (admission?.kind === 'unreadable') {
+      // At the last chance there is no time to read it in: that the task is refused is known.
+      if (admission?.kind === 'unreadable' && !isLastChance(mapping.deadline, facts.now)) {
         return unreadable(facts, 'why the task is refused could not be read');
       }
       return [

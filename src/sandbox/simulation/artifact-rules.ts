@@ -1,6 +1,7 @@
 /** What must hold of a run's artifacts. */
 import { isTransient, QueueError } from '../../errors.ts';
 import { BACKING_LOG, LIVE_LOG, PROPERTIES, STATUS } from '../../reflector/upload.ts';
+import { STAND_INS_MS } from '../../reflector/upload-time.ts';
 import type { Call, Host } from './host.ts';
 import { shortName } from './names.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
@@ -57,6 +58,8 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
 
   /** By process and task: when its last pass began. */
   const begun = new Map<string, number>();
+  /** By task: when its last pass first put what stands in for an artifact. */
+  const stoodIn = new Map<string, number>();
   /** Nothing more is tried where one upload has used up the time that was left. */
   const isOutOfTime = (host: Host, { taskId }: Put) =>
     isLastChance(taskId) && now() - (begun.get(`${host.name} ${taskId}`) ?? now()) >= LEAST_UPLOAD_MS;
@@ -108,6 +111,7 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
       if (put?.kind !== 'error') {
         return;
       }
+      stoodIn.set(put.taskId, stoodIn.get(put.taskId) ?? now());
       const hasFailed = (INGREDIENTS[put.name] ?? []).some(
         (part) =>
           failed.has(`${host.name} ${put.taskId} ${part}`) ||
@@ -120,6 +124,7 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
     onAnswered(host, call, answer) {
       if (call.method === 'lease' && answer === true) {
         begun.set(`${host.name} ${call.taskId}`, now());
+        stoodIn.delete(call.taskId ?? '');
       }
       const ingredient = ingredientOf(host, call);
       const put = putOf(call);
@@ -152,7 +157,9 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
     },
     onEnding(ending) {
       const { taskId, runId, reason } = ending;
-      const missing = [STATUS, PROPERTIES, BACKING_LOG, LIVE_LOG].filter((name) => {
+      // What stands in for them has its time, too.
+      const isOver = isLastChance(taskId) && now() - (stoodIn.get(taskId) ?? now()) >= STAND_INS_MS;
+      const missing = (isOver ? [] : [STATUS, PROPERTIES, BACKING_LOG, LIVE_LOG]).filter((name) => {
         const key = `${taskId}/${runId}/${name}`;
         const artifact = queue().artifacts.get(taskId, runId, name);
         const isEmpty = artifact?.details.storageType === 's3' && !queue().contents.has(key);

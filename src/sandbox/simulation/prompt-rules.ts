@@ -164,10 +164,12 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
         asked.set(Number(about.slice(1)), now());
       } else if (method === 'heartbeat') {
         // A sign of life of each process, once a minute.
-        hindrances.onBegun(host);
         checkCancels();
         checkFirstCancels();
         checkPending();
+      } else if (method === 'leaseDue') {
+        // It has heard of the database: the answer to its first sign of life may have been lost, and it waits for another.
+        hindrances.onBegun(host);
       }
     },
   };
