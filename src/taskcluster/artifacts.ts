@@ -136,10 +136,11 @@ async function put(
 }
 
 /** What a bucket says of the content or the way it is put, and will say again. 403 is a URL's that has expired. */
-const FOR_GOOD = new Set([400, 405, 411, 413, 501]);
-/** S3's codes for a 400 that another try, with another URL, may not get; one without a code is a proxy's. */
+const FOR_GOOD = new Set([400, 405, 411, 501]);
+/** Also of what stands in front of a bucket, which has no codes. */
+const TOO_LARGE = 413;
+/** S3's codes for a 400 that another try, with another URL, may not get. */
 const OF_THIS_TRY = new Set([
-  undefined,
   'RequestTimeout',
   'IncompleteBody',
   'BadDigest',
@@ -160,7 +161,8 @@ function putError(name: string, thrown: unknown): QueueError {
   }
   const { statusCode, body } = thrown.response;
   const code = /<Code>(\w{1,60})<\/Code>/.exec(String(body))?.[1];
-  const isForGood = FOR_GOOD.has(statusCode) && !(statusCode === 400 && OF_THIS_TRY.has(code));
+  const isTheBuckets = code !== undefined && !OF_THIS_TRY.has(code);
+  const isForGood = statusCode === TOO_LARGE || (FOR_GOOD.has(statusCode) && isTheBuckets);
   const reason = `status ${statusCode}${code === undefined ? '' : ` (${code})`}`;
   return new QueueError(isForGood ? 'queue-invalid' : 'queue-unavailable', `${message}: ${reason}`, {
     isTransient: !isForGood,

@@ -121,6 +121,14 @@ describe('what is not the queue’s own answer', () => {
     expect(await client.task('t')).toEqual({ kind: 'unreadable', error: isUnavailable(/./) });
   });
 
+  it.each([400, 405, 409, 421])('refuses nothing for good: a page with a %d', async (status) => {
+    answer = () => ({ status, body: '<html>maintenance', contentType: 'text/html' });
+    const client = clientOf(server.url);
+    expect(await errorOf(client.claim('t', 0))).toEqual(isUnavailable(/^claimTask: /));
+    const type = { kind: 'content', contentType: 'text/plain', expires: Date.parse(TIME), content: 'x' } as const;
+    expect(await errorOf(client.putArtifact('t', 0, { ...type, name: 'a' }))).toEqual(isUnavailable(/./));
+  });
+
   it('is absent only when the queue says so', async () => {
     answer = () => ({ status: 404, body: { code: 'ResourceNotFound', message: 'no such task' } });
     expect(await clientOf(server.url).status('t')).toEqual({ kind: 'absent' });
