@@ -17,7 +17,7 @@ export interface ServicesOptions {
   readonly agent: Agents;
   /** By what time requests are signed, UTC milliseconds: the services refuse what is a quarter of an hour off. */
   readonly signedAt: () => number;
-  /** Milliseconds for each single request, with its answer. */
+  /** Milliseconds for each single request, with its answer; lists may come more slowly. */
   readonly timeoutMs: number;
   /** How often a call repeats a request that got no answer or a 5xx; those that name no run are never repeated. */
   readonly retries: number;
@@ -45,6 +45,8 @@ export class Refusal extends Error {
 }
 
 const FIRST_DELAY_MS = 200;
+/** As many times as long as other answers may take: for as much as is taken in of one, over a line of some Mbit/s. */
+const LIST_TIMES = 6;
 const MAX_DELAY_MS = 2000;
 
 const refusal = z.object({ code: z.string().optional().catch(undefined), message: z.string().catch('') });
@@ -58,6 +60,8 @@ export function createServices(options: ServicesOptions) {
   const post = (url: string, payload?: object) => call(options, 'POST', url, payload);
   // Names no run: if the first request took effect unheard, its repeat would hit the run that somebody asked for since.
   const postOnce = (url: string) => call({ ...options, retries: 0 }, 'POST', url);
+  // Its tasks come with their definitions: a page can be many megabytes.
+  const getList = (url: string) => call({ ...options, times: LIST_TIMES }, 'GET', url);
 
   return {
     task: (taskId: string) => get(queue.buildUrl(queue.task, taskId)),
@@ -75,15 +79,20 @@ export function createServices(options: ServicesOptions) {
     createArtifact: (taskId: string, runId: number, name: string, payload: object) =>
       post(queue.buildUrl(queue.createArtifact, taskId, runId, name), payload),
     listPendingTasks: (taskQueueId: string, page: Page) =>
-      get(queue.buildUrl(queue.listPendingTasks, taskQueueId, page)),
+      getList(queue.buildUrl(queue.listPendingTasks, taskQueueId, page)),
     listClaimedTasks: (taskQueueId: string, page: Page) =>
-      get(queue.buildUrl(queue.listClaimedTasks, taskQueueId, page)),
+      getList(queue.buildUrl(queue.listClaimedTasks, taskQueueId, page)),
     expandScopes: (scopes: readonly string[]) => post(auth.buildUrl(auth.expandScopes), { scopes }),
   };
 }
 
+interface CallOptions extends ServicesOptions {
+  /** How many times as long as its beginning the whole of an answer may take. */
+  readonly times?: number;
+}
+
 /** Repeats what got no answer or a 5xx, as taskcluster-client does; an answer that does not end would be no shorter. */
-async function call(options: ServicesOptions, method: 'GET' | 'POST', url: string, json?: object): Promise<unknown> {
+async function call(options: CallOptions, method: 'GET' | 'POST', url: string, json?: object): Promise<unknown> {
   for (let attempt = 0; ; attempt += 1) {
     try {
       return jsonOf(await request(options, method, url, json));
@@ -99,7 +108,7 @@ async function call(options: ServicesOptions, method: 'GET' | 'POST', url: strin
 }
 
 function request(
-  { credentials, agent, signedAt, timeoutMs }: ServicesOptions,
+  { credentials, agent, signedAt, timeoutMs, times = 1 }: CallOptions,
   method: 'GET' | 'POST',
   url: string,
   json: object | undefined,
@@ -116,7 +125,7 @@ function request(
       headers: { authorization: header },
       ...(json === undefined ? {} : { json }),
       agent,
-      timeout: { request: timeoutMs },
+      timeout: { connect: timeoutMs, response: timeoutMs, request: timeoutMs * times },
       retry: { limit: 0 },
       // The signature is for this URL alone, and the services redirect none of these calls.
       followRedirect: false,

@@ -19,8 +19,14 @@ export type Misbehaviour =
   | { readonly kind: 'bomb' }
   /** These bytes in place of an answer, and then these again and again: headers without end, or interim answers. */
   | { readonly kind: 'floods'; readonly head: string; readonly chunk: string }
-  /** A byte now and then, without end unless it is said how many. */
-  | { readonly kind: 'drips'; readonly everyMs: number; readonly status?: number; readonly times?: number }
+  /** A blank now and then, without end unless it is said how many, and what comes then. */
+  | {
+      readonly kind: 'drips';
+      readonly everyMs: number;
+      readonly status?: number;
+      readonly times?: number;
+      readonly end?: string;
+    }
   /** Promises more than it sends, and hangs up. */
   | { readonly kind: 'cut' }
   /** Nothing at all. */
@@ -105,7 +111,7 @@ function misbehave(what: Misbehaviour, response: ServerResponse, onSent: (bytes:
         response.write(' ');
         left -= 1;
         if (left <= 0) {
-          response.end();
+          response.end(what.end);
         }
       }, what.everyMs);
       response.on('close', () => clearInterval(timer));

@@ -233,6 +233,12 @@ describe('a list of tasks', () => {
     expect(limits.length).toBeLessThan(20);
   });
 
+  it('may take longer to come than other answers', async () => {
+    const end = JSON.stringify({ tasks: [{ taskId: 'slow', task: {} }] });
+    const server = await serve(() => ({ kind: 'drips', everyMs: 50, times: 20, end }));
+    expect(await collect(once(server.url, { timeoutMs: 400 }))).toEqual(['slow']);
+  });
+
   it('that is too long a task at a time is counted, once', async () => {
     const server = await serve(() => ({ kind: 'endless' }));
     const inputs = countInputs();

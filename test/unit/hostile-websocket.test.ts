@@ -1,9 +1,11 @@
 /** The WebSocket of the Data API against a master that sends what no master sends. */
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { constants, deflateRawSync } from 'node:zlib';
 import { afterEach, describe, expect, it } from '@jest/globals';
+import { WebSocketServer } from 'ws';
 import { createSession } from '../../src/buildbot/data-api/session.ts';
 import { startWatch } from '../../src/buildbot/data-api/watch.ts';
 import { systemClock } from '../../src/clock.ts';
@@ -136,5 +138,52 @@ it('a handshake that drips is given up when its time is over', async () => {
   };
   const master = await startMaster(drip, { isAccepting: false, handshakeMs: 100 });
   await eventually(() => master.connections() > 1, { timeoutMs: 8000 });
-  expect(master.lines.join()).toContain('no WebSocket within 100 ms');
+  expect(master.lines.join()).toContain('no WebSocket that can be listened to within 100 ms');
+});
+
+describe('a subscription', () => {
+  /** Answers what is asked for, but the second subscription of the first connection as it is told. */
+  async function subscribing(answer: (id: unknown) => object | undefined) {
+    const server = new WebSocketServer({ host: '127.0.0.1', port: 0 });
+    let connections = 0;
+    server.on('connection', (socket) => {
+      connections += 1;
+      const isFirst = connections === 1;
+      socket.on('message', (data) => {
+        const { _id, path } = JSON.parse(String(data));
+        const given = isFirst && path === 'builds/*/*' ? answer(_id) : { msg: 'OK', code: 200, _id };
+        if (given !== undefined) {
+          socket.send(JSON.stringify(given));
+        }
+      });
+    });
+    await once(server, 'listening');
+    const lines: string[] = [];
+    let gaps = 0;
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const watch = startWatch({
+      ...{ url, session: createSession(url), clock: systemClock, handshakeMs: 500 },
+      log: createLog({ level: 'debug', destination: { write: (line) => void lines.push(line) } }),
+      onHint: () => undefined,
+      onGap: () => {
+        gaps += 1;
+      },
+    });
+    undo.push(
+      () => server.close(),
+      () => watch.stop(),
+    );
+    await eventually(() => gaps > 0, { what: 'a connection that can be listened to' });
+    expect(connections).toBe(2);
+    return lines.map((line) => JSON.parse(line).err.message);
+  }
+
+  it('that is refused ends the connection, and there is another', async () => {
+    const lines = await subscribing((_id) => ({ error: 'internal error', code: 500, _id }));
+    expect(lines).toEqual([expect.stringMatching(/^Buildbot refuses to tell of builds\/\*\/\*: .*internal error/)]);
+  });
+
+  it('that is not answered does so, too', async () => {
+    expect(await subscribing(() => undefined)).toEqual(['no WebSocket that can be listened to within 500 ms']);
+  });
 });

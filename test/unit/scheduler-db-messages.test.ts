@@ -50,6 +50,20 @@ describe('an event', () => {
     });
   });
 
+  it('believes nothing but the upload itself of where a log is, and whose', () => {
+    const own = [
+      ['log_url', 'https://elsewhere.example.com/', 'bbb'],
+      ['request_ids', [1, 2], 'bbb'],
+    ];
+    const finished = { build: { ...BUILD, properties: [...BUILD.properties, ...own] }, request_ids: [17] };
+    expect(event('finished', finished)).toMatchObject({ buildRequestIds: [17], build: { logUrl: null }, leftOut: [] });
+    expect(uploaded(own)).toMatchObject({ buildRequestIds: [], build: { logUrl: null }, leftOut: [] });
+    expect(uploaded([...UPLOADED, ...own])).toMatchObject({
+      buildRequestIds: [17, 18],
+      build: { logUrl: 'https://archive.example.com/logs/build41.txt.gz' },
+    });
+  });
+
   it('of a build whose taskId no task can have is about the requests that it names', () => {
     const properties = [['taskId', 'dSlITZ4yJgmvxxAi4A8fHQ', 'bbb']];
     expect(event('started', { build: { ...BUILD, properties }, request_ids: [17] })).toMatchObject({
@@ -195,7 +209,11 @@ describe('nonsense', () => {
               times: fc.oneof(fc.array(fc.oneof(fc.string(), fc.double(), fc.jsonValue())), fc.jsonValue()),
               properties: fc.oneof(
                 fc.array(
-                  fc.tuple(fc.constantFrom('taskId', 'request_ids', 'log_url', 'x'), fc.jsonValue(), fc.jsonValue()),
+                  fc.tuple(
+                    fc.constantFrom('taskId', 'request_ids', 'log_url', 'x'),
+                    fc.jsonValue(),
+                    fc.oneof(fc.constant('postrun.py'), fc.jsonValue()),
+                  ),
                 ),
                 fc.jsonValue(),
               ),

@@ -94,7 +94,7 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
   };
   await new Promise<void>((resolve, reject) => {
     const socket = new WebSocket(address, { headers, maxPayload: MAX_FRAME });
-    const confirmed = new Set<number>();
+    const confirmed = new Set<string>();
     let isAlive = true;
     let failure: Error | undefined;
     let pinger: NodeJS.Timeout | undefined;
@@ -102,8 +102,11 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
       failure = new Error(reason);
       socket.terminate();
     };
-    // In all: the library's own limit begins anew with every byte.
-    const opening = setTimeout(() => fail(`no WebSocket within ${handshakeMs} ms`), handshakeMs);
+    // In all, with what is subscribed to: the library's own limit begins anew with every byte.
+    const opening = setTimeout(
+      () => fail(`no WebSocket that can be listened to within ${handshakeMs} ms`),
+      handshakeMs,
+    );
     opening.unref();
     const ping = () => {
       if (!isAlive) {
@@ -120,7 +123,6 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
     }
 
     socket.on('open', () => {
-      clearTimeout(opening);
       // Not before: whoever sends earlier is thrown at.
       pinger = setInterval(ping, PING_MS);
       pinger.unref();
@@ -137,12 +139,17 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
         dropFrame(text);
         return;
       }
-      const index = PATHS.findIndex((_, i) => parsed._id === i + 1);
-      if (index >= 0 && parsed.code === 200) {
-        const isNew = !confirmed.has(index);
-        confirmed.add(index);
+      const path = PATHS.find((_, index) => parsed._id === index + 1);
+      if (path !== undefined && parsed.code !== undefined) {
+        if (parsed.code !== 200) {
+          fail(`Buildbot refuses to tell of ${path}: ${excerpt(text)}`);
+          return;
+        }
+        const isNew = !confirmed.has(path);
+        confirmed.add(path);
         // Once a connection, however often it is confirmed: everything is looked at again.
-        if (isNew && confirmed.size === PATHS.length && parsed.msg === 'OK') {
+        if (isNew && confirmed.size === PATHS.length) {
+          clearTimeout(opening);
           onListening();
           options.onGap();
         }

@@ -30,6 +30,8 @@ export type ParsedEvent =
   | { readonly kind: 'malformed'; readonly reason: string };
 
 const MAX_BYTES = 4_000_000;
+/** The source of what is added once a log is uploaded: the script that does it. */
+const UPLOADER = 'postrun.py';
 /** More are not told by masters, either. */
 export const MAX_REQUEST_IDS = 100;
 const MAX_URL = 2000;
@@ -56,7 +58,10 @@ const body = z.object({
   _meta: z.object({ master_name: z.string().nullish() }).nullish(),
 });
 
-function isTriple(given: unknown): given is readonly [string, unknown, unknown] {
+/** Name, value and source. */
+type Triple = readonly [string, unknown, unknown];
+
+function isTriple(given: unknown): given is Triple {
   return Array.isArray(given) && given.length === 3 && typeof given[0] === 'string';
 }
 
@@ -82,8 +87,10 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
     return { kind: 'malformed', reason: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'invalid'}` };
   }
   const { build, request_ids: told } = parsed.data.payload;
-  const values = new Map(build.properties.readable.map(([name, given]) => [name, given]));
-  const taskId = values.get('taskId');
+  const taskId = valuesOf(build.properties.readable).get('taskId');
+  // A build's own properties of these names, such as a task asks for, tell of no upload.
+  const added = build.properties.readable.filter(([, , source]) => event === 'log_uploaded' && source === UPLOADER);
+  const values = valuesOf(added);
   const ids = event === 'log_uploaded' ? values.get('request_ids') : told;
   const buildRequestIds = idsOf(ids);
   const bounded = event === 'started' ? undefined : boundedProperties(build.properties.readable);
@@ -102,6 +109,10 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
       ...(kept?.logUrl === null && isMeant(values.get('log_url')) ? ['log_url'] : []),
     ],
   };
+}
+
+function valuesOf(properties: readonly Triple[]): ReadonlyMap<string, unknown> {
+  return new Map(properties.map(([name, given]) => [name, given]));
 }
 
 function keptOf(
