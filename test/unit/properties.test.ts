@@ -1,4 +1,5 @@
 /** The properties of a build have the same bounds whichever way they come, and are told whole or not at all. */
+import { text } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import type { Knex } from 'knex';
 import { pino } from 'pino';
@@ -160,6 +161,24 @@ it('do not wait for a master that is away where an event has told of them; the l
   const error = { code: 'legacy-ci-unavailable', isTransient: true };
   await expect(log.kind === 'stream' ? log.open() : undefined).rejects.toMatchObject(error);
   await expect(outcomeOf(page, [], { ...kept, isFinal: false })).rejects.toMatchObject(error);
+});
+
+it('and the log of a classic master that was not told its own URL are read all the same', async () => {
+  const step = { name: 'un tar', step_number: 0, logs: [['stdio', null]] };
+  const given = { number: 7, times: [STARTED_S, null], properties: [['a', 'b', 'Build']], steps: [step] };
+  const path = `/builders/${REQUEST.builder}/builds/7/steps/un%20tar/logs/stdio/text`;
+  const server = await startHostileServer('answers of a Data API, a web status or Self-serve', (line) => ({
+    kind: 'says',
+    body: line === `GET ${path}` ? 'all is well' : JSON.stringify({ 7: given }),
+  }));
+  const page = createWebStatus({ url: server.url }, { retries: 0 });
+  undo.push(
+    () => server.stop(),
+    () => page.close(),
+  );
+  const { properties, log } = await outcomeOf(page, []);
+  expect(properties).toEqual({ a: ['b', 'Build'] });
+  expect(log.kind === 'stream' && (await text(await log.open()))).toContain('all is well');
 });
 
 it('what is nested deep is not made longer by being uploaded', async () => {

@@ -86,6 +86,20 @@ function comesBack(server: HostileServer): void {
   server.does = () => says({ 5: { number: 5, times: [1000, 1100], text: ['exception', 'interrupted'] } });
 }
 
+it('very many builds are asked for in several calls', async () => {
+  const server = await startHostileServer(WEB_STATUS, (line) => {
+    const numbers = new URL(line.slice('GET '.length), 'http://x').searchParams.getAll('select');
+    return says(Object.fromEntries(numbers.map((number) => [number, { number: Number(number) }])));
+  });
+  undo.push(() => server.stop());
+  const master = createWebStatus({ url: server.url }, { retries: 0 });
+  undo.push(() => master.close());
+  const numbers = Array.from({ length: 250 }, (_, at) => 1_000_000 + at);
+  expect([...(await master.builds('b', numbers)).keys()]).toEqual(numbers);
+  expect(server.calls).toHaveLength(3);
+  expect(Math.max(...server.calls.map((line) => line.length))).toBeLessThan(2000);
+});
+
 describe('a log that is not found as text', () => {
   const LOGS = '/builders/b/builds/5/steps/shell/logs';
   const PAGE = 'GET /json/builders/b/builds/5';

@@ -128,7 +128,7 @@ async function* completeLog(
     yield Buffer.from(`\n=== step ${step.step_number ?? '?'}: ${step.name}: ${step.text.join(' ')}\n`);
     for (const [name, url] of step.logs) {
       yield Buffer.from(`--- log: ${name}\n`);
-      yield* master.logText(url);
+      yield* master.logText(url ?? master.logOf(view.builder, build.number, step.name, name));
       yield Buffer.from('\n');
     }
   }

@@ -30,8 +30,8 @@ const step = z.object({
   name: z.string(),
   step_number: z.int().optional(),
   text: listOf(z.string()).default([]),
-  results: z.unknown(),
-  logs: listOf(z.tuple([z.string(), z.string()])).default([]),
+  // The URLs are null where the master was not told its own (`buildbotURL`).
+  logs: listOf(z.tuple([z.string(), z.string().nullable()])).default([]),
 });
 const buildAnswer = z.object({
   number: z.int(),
@@ -55,6 +55,8 @@ export interface WebStatus {
    * its page has to be readable. @throws LegacyCiError
    */
   startOf(builder: string, number: number): Promise<number | undefined>;
+  /** The URL of a step's log. */
+  logOf(builder: string, number: number, step: string, name: string): string;
   /** All builders that the master has. @throws LegacyCiError */
   builders(): Promise<ReadonlySet<string>>;
   /**
@@ -77,6 +79,8 @@ export interface WebStatus {
 
 const TIMEOUT_MS = 20_000;
 const MAX_LOG_URL = 4000;
+/** Builds in one call: each has its place in the URL, and servers take no long ones. */
+const MAX_SELECTED = 100;
 const LOG_PATH = /\/builders\/[^/?#\\]+\/builds\/\d+\/steps\/[^/?#\\]+\/logs\/[^?#\\]+$/;
 const BUILD_PATH = /^\/builders\/[^/]+\/builds\/\d+/;
 const DOTS = /^(?:\.|%2e){1,2}$/i;
@@ -132,6 +136,20 @@ export function createWebStatus(
   function pages(builder: string, numbers: readonly number[]): Promise<Record<string, unknown> | undefined> {
     const query = numbers.map((number) => `select=${number}`).join('&');
     return json(`/json/builders/${encodeURIComponent(builder)}/builds?${query}`, anyRecord);
+  }
+
+  function pageOf(builder: string, number: number): string {
+    return `${base}/builders/${encodeURIComponent(builder)}/builds/${number}`;
+  }
+
+  function readPage(builder: string, number: number, given: unknown): WebBuild | undefined {
+    const parsed = buildAnswer.safeParse(given);
+    if (!parsed.success && !isGone(given)) {
+      inputs?.rejected('legacy-ci-answer');
+      const reason = excerpt(z.prettifyError(parsed.error));
+      log?.warn({ builder, number, reason }, 'page of a build left out: it cannot be read');
+    }
+    return parsed.success && parsed.data.number === number ? parsed.data : undefined;
   }
 
   /** What stands before a master answers 404, too, while the master is away: only its own list tells. */
@@ -223,25 +241,26 @@ export function createWebStatus(
   }
 
   return {
-    pageOf: (builder, number) => `${base}/builders/${encodeURIComponent(builder)}/builds/${number}`,
+    pageOf,
+    logOf: (builder, number, ...names) =>
+      `${pageOf(builder, number)}/steps/${names.map(encodeURIComponent).join('/logs/')}`,
     async builds(builder, numbers) {
-      const answer = await pages(builder, numbers);
-      if (answer === undefined) {
-        await checkMissing(builder);
-        return new Map();
-      }
-      return new Map(
-        numbers.flatMap((number) => {
-          const given = answer[String(number)];
-          const parsed = buildAnswer.safeParse(given);
-          if (!parsed.success && !isGone(given)) {
-            inputs?.rejected('legacy-ci-answer');
-            const reason = excerpt(z.prettifyError(parsed.error));
-            log?.warn({ builder, number, reason }, 'page of a build left out: it cannot be read');
+      const found = new Map<number, WebBuild>();
+      for (let start = 0; start < numbers.length; start += MAX_SELECTED) {
+        const wanted = numbers.slice(start, start + MAX_SELECTED);
+        const answer = await pages(builder, wanted);
+        if (answer === undefined) {
+          await checkMissing(builder);
+          return new Map();
+        }
+        for (const number of wanted) {
+          const page = readPage(builder, number, answer[String(number)]);
+          if (page !== undefined) {
+            found.set(number, page);
           }
-          return parsed.success && parsed.data.number === number ? [[number, parsed.data] as const] : [];
-        }),
-      );
+        }
+      }
+      return found;
     },
     async startOf(builder, number) {
       const answer = await pages(builder, [number]);
