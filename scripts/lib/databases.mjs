@@ -36,6 +36,9 @@ export async function startMariadb(facts, env) {
       '--innodb-flush-log-at-trx-commit=0',
       '--innodb-buffer-pool-size=64M',
       '--performance-schema=OFF',
+      // As every server has it that others copy.
+      '--log-bin=bin',
+      '--binlog-format=MIXED',
       ...asUser(),
     ],
     { env },

@@ -165,17 +165,34 @@ function connectMysql(url: string, ssl: MysqlTls | undefined, isReadOnly: boolea
     pool: {
       min: 0,
       max: POOL_MAX,
-      afterCreate: onEachConnection(
-        // Plain conditional updates: nothing here wants the gap locks of the default isolation.
-        // Servers older than MySQL 5.6 know no read-only transactions, and take the rest for a comment.
-        `SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED${isReadOnly ? ' /*!50605 , READ ONLY */' : ''}`,
-        // Strict, and with the backslash as an escape, whatever the server's own mode: the driver relies on that.
-        "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', SESSION innodb_lock_wait_timeout = 5",
-      ),
+      afterCreate(connection: Queryable, done: Done) {
+        connection.query("SHOW SESSION VARIABLES LIKE 'binlog_format'", (error, rows) => {
+          if (error) {
+            done(error, connection);
+          } else {
+            onEachConnection(...mysqlSession(rows, isReadOnly))(connection, done);
+          }
+        });
+      },
     },
     acquireConnectionTimeout: ACQUIRE_MS,
     log: SILENT,
   });
+}
+
+const logsStatements = z.array(z.object({ Value: z.literal('STATEMENT') })).nonempty();
+
+/** How a connection begins. @param binlogFormat what the server says of its binary log */
+function mysqlSession(binlogFormat: unknown, isReadOnly: boolean): readonly string[] {
+  // Plain conditional updates: nothing here wants the gap locks of the default isolation. But a server that logs
+  // statements, the default up to MySQL 5.7.6 and MariaDB 10.2.3, takes no writes without them.
+  const isolation = logsStatements.safeParse(binlogFormat).success ? 'REPEATABLE READ' : 'READ COMMITTED';
+  return [
+    // Servers older than MySQL 5.6 know no read-only transactions, and take the rest for a comment.
+    `SET SESSION TRANSACTION ISOLATION LEVEL ${isolation}${isReadOnly ? ' /*!50605 , READ ONLY */' : ''}`,
+    // Strict, and with the backslash as an escape, whatever the server's own mode: the driver relies on that.
+    "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', SESSION innodb_lock_wait_timeout = 5",
+  ];
 }
 
 function connectPostgres(url: string, isReadOnly: boolean): Knex {
@@ -234,11 +251,12 @@ function connectSqlite(file: string, isReadOnly: boolean): Knex {
 }
 
 interface Queryable {
-  query(sql: string, done: (error: unknown) => void): void;
+  query(sql: string, done: (error: unknown, rows?: unknown) => void): void;
 }
+type Done = (error: unknown, connection: unknown) => void;
 
 function onEachConnection(...statements: readonly string[]) {
-  return (connection: Queryable, done: (error: unknown, connection: unknown) => void) => {
+  return (connection: Queryable, done: Done) => {
     const [next, ...rest] = statements;
     if (next === undefined) {
       done(null, connection);
