@@ -6,9 +6,10 @@ import type { Mapping } from '../../src/domain/mapping.ts';
 import type { TaskRun, TaskStatus } from '../../src/domain/task.ts';
 import { QueueError } from '../../src/errors.ts';
 import type { Seen } from '../../src/ports.ts';
-import type { Action } from '../../src/reflector/actions.ts';
+import { ACTION_KINDS, type Action } from '../../src/reflector/actions.ts';
 import { reclaimDue, reclaimTime } from '../../src/reflector/claims.ts';
 import { decide, type Observation } from '../../src/reflector/decide.ts';
+import { isLastChance } from '../../src/reflector/upload-time.ts';
 import { aBuild, aMapping, aRequest, aTask, MINUTE, NOW, ours, POLICY } from '../support/builders.ts';
 import { settle } from '../support/model.ts';
 
@@ -26,12 +27,19 @@ const REASONS = [
 ];
 const minutes = (min: number, max: number) => fc.integer({ min, max }).map((m) => NOW + m * MINUTE);
 
+/** Mostly null. */
+function rarely<T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | null> {
+  return fc.oneof({ weight: 9, arbitrary: fc.constant(null) }, { weight: 1, arbitrary: value });
+}
+
 const resolvedRun: fc.Arbitrary<Partial<TaskRun>> = fc.oneof(
   fc.constantFrom<Partial<TaskRun>>(
     { state: 'completed', reasonResolved: 'completed' },
     { state: 'failed', reasonResolved: 'failed' },
   ),
-  fc.constantFrom(...REASONS).map((reasonResolved) => ({ state: 'exception' as const, reasonResolved })),
+  fc
+    .oneof(fc.constantFrom(...REASONS), fc.constant('worker-shutdown'))
+    .map((reasonResolved) => ({ state: 'exception' as const, reasonResolved })),
 );
 const lastRun: fc.Arbitrary<Partial<TaskRun>> = fc.oneof(
   fc.constant({ state: 'pending' as const }),
@@ -40,7 +48,7 @@ const lastRun: fc.Arbitrary<Partial<TaskRun>> = fc.oneof(
   resolvedRun,
 );
 const task: fc.Arbitrary<TaskStatus> = fc
-  .tuple(fc.array(resolvedRun, { maxLength: 3 }), lastRun, fc.integer({ min: 0, max: 3 }), minutes(-30, 90))
+  .tuple(fc.array(resolvedRun, { maxLength: 3 }), lastRun, fc.integer({ min: 0, max: 1 }), minutes(-20, 90))
   .map(([before, last, retriesLeft, deadline]) => aTask([...before, last], { retriesLeft, deadline }));
 
 const builds = fc
@@ -52,8 +60,8 @@ const request: fc.Arbitrary<RequestView> = fc.oneof(
   fc
     .tuple(
       builds,
-      fc.option(fc.constantFrom(...RESULT_NAMES), { nil: undefined }),
-      ...[fc.boolean(), fc.boolean(), fc.boolean()],
+      fc.oneof(fc.constantFrom(...RESULT_NAMES, undefined), fc.constant('CANCELLED' as const)),
+      ...[fc.boolean(), fc.boolean(), rarely(fc.constant(true))],
     )
     .map(([list, results, hasBuild, isShutdown, isSettling]) =>
       aRequest({
@@ -69,20 +77,18 @@ const request: fc.Arbitrary<RequestView> = fc.oneof(
 function seen<T>(value: fc.Arbitrary<T>): fc.Arbitrary<Seen<T>> {
   const error = new QueueError('queue-unavailable', 'no answer', { isTransient: true });
   return fc.oneof(
-    { weight: 8, arbitrary: value.map((v) => ({ kind: 'present' as const, value: v })) },
-    { weight: 1, arbitrary: fc.constant({ kind: 'absent' as const }) },
+    { weight: 7, arbitrary: value.map((v) => ({ kind: 'present' as const, value: v })) },
+    { weight: 2, arbitrary: fc.constant({ kind: 'absent' as const }) },
     { weight: 1, arbitrary: fc.constant({ kind: 'unreadable' as const, error }) },
   );
 }
 
 const mapping: fc.Arbitrary<Mapping> = fc
   .record({
-    state: fc.constantFrom(
-      'refusing' as const,
-      'held' as const,
-      'intended' as const,
-      'submitted' as const,
-      'cancelling' as const,
+    state: fc.oneof(
+      fc.constantFrom('refusing' as const, 'held' as const, 'cancelling' as const),
+      fc.constant('intended' as const),
+      fc.constant('submitted' as const),
     ),
     runId: fc.integer({ min: 0, max: 3 }),
     submissions: fc.integer({ min: 0, max: 6 }),
@@ -93,18 +99,22 @@ const mapping: fc.Arbitrary<Mapping> = fc
     attempts: fc.integer({ min: 0, max: 6 }),
     takenUntil: fc.option(minutes(-5, 20)),
     reclaimAt: fc.option(minutes(-5, 20)),
-    absentSince: fc.option(minutes(-5, 0)),
-    requestAbsentSince: fc.option(minutes(-5, 0)),
+    // What is back, or gone, is noted before anything else: mostly there is nothing to note.
+    absentSince: rarely(minutes(-5, 0)),
+    requestAbsentSince: rarely(minutes(-5, 0)),
     nextCheckAt: minutes(-2, 2),
     deadline: minutes(-30, 90),
   })
   .map((m) => aMapping({ ...m, buildRequestId: ['submitted', 'cancelling'].includes(m.state) ? 17 : null }));
 
 const observation: fc.Arbitrary<Observation> = fc
-  .tuple(fc.option(mapping, { freq: 6 }), seen(task), seen(request), fc.constantFrom(ADMITTED, REFUSED, UNREADABLE))
-  .map(([map, seenTask, seenRequest, admission]) => {
+  .tuple(
+    ...[fc.option(mapping, { freq: 6 }), seen(task), seen(request)],
+    ...[fc.constantFrom(ADMITTED, REFUSED, UNREADABLE), rarely(fc.constant(true))],
+  )
+  .map(([map, seenTask, seenRequest, admission, isOfAnotherRun]) => {
     const knowsRequest = map !== null && (map.buildRequestId !== null || map.state === 'intended');
-    const shared = map !== null && seenTask.kind === 'present' ? { ...map, deadline: seenTask.value.deadline } : map;
+    const shared = map !== null && seenTask.kind === 'present' ? shareOf(map, seenTask.value, !isOfAnotherRun) : map;
     return {
       mapping: shared,
       task: seenTask,
@@ -112,6 +122,12 @@ const observation: fc.Arbitrary<Observation> = fc
       admission,
     };
   });
+
+/** A mapping has its task's deadline, and mostly follows its last run. */
+function shareOf(map: Mapping, { deadline, runs }: TaskStatus, followsLast: boolean): Mapping {
+  const runId = runs.at(-1)?.runId;
+  return { ...map, deadline, ...(followsLast && runId !== undefined ? { runId } : {}) };
+}
 
 const names = (actions: readonly Action[]) => actions.map((action) => action.do);
 const RESOLVING: readonly Action['do'][] = ['resolveRun', 'cancelTask', 'rerunTask'];
@@ -130,6 +146,12 @@ function settled(o: Observation): Observation {
 }
 
 describe('decide, for anything that can be seen', () => {
+  it('comes to every action, so that what follows says something of each', () => {
+    const done = fc.sample(observation, { numRuns: 5000, seed: 1 }).flatMap((o) => names(decide(o, POLICY, NOW)));
+    const counts = Object.fromEntries(ACTION_KINDS.map((kind) => [kind, done.filter((name) => name === kind).length]));
+    expect(Object.entries(counts).filter(([, count]) => count < 5)).toEqual([]);
+  });
+
   it('never throws, gives the same answer twice, and a reason with every action', () => {
     check((o, actions) => {
       expect(decide(structuredClone(o), POLICY, NOW)).toEqual(actions);
@@ -154,7 +176,10 @@ describe('decide, for anything that can be seen', () => {
       if (o.admission?.kind === 'unreadable') {
         const judging = ['recordIntent', 'submit', 'refuse'];
         expect(names(actions).filter((name) => judging.includes(name))).toEqual([]);
-        expect(actions.filter((action) => action.do === 'uploadExplanation' && action.about === 'refused')).toEqual([]);
+        // That it is refused is known by then, and soon nobody could tell.
+        const isKnown = o.mapping?.state === 'refusing' && isLastChance(o.mapping.deadline, NOW);
+        const isTold = actions.some((action) => action.do === 'uploadExplanation' && action.about === 'refused');
+        expect(isTold && !isKnown).toBe(false);
       }
     });
   });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { type Action, applyMode } from '../../src/reflector/actions.ts';
+import { ACTION_KINDS, type Action, applyMode } from '../../src/reflector/actions.ts';
 
 const because = 'of a test';
 const ACTIONS: readonly Action[] = [
@@ -21,6 +21,12 @@ describe('a mode', () => {
     const { todo, left } = applyMode(ACTIONS, 'drain', false);
     expect(named(todo)).toEqual(['refusing', 'claimRun', 'cancelRequest']);
     expect(named(left)).toEqual(['intended', 'takeSlot', 'submit']);
+  });
+
+  it('drain leaves nothing else out, whatever it is', () => {
+    const others = ACTION_KINDS.filter((kind) => !['recordIntent', 'takeSlot', 'submit'].includes(kind));
+    const actions = others.map((kind) => ({ do: kind, because }) as Action);
+    expect(applyMode(actions, 'drain', false)).toEqual({ todo: actions, left: [] });
   });
 
   it('drain builds a run that is claimed: it would not come to its end otherwise', () => {
