@@ -509,6 +509,14 @@ export const CASES: readonly Case[] = [
     request: requestBuilding(),
     todo: [{ do: 'claimRun', runId: 0 }, 'announceBuild'],
   },
+  ...[1, 5, 15].map(
+    (minutes): Case => ({
+      name: `build started, run pending, ${minutes} minutes before its deadline`,
+      task: aTask([pending()], { deadline: NOW + minutes * MINUTE }),
+      request: requestBuilding(),
+      todo: ['claimRun', 'announceBuild'],
+    }),
+  ),
   {
     name: 'build started after a RETRY that nobody claimed',
     task: aTask([pending()]),
@@ -1155,6 +1163,15 @@ export const CASES: readonly Case[] = [
     mapping: running,
     task: aTask([exception('worker-shutdown')], { retriesLeft: 0 }),
     request: requestComplete('SUCCESS', aBuild('RETRY'), aBuild('SUCCESS')),
+    todo: ['rerunTask'],
+  },
+  {
+    name: 'RETRY with no retries left, of a task with very many runs',
+    mapping: { ...running, runId: 7 },
+    task: aTask([...Array.from({ length: 7 }, () => exception('canceled')), exception('worker-shutdown')], {
+      retriesLeft: 0,
+    }),
+    request: requestPending(aBuild('RETRY')),
     todo: ['rerunTask'],
   },
   {

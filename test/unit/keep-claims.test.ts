@@ -66,6 +66,19 @@ it('are renewed when they are near their end, and not before', async () => {
   expect(await minutesLeft(taskId)).toBe(20);
 });
 
+it('are renewed on every page of the queue’s list', async () => {
+  const taskIds = await Promise.all(Array.from({ length: 3 }, () => claimed()));
+  fixture.clock.advance(11 * MINUTE);
+  const renewed = await keep({
+    async *listClaimed() {
+      for (const taskId of taskIds) {
+        yield [taskId];
+      }
+    },
+  });
+  expect(renewed.sort()).toEqual(taskIds.sort());
+});
+
 it('last as long as the database is away, though the queue lists each of them again and again', async () => {
   const taskIds = await Promise.all(Array.from({ length: 5 }, () => claimed()));
   for (let minutes = 0; minutes < 120; minutes += 1) {

@@ -77,7 +77,7 @@ const step = fc.record({
       /** Not always a whole millisecond. */
       nextCheckAt: fc.oneof(fc.nat(8), fc.constant(3 + 0.4 / MINUTE)),
       absentSince: fc.option(fc.nat(8)),
-      attempts: fc.nat(6),
+      attempts: fc.oneof(fc.nat(6), fc.constant(1000)),
       lastError: fc.constantFrom(null, 'away', 'x'.repeat(2100)),
       resolution: fc.constantFrom('completed', 'x'.repeat(80)),
     },

@@ -70,3 +70,23 @@ it('who sleeps between two steps looks for a submission again before it decides'
   expect(await reconciler.reconcile(taskId)).toMatchObject({ kind: 'done' });
   expect(submitted).toBe(1);
 });
+
+it('a request is asked for under a lease that is as long as it can be, however slow the pass was', async () => {
+  const left: number[] = [];
+  passes = await startPasses(
+    {},
+    {
+      async problems() {
+        passes.queue.clock.advance(80_000);
+        return [];
+      },
+      async submit({ taskId }) {
+        const mapping = await passes.store.openMapping(taskId);
+        left.push((mapping?.leaseUntil ?? 0) - passes.queue.clock.now());
+        return passes.request.buildRequestId;
+      },
+    },
+  );
+  await passes.reconciler.reconcile(await passes.create());
+  expect(left).toEqual([90_000]);
+});

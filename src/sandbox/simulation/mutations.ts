@@ -230,6 +230,12 @@ export const MUTATIONS: readonly Mutation[] = [
     }),
   ),
   mutation(
+    'no-renewal',
+    'asks for a build at the end of its lease, or after it',
+    /asks for a build of .* without having renewed its lease/,
+    onStore(() => ({ renewLease: async (mapping) => ({ kind: 'stored', mapping }) })),
+  ),
+  mutation(
     'no-grace',
     'submits again at once after a submission without an answer',
     /was made for .* while #\d+ of run \d+ is open/,

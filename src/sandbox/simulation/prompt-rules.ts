@@ -150,7 +150,7 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
     onEnding(ending) {
       if (ending.by === 'queue' && ending.reason === 'claim-expired' && ending.wasOurs) {
         checkExpiry(ending);
-      } else if (ending.by === 'queue' && ending.reason === 'deadline-exceeded' && ending.wasOurs) {
+      } else if (ending.by === 'queue' && ending.reason === 'deadline-exceeded') {
         checkDeadline(ending);
       }
     },

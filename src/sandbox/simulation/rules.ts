@@ -60,6 +60,8 @@ export interface RulesContext {
 
 /** The longest wait between two looks: a cancel's last, and a little. */
 const MAX_WAIT_MS = 11 * 60_000;
+/** From the renewal of a lease to what it is renewed for. */
+const RENEWED_MS = 1000;
 /** By so much the clocks of two instances may differ that were set by the database server's. */
 const READING_MS = 5000;
 /** Until all instances have heard that the database server's clock was set. */
@@ -78,6 +80,8 @@ export function createRules(context: RulesContext): Rules {
   const { plan, scheduler, history, master, queue, store } = context;
   const endings: Ending[] = [];
   const zombies = new Map<SimRequest, Host>();
+  /** By process and task: when it heard last that its lease is renewed. */
+  const heardRenewals = new Map<string, number>();
   const observers = new Set<Host>();
   const seen = new Set<SimRequest>();
   const looks = new Map<string, number>();
@@ -180,6 +184,14 @@ export function createRules(context: RulesContext): Rules {
       ) {
         history.complain(`${what}, and nobody was told what #${older.id} came to, but that its claim had run out`);
       }
+    }
+  }
+
+  /** Whoever makes a request has to know that it has the time for that: what made a zombie of it can only come after. */
+  function checkRenewed(host: Host, taskId: string): void {
+    const at = heardRenewals.get(`${host.name} ${taskId}`);
+    if (at === undefined || (scheduler.now() - at > RENEWED_MS && !host.hasSleptSince(at))) {
+      history.complain(`${host.name} asks for a build of ${shortName(taskId)} without having renewed its lease`);
     }
   }
 
@@ -392,6 +404,9 @@ export function createRules(context: RulesContext): Rules {
       if (isChange && method !== 'heartbeat' && observers.has(host)) {
         history.complain(`${host.name} only observes, and calls ${service}.${method}`);
       }
+      if (method === 'submit' && taskId !== undefined) {
+        checkRenewed(host, taskId);
+      }
       if (service === 'queue' && taskId !== undefined) {
         const key = `${host.name} ${taskId}`;
         const seen = lastStatus.get(key);
@@ -426,6 +441,9 @@ export function createRules(context: RulesContext): Rules {
       deeds.onFailed(host, call);
     },
     onAnswered(host, call, answer) {
+      if (call.method === 'renewLease') {
+        heardRenewals.set(`${host.name} ${call.taskId}`, scheduler.now());
+      }
       artifacts.onAnswered(host, call, answer);
       deeds.onAnswered(host, call, answer);
     },
