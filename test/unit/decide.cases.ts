@@ -304,6 +304,16 @@ export const CASES: readonly Case[] = [
     request: 'none',
     todo: ['closeMapping'],
   },
+  ...[held, intended].map(
+    (mapping): Case => ({
+      name: `the run is claimed, nothing was submitted, and the deadline is over: ${mapping.state}`,
+      mapping: { ...mapping, ...running, deadline: NOW },
+      task: aTask([ours()], { deadline: NOW }),
+      request: mapping.state === 'held' ? 'none' : 'absent',
+      admission: ADMITTED,
+      todo: [{ do: 'lookAgain', at: NOW + MINUTE }],
+    }),
+  ),
 
   // A refused task.
   {

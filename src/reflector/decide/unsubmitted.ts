@@ -5,8 +5,11 @@ import { type Facts, lookAgain, nextLook, reclaimIfNear, unreadable } from './fa
 
 /** Nothing was submitted yet, or it is not known whether it was. */
 export function decideUnsubmitted(facts: Facts, admission: SeenAdmission | null): readonly Action[] {
-  const { mapping, request, now } = facts;
+  const { mapping, request, policy, now } = facts;
   const near = reclaimIfNear(facts);
+  if (now >= mapping.deadline) {
+    return [lookAgain(now + policy.recheckMs, 'the deadline has passed; the queue will resolve the run')];
+  }
   if (mapping.state === 'held') {
     return [...near, { do: 'takeSlot', because: 'an older request that it would collapse may be out of the way' }];
   }
