@@ -166,7 +166,7 @@ function connectMysql(url: string, ssl: MysqlTls | undefined, isReadOnly: boolea
       min: 0,
       max: POOL_MAX,
       afterCreate(connection: Queryable, done: Done) {
-        connection.query("SHOW SESSION VARIABLES LIKE 'binlog_format'", (error, rows) => {
+        connection.query(BINLOG, (error, rows) => {
           if (error) {
             done(error, connection);
           } else {
@@ -180,13 +180,16 @@ function connectMysql(url: string, ssl: MysqlTls | undefined, isReadOnly: boolea
   });
 }
 
-const logsStatements = z.array(z.object({ Value: z.literal('STATEMENT') })).nonempty();
+const BINLOG = "SHOW SESSION VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format')";
+const variables = z.array(z.object({ Variable_name: z.string(), Value: z.string() })).catch([]);
 
-/** How a connection begins. @param binlogFormat what the server says of its binary log */
-function mysqlSession(binlogFormat: unknown, isReadOnly: boolean): readonly string[] {
+/** How a connection begins. @param binlog what the server says to `BINLOG` */
+function mysqlSession(binlog: unknown, isReadOnly: boolean): readonly string[] {
+  const told = new Map(variables.parse(binlog).map(({ Variable_name, Value }) => [Variable_name, Value.toUpperCase()]));
+  const logsStatements = told.get('log_bin') === 'ON' && told.get('binlog_format') === 'STATEMENT';
   // Plain conditional updates: nothing here wants the gap locks of the default isolation. But a server that logs
   // statements, the default up to MySQL 5.7.6 and MariaDB 10.2.3, takes no writes without them.
-  const isolation = logsStatements.safeParse(binlogFormat).success ? 'REPEATABLE READ' : 'READ COMMITTED';
+  const isolation = logsStatements ? 'REPEATABLE READ' : 'READ COMMITTED';
   return [
     // Servers older than MySQL 5.6 know no read-only transactions, and take the rest for a comment.
     `SET SESSION TRANSACTION ISOLATION LEVEL ${isolation}${isReadOnly ? ' /*!50605 , READ ONLY */' : ''}`,

@@ -51,8 +51,10 @@
  *  any         resolved                      complete, absent, none   closeMapping
  *  cancelling  pending n+1                   complete, absent         closeMapping: run n+1 gets a request of its own
  *  any         any                           unreadable               look again; reclaim when takenUntil is near
- *  refusing,   pending | running, ours       -, whether it can be     look again; reclaim when takenUntil is near
- *  intended                                  built is unreadable
+ *  refusing,   pending | running, ours       -, whether it can be     look again; reclaim when takenUntil is near; but
+ *  intended                                  built is unreadable      refused is refused shortly before the deadline
+ *  held,       running, ours, past its       any but present          look again: the queue will resolve the run
+ *  intended    deadline
  */
 import type { RequestView } from '../domain/build.ts';
 import type { Mapping } from '../domain/mapping.ts';

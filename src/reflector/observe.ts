@@ -133,18 +133,27 @@ export async function readDefinition(taskId: string, knowledge: Knowledge, queue
   return definition.value;
 }
 
+/** Whoever had refused it is gone, and there was no time to find out anew. */
+const FORGOTTEN: Problem = {
+  where: 'payload',
+  what: 'the task was refused, and why could not be read again before its deadline',
+  mend: 'create it anew, with more time: its log will say why',
+};
+
+function notTaken(lastError: string | null): Problem {
+  return {
+    where: 'payload',
+    what: lastError ?? 'Buildbot did not take the build request',
+    mend: 'correct what Buildbot objects to, or ask whoever runs the bridge',
+  };
+}
+
 /** What a refused task's log says; the legacy CI's own refusal (`lastError`) where admission had nothing to object. */
 export function refusalLog(mapping: Mapping, admission: SeenAdmission | undefined): string {
   const problems: readonly Problem[] =
     admission?.kind === 'refused'
       ? admission.problems
-      : [
-          {
-            where: 'payload',
-            what: mapping.lastError ?? 'Buildbot did not take the build request',
-            mend: 'correct what Buildbot objects to, or ask whoever runs the bridge',
-          },
-        ];
+      : [mapping.lastError === null && admission?.kind !== 'admitted' ? FORGOTTEN : notTaken(mapping.lastError)];
   return refusalText(mapping.builder, problems);
 }
 

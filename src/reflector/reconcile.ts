@@ -151,7 +151,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       // What is not there now may come before the grace of a submission is over: who sleeps meanwhile decides by this time.
       const now = clock.now();
       forgetMissing(pass.knowledge);
-      const observation = await observe(pass.taskId, pass.knowledge, context, pass.isBrief);
+      // At its last chance there is no time to find out again why a task is refused.
+      const isShort = pass.isBrief || isLastChance(pass.knowledge.mapping?.deadline ?? Number.POSITIVE_INFINITY, now);
+      const observation = await observe(pass.taskId, pass.knowledge, context, isShort);
       const { todo, left } = applyMode(decide(observation, policy, now), mode, isClaimed(pass.knowledge.mapping));
       const brief = pass.isBrief ? untilLong(todo) : todo;
       if (brief.length === 0 && todo.length > 0) {

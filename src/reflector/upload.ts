@@ -48,9 +48,9 @@ export interface Effort {
 /** How long an upload may take. */
 export interface UploadTime {
   /** Is aborted when no time is left: what was not uploaded by then is given up; with a QueueError, if the run is over. */
-  readonly over: AbortSignal;
-  /** Is aborted a moment later, when what stands in for that is not waited for any longer, either. */
-  readonly end: AbortSignal;
+  readonly forArtifacts: AbortSignal;
+  /** Is aborted some seconds later, when what stands in for them is not waited for any longer, either; or with it, if the run is over. */
+  readonly forStandIns: AbortSignal;
 }
 
 /** The run has to be resolved before its deadline. */
@@ -73,7 +73,7 @@ export async function uploadOutcome(
   openOrComplete: RequestView,
   effort: Effort,
 ): Promise<void> {
-  const put = putter(context, target, effort.time.over);
+  const put = putter(context, target, effort.time.forArtifacts);
   const guard = guarded(context, target, effort);
   // While the request is open the build that ended the run is the last one that is over.
   const request = { ...openOrComplete, builds: openOrComplete.builds.filter((build) => build.isComplete) };
@@ -87,7 +87,7 @@ export async function uploadOutcome(
   });
   await guard(BACKING_LOG, async () => {
     outcome ??= await context.ci.outcome(request);
-    await putLog(context, request, outcome, put, effort.time.over);
+    await putLog(context, request, outcome, put, effort.time.forArtifacts);
   });
 }
 
@@ -98,7 +98,7 @@ export async function uploadExplanation(
   text: string,
   effort: Effort,
 ): Promise<void> {
-  const put = putter(context, target, effort.time.over);
+  const put = putter(context, target, effort.time.forArtifacts);
   const guard = guarded(context, target, effort);
   await guard(BACKING_LOG, () => putTextLog(text, put));
   await guard(PROPERTIES, () => put(json(PROPERTIES, {})));
@@ -227,14 +227,14 @@ function guarded(
 ): (name: string, upload: () => Promise<void>) => Promise<void> {
   const { log } = context;
   const { taskId, runId } = target;
-  const { over, end } = effort.time;
-  const put = putter(context, target, end);
-  const isLast = () => effort.isLastTry() || over.aborted;
+  const { forArtifacts, forStandIns } = effort.time;
+  const put = putter(context, target, forStandIns);
+  const isLast = () => effort.isLastTry() || forArtifacts.aborted;
   return async (name, upload) => {
     /** Nothing stands in for a stand-in: it is tried again where later, or with mended rights, it can be put. */
     async function standIn(work: () => Promise<void>): Promise<void> {
       try {
-        await inTime(end, work);
+        await inTime(forStandIns, work);
       } catch (error) {
         if (error instanceof MappingMoved || (!isLast() && (isTransient(error) || isForbidden(error)))) {
           throw error;
@@ -246,10 +246,10 @@ function guarded(
     const linkLog = () => (name === BACKING_LOG ? standIn(() => linkLiveLog(put)) : undefined);
 
     try {
-      await inTime(over, upload);
+      await inTime(forArtifacts, upload);
     } catch (error) {
-      if (over.reason instanceof QueueError) {
-        throw over.reason;
+      if (forArtifacts.reason instanceof QueueError) {
+        throw forArtifacts.reason;
       }
       if (error instanceof BridgeError && error.code === 'queue-conflict') {
         // Either the run is resolved by now, which the resolution will find out, or another kind of artifact has the

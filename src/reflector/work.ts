@@ -28,7 +28,7 @@ export interface WorkOptions {
   readonly log: Logger;
 }
 
-/** None is given up before its deadline: as many as there is time for, and a few that come quickly. */
+/** None is given up before its deadline: as many as there is time for, and five that come sooner (after 1, 2, 4 and 8 s). */
 const LAST_TRIES = 5 + LAST_CHANCE_MS / LAST_LOOKS_MS;
 
 export function createWork({ look, whole, ...room }: WorkOptions): Work {

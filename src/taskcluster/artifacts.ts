@@ -106,6 +106,10 @@ async function upload(
         throw failure;
       }
       await delay(firstDelayMs * 2 ** (attempt - 1) * (0.75 + Math.random() / 2));
+      if (signal?.aborted) {
+        // What stands in for it may be there by now.
+        throw failure;
+      }
     }
   }
 }

@@ -23,11 +23,11 @@ export interface QueueClientOptions {
   readonly clock: Clock;
   /** See `ServicesOptions`; the machine's time unless given. */
   readonly signedAt?: () => number;
-  /** Milliseconds for each single request. With the default number of retries a call ends within some 20 seconds. */
+  /** Milliseconds for each single request. With the default number of retries a call ends within some 20 seconds, or 30 for a page of a list. */
   readonly timeoutMs?: number;
   /** See `ServicesOptions`. */
   readonly retries?: number;
-  /** Connections at once. */
+  /** Connections at once; uploads have others, as many as go on at once. */
   readonly maxSockets?: number;
   readonly inputs?: InputCounter | undefined;
 }

@@ -8,7 +8,7 @@ import got, { type Agents, HTTPError, RequestError, type Response } from 'got';
 import hawk from 'hawk';
 import taskcluster from 'taskcluster-client';
 import { z } from 'zod';
-import { toError } from '../errors.ts';
+import { codeOf, toError } from '../errors.ts';
 import { AnswerTooLong, limited } from '../foreign-answer.ts';
 
 export interface ServicesOptions {
@@ -45,8 +45,8 @@ export class Refusal extends Error {
 }
 
 const FIRST_DELAY_MS = 200;
-/** As many times as long as other answers may take: for as much as is taken in of one, over a line of some Mbit/s. */
-const LIST_TIMES = 6;
+/** How many times as long as other answers a list's may take: for as much as is taken in of one, at 5 Mbit/s. */
+const LIST_TIMES = 4;
 const MAX_DELAY_MS = 2000;
 
 const refusal = z.object({ code: z.string().optional().catch(undefined), message: z.string().catch('') });
@@ -61,7 +61,7 @@ export function createServices(options: ServicesOptions) {
   // Names no run: if the first request took effect unheard, its repeat would hit the run that somebody asked for since.
   const postOnce = (url: string) => call({ ...options, retries: 0 }, 'POST', url);
   // Its tasks come with their definitions: a page can be many megabytes.
-  const getList = (url: string) => call({ ...options, times: LIST_TIMES }, 'GET', url);
+  const getList = (url: string) => call({ ...options, answerMs: LIST_TIMES * options.timeoutMs }, 'GET', url);
 
   return {
     task: (taskId: string) => get(queue.buildUrl(queue.task, taskId)),
@@ -87,8 +87,8 @@ export function createServices(options: ServicesOptions) {
 }
 
 interface CallOptions extends ServicesOptions {
-  /** How many times as long as its beginning the whole of an answer may take. */
-  readonly times?: number;
+  /** How long the whole of an answer may take, where it may take longer than to begin; it is not asked for again then. */
+  readonly answerMs?: number;
 }
 
 /** Repeats what got no answer or a 5xx, as taskcluster-client does; an answer that does not end would be no shorter. */
@@ -98,7 +98,8 @@ async function call(options: CallOptions, method: 'GET' | 'POST', url: string, j
       return jsonOf(await request(options, method, url, json));
     } catch (thrown) {
       const error = failureOf(thrown);
-      const isFinal = error instanceof AnswerTooLong || (error instanceof Refusal && error.statusCode < 500);
+      const isSlow = options.answerMs !== undefined && codeOf(error) === 'ETIMEDOUT';
+      const isFinal = error instanceof AnswerTooLong || isSlow || (error instanceof Refusal && error.statusCode < 500);
       if (isFinal || attempt >= options.retries) {
         throw error;
       }
@@ -108,7 +109,7 @@ async function call(options: CallOptions, method: 'GET' | 'POST', url: string, j
 }
 
 function request(
-  { credentials, agent, signedAt, timeoutMs, times = 1 }: CallOptions,
+  { credentials, agent, signedAt, timeoutMs, answerMs = timeoutMs }: CallOptions,
   method: 'GET' | 'POST',
   url: string,
   json: object | undefined,
@@ -125,7 +126,10 @@ function request(
       headers: { authorization: header },
       ...(json === undefined ? {} : { json }),
       agent,
-      timeout: { connect: timeoutMs, response: timeoutMs, request: timeoutMs * times },
+      timeout: {
+        ...{ lookup: timeoutMs, connect: timeoutMs, secureConnect: timeoutMs, send: timeoutMs, response: timeoutMs },
+        request: answerMs,
+      },
       retry: { limit: 0 },
       // The signature is for this URL alone, and the services redirect none of these calls.
       followRedirect: false,

@@ -28,7 +28,7 @@ export interface DeadlineStory {
   readonly resolvedFrom?: number;
   /** What of the queue is not as usual. */
   readonly queue?: (clock: ManualClock) => Partial<TaskQueue>;
-  readonly ci?: Partial<LegacyCi>;
+  readonly ci?: (clock: ManualClock) => Partial<LegacyCi>;
 }
 
 /** What was told, and how many seconds before the deadline; undefined if nothing was. */
@@ -85,7 +85,7 @@ export async function tellDeadline(story: DeadlineStory): Promise<Told> {
     builders: async (wanted) => new Set([wanted]),
     problems: async () => [],
     collapseKey: () => null,
-    ...story.ci,
+    ...story.ci?.(clock),
   });
   const policy = { ...POLICY, recheckMs: 54_000, maxUploadAttempts: 20 };
   const handOver = (id: string, isLast: boolean) => work.handOver(id, isLast);

@@ -60,5 +60,5 @@ export function aBroker(onSubscribe: (options: SubscriptionOptions) => void): Br
 /** An upload that has all the time that it needs. */
 export function anEffort(isLastTry: boolean): Effort {
   const { signal } = new AbortController();
-  return { isLastTry: () => isLastTry, time: { over: signal, end: signal } };
+  return { isLastTry: () => isLastTry, time: { forArtifacts: signal, forStandIns: signal } };
 }

@@ -336,6 +336,17 @@ export const CASES: readonly Case[] = [
     ],
   },
   {
+    name: 'why a claimed task is refused is unreadable, and its deadline is near',
+    mapping: { ...refusing, ...running, deadline: NOW + 2 * MINUTE },
+    task: aTask([ours()], { deadline: NOW + 2 * MINUTE }),
+    request: 'none',
+    admission: UNREADABLE,
+    todo: [
+      { do: 'uploadExplanation', about: 'refused', isLastTry: true },
+      { do: 'resolveRun', resolution: { state: 'exception', reason: 'malformed-payload' } },
+    ],
+  },
+  {
     name: 'a refused task is claimed, and its claim is near its end',
     mapping: { ...refusing, ...running, takenUntil: NOW + 5 * MINUTE },
     task: aTask([ours(NOW + 5 * MINUTE)]),

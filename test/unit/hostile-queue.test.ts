@@ -239,6 +239,12 @@ describe('a list of tasks', () => {
     expect(await collect(once(server.url, { timeoutMs: 400 }))).toEqual(['slow']);
   });
 
+  it('that takes too long is not asked for at once again', async () => {
+    const server = await serve(() => ({ kind: 'drips', everyMs: 20 }));
+    expectTransientAndShort(await failure(collect(clientOf(server.url, { timeoutMs: 100 }))));
+    expect(server.calls).toHaveLength(1);
+  });
+
   it('that is too long a task at a time is counted, once', async () => {
     const server = await serve(() => ({ kind: 'endless' }));
     const inputs = countInputs();

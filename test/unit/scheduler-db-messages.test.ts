@@ -57,7 +57,7 @@ describe('an event', () => {
     ];
     const finished = { build: { ...BUILD, properties: [...BUILD.properties, ...own] }, request_ids: [17] };
     expect(event('finished', finished)).toMatchObject({ buildRequestIds: [17], build: { logUrl: null }, leftOut: [] });
-    expect(uploaded(own)).toMatchObject({ buildRequestIds: [], build: { logUrl: null }, leftOut: [] });
+    expect(uploaded(own)).toMatchObject({ buildRequestIds: [], build: { logUrl: null }, leftOut: ['log_url'] });
     expect(uploaded([...UPLOADED, ...own])).toMatchObject({
       buildRequestIds: [17, 18],
       build: { logUrl: 'https://archive.example.com/logs/build41.txt.gz' },

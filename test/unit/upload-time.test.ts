@@ -1,7 +1,7 @@
 /** How much of the time before a task's deadline an upload has. */
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { isLastChance, LAST_CHANCE_MS, nextChance, uploadEnd } from '../../src/reflector/upload-time.ts';
+import { isLastChance, LAST_CHANCE_MS, nextChance, standInsMs, uploadEnd } from '../../src/reflector/upload-time.ts';
 
 const DEADLINE = 1_000_000_000;
 const SECOND = 1000;
@@ -32,6 +32,15 @@ describe('an upload', () => {
         },
       ),
     );
+  });
+
+  it.each([
+    ['have ten seconds', 45, 1, 10],
+    ['have two where others wait for their place', 45, 0.5, 2],
+    ['leave time to resolve the run in', 12, 1, 7],
+    ['have none shortly before the deadline, and after it', 3, 1, 0],
+  ])('has stand-ins that %s', (_what, left, share, seconds) => {
+    expect(standInsMs(DEADLINE, DEADLINE - left * SECOND, share)).toBe(seconds * SECOND);
   });
 
   it('is looked at when its last chance begins, and often then', () => {

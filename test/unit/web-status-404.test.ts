@@ -113,11 +113,25 @@ describe('a log that is not found as text', () => {
   }
 
   it('is read as HTML, as the traceback of each step that breaks in the master', async () => {
-    expect(await read({ [`GET ${LOGS}/err.html`]: { kind: 'says', body: '<b>KeyError</b>' } })).toBe('<b>KeyError</b>');
+    const html: Misbehaviour = { kind: 'says', body: '<b>KeyError</b>' };
+    expect(await read({ [PAGE]: says({ number: 5 }), [`GET ${LOGS}/err.html`]: html })).toBe('<b>KeyError</b>');
   });
 
   it('nor otherwise is a note, where the master has the build’s page', async () => {
     expect(await read({ [PAGE]: says({ number: 5 }) })).toBe('(the master does not have this log any more)\n');
+  });
+
+  it('at first, but once the master is there, is read as that', async () => {
+    let isAway = true;
+    const server = await startHostileServer(WEB_STATUS, (line) => {
+      const was = isAway;
+      isAway = false;
+      return was ? NOT_FOUND : line === PAGE ? says({ number: 5 }) : { kind: 'says', body: line };
+    });
+    undo.push(() => server.stop());
+    const master = createWebStatus({ url: server.url }, { retries: 0 });
+    undo.push(() => master.close());
+    expect(await text(master.logText(`${server.url}${LOGS}/stdio`))).toBe(`GET ${LOGS}/stdio/text`);
   });
 
   it('nor otherwise is waited for, where the master may be away', async () => {

@@ -18,7 +18,7 @@ export interface WatchOptions {
   readonly inputs?: InputCounter | undefined;
   readonly onHint: (buildRequestId: number) => void;
   readonly onGap: () => void;
-  /** How long opening a connection may take in all. */
+  /** How long opening a connection may take in all, and then the answers to what is subscribed to. */
   readonly handshakeMs?: number;
 }
 
@@ -102,7 +102,7 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
       failure = new Error(reason);
       socket.terminate();
     };
-    // In all, with what is subscribed to: the library's own limit begins anew with every byte.
+    // In all, and once more for what is subscribed to: the library's own limit begins anew with every byte.
     const opening = setTimeout(
       () => fail(`no WebSocket that can be listened to within ${handshakeMs} ms`),
       handshakeMs,
@@ -123,6 +123,7 @@ async function listen(options: WatchOptions, signal: AbortSignal, onListening: (
     }
 
     socket.on('open', () => {
+      opening.refresh();
       // Not before: whoever sends earlier is thrown at.
       pinger = setInterval(ping, PING_MS);
       pinger.unref();

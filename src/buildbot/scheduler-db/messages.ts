@@ -87,7 +87,8 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
     return { kind: 'malformed', reason: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'invalid'}` };
   }
   const { build, request_ids: told } = parsed.data.payload;
-  const taskId = valuesOf(build.properties.readable).get('taskId');
+  const all = valuesOf(build.properties.readable);
+  const taskId = all.get('taskId');
   // A build's own properties of these names, such as a task asks for, tell of no upload.
   const added = build.properties.readable.filter(([, , source]) => event === 'log_uploaded' && source === UPLOADER);
   const values = valuesOf(added);
@@ -106,7 +107,8 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
       ...(build.properties.isWhole ? [] : ['properties']),
       ...(Array.isArray(ids) && buildRequestIds.length < ids.length ? ['request_ids'] : []),
       ...(bounded?.leftOut ?? []),
-      ...(kept?.logUrl === null && isMeant(values.get('log_url')) ? ['log_url'] : []),
+      // Also of an upload by another script: whoever runs the bridge wonders where the log is.
+      ...(kept?.isFinal && kept.logUrl === null && isMeant(all.get('log_url')) ? ['log_url'] : []),
     ],
   };
 }

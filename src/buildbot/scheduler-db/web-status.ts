@@ -223,21 +223,26 @@ export function createWebStatus(
    * a file any more, or with nothing in it, neither is found; nor is anything while the master is away.
    */
   async function* readLog(path: string): AsyncGenerator<Buffer> {
+    const build = `/json${BUILD_PATH.exec(path)?.[0]}`;
     try {
       yield* streams.read(`${base}${path}/text`);
       return;
     } catch (error) {
       throwUnlessMissing(error);
-    }
-    try {
-      yield* streams.read(`${base}${path}`);
-    } catch (error) {
-      throwUnlessMissing(error);
-      if ((await json(`/json${BUILD_PATH.exec(path)?.[0]}`, anyRecord)) === undefined) {
+      if ((await json(build, anyRecord)) === undefined) {
         throw error;
       }
-      yield Buffer.from('(the master does not have this log any more)\n');
     }
+    // Once more, as the master is there by now.
+    for (const form of ['/text', '']) {
+      try {
+        yield* streams.read(`${base}${path}${form}`);
+        return;
+      } catch (error) {
+        throwUnlessMissing(error);
+      }
+    }
+    yield Buffer.from('(the master does not have this log any more)\n');
   }
 
   return {
@@ -289,7 +294,7 @@ export function createWebStatus(
         yield* readLog(path);
       } catch (error) {
         countIfUnreadable(inputs, error);
-        throw noAnswer(path, error);
+        throw error instanceof LegacyCiError ? error : noAnswer(path, error);
       }
     },
     async stopBuild(builder, number, comments) {

@@ -3,7 +3,6 @@ import type { RequestView } from '../../domain/build.ts';
 import type { Mapping } from '../../domain/mapping.ts';
 import { describeError, LegacyCiError } from '../../errors.ts';
 import type { CancelAnswer, MappingStore } from '../../ports.ts';
-import { readDefinition } from '../observe.ts';
 import { announceNoStop } from '../upload.ts';
 import { type ApplyContext, idsOf, mappingOf, type Next, type Pass, requestOf, update } from './pass.ts';
 
@@ -116,14 +115,14 @@ async function stillWanted(buildRequestIds: readonly number[], store: MappingSto
 }
 
 /** The task's people are told, too, where a build runs; the queue takes artifacts of such a run for some time yet. */
-async function tellNoStop(why: string, pass: Pass, { queue, upload, log }: ApplyContext): Promise<void> {
+async function tellNoStop(why: string, pass: Pass, { upload, log }: ApplyContext): Promise<void> {
   const { taskId, knowledge } = pass;
   const { runId, builder, takenUntil } = mappingOf(pass);
-  if (takenUntil === null) {
+  if (takenUntil === null || knowledge.task?.kind !== 'present') {
     return;
   }
   try {
-    const { expires } = await readDefinition(taskId, knowledge, queue);
+    const { expires } = knowledge.task.value;
     await announceNoStop(upload, { taskId, runId, builder, expires }, why);
   } catch (error) {
     log.warn({ ...idsOf(pass), err: error }, 'the task does not say that its build goes on');

@@ -6,7 +6,7 @@ import { QueueError } from '../../errors.ts';
 import type { Action } from '../actions.ts';
 import { reclaimDue, reclaimTime } from '../claims.ts';
 import { announceBuild, type UploadTime } from '../upload.ts';
-import { STAND_INS_MS, uploadEnd } from '../upload-time.ts';
+import { standInsMs, uploadEnd } from '../upload-time.ts';
 import {
   type ApplyContext,
   idsOf,
@@ -85,14 +85,13 @@ export async function keepingAlive(
   work: (time: UploadTime) => Promise<void>,
 ): Promise<void> {
   const stop = new AbortController();
-  const over = new AbortController();
-  const end = new AbortController();
-  const heart = beat(pass, context, stop.signal, over);
+  const timers = { forArtifacts: new AbortController(), forStandIns: new AbortController() };
+  const heart = beat(pass, context, stop.signal, timers);
   // Apart from the beats, which may have to wait for answers.
-  const timer = abortInTime(pass, context, stop.signal, { over, end });
+  const timer = abortInTime(pass, context, stop.signal, timers);
   let moved: MappingMoved | undefined;
   try {
-    await work({ over: over.signal, end: end.signal });
+    await work({ forArtifacts: timers.forArtifacts.signal, forStandIns: timers.forStandIns.signal });
   } finally {
     stop.abort();
     await timer;
@@ -104,6 +103,8 @@ export async function keepingAlive(
   }
 }
 
+type UploadTimers = Readonly<Record<keyof UploadTime, AbortController>>;
+
 /** How often it is looked whether others wait for the upload's place. */
 const SHARE_MS = 2000;
 /** The database's clock may be set, and timers take no more than some weeks. */
@@ -114,7 +115,7 @@ async function abortInTime(
   pass: Pass,
   { clock }: ApplyContext,
   stop: AbortSignal,
-  { over, end }: Readonly<Record<keyof UploadTime, AbortController>>,
+  { forArtifacts, forStandIns }: UploadTimers,
 ): Promise<void> {
   const { deadline } = mappingOf(pass);
   const begun = clock.now();
@@ -123,11 +124,11 @@ async function abortInTime(
     await clock.sleep(Math.min(left(), pass.uploadShare ? SHARE_MS : LONGEST_SLEEP_MS), stop);
   }
   if (!stop.aborted) {
-    over.abort();
-    await clock.sleep(STAND_INS_MS, stop);
+    forArtifacts.abort();
+    await clock.sleep(standInsMs(deadline, clock.now(), pass.uploadShare?.()), stop);
   }
   if (!stop.aborted) {
-    end.abort();
+    forStandIns.abort();
   }
 }
 
@@ -136,7 +137,7 @@ async function beat(
   pass: Pass,
   context: ApplyContext,
   signal: AbortSignal,
-  over: AbortController,
+  { forArtifacts, forStandIns }: UploadTimers,
 ): Promise<MappingMoved | undefined> {
   for (let hasFailed = false; ; ) {
     await context.clock.sleep(untilNextBeat(pass, context, hasFailed), signal);
@@ -159,7 +160,8 @@ async function beat(
       }
       if (error instanceof QueueError && error.code === 'queue-conflict') {
         // Its build may be one that nobody wants any more, and is to be stopped.
-        over.abort(error);
+        forArtifacts.abort(error);
+        forStandIns.abort(error);
         return undefined;
       }
       // The work goes on: the lease and the claim outlive a few failed renewals, and the resolution finds out the rest.

@@ -1,7 +1,7 @@
 /** What must hold of a run's artifacts. */
 import { isTransient, QueueError } from '../../errors.ts';
 import { BACKING_LOG, LIVE_LOG, PROPERTIES, STATUS } from '../../reflector/upload.ts';
-import { STAND_INS_MS } from '../../reflector/upload-time.ts';
+import { LEAST_STAND_INS_MS } from '../../reflector/upload-time.ts';
 import type { Call, Host } from './host.ts';
 import { shortName } from './names.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
@@ -28,8 +28,8 @@ export interface ArtifactRulesContext {
   readonly truth: () => Truth;
   /** Whether there is a request too many for the run: then either may be the one that is followed. */
   readonly isDoubled: (taskId: string, runId: number) => boolean;
-  /** Whether the task's deadline may be so near that nothing is waited for any more. */
-  readonly isLastChance: (taskId: string) => boolean;
+  /** Whether the task's deadline may be so near that nothing is waited for any more; or nearer than so many milliseconds. */
+  readonly isLastChance: (taskId: string, leftMs?: number) => boolean;
 }
 
 interface Put {
@@ -41,6 +41,8 @@ interface Put {
 
 /** Every upload has at least so long. */
 const LEAST_UPLOAD_MS = 5000;
+/** Shorter than the shortest upload, and the time that is left to resolve the run in. */
+const LAST_SECONDS_MS = 10_000;
 
 /** What an artifact is made of: whichever of it fails, an `error` artifact may stand in its place. */
 const INGREDIENTS: Readonly<Record<string, readonly string[]>> = {
@@ -157,8 +159,9 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
     },
     onEnding(ending) {
       const { taskId, runId, reason } = ending;
-      // What stands in for them has its time, too.
-      const isOver = isLastChance(taskId) && now() - (stoodIn.get(taskId) ?? now()) >= STAND_INS_MS;
+      // What stands in for them has its time, too, and in the last seconds none.
+      const hasStoodIn = now() - (stoodIn.get(taskId) ?? now()) >= LEAST_STAND_INS_MS;
+      const isOver = (isLastChance(taskId) && hasStoodIn) || isLastChance(taskId, LAST_SECONDS_MS);
       const missing = (isOver ? [] : [STATUS, PROPERTIES, BACKING_LOG, LIVE_LOG]).filter((name) => {
         const key = `${taskId}/${runId}/${name}`;
         const artifact = queue().artifacts.get(taskId, runId, name);

@@ -108,9 +108,9 @@ export function createRules(context: RulesContext): Rules {
     ...{ complain: history.complain, now: scheduler.now, queue, store, truth },
     isDoubled: (taskId, runId) =>
       [...zombies.keys()].some((zombie) => zombie.taskId === taskId && zombie.runId <= runId),
-    isLastChance(taskId) {
+    isLastChance(taskId, leftMs = LAST_CHANCE_MS) {
       const deadline = Date.parse(queue().state.tasks.get(taskId)?.definition.deadline ?? '');
-      return scheduler.now() + latestOffset() + READING_MS >= deadline - LAST_CHANCE_MS;
+      return scheduler.now() + latestOffset() + READING_MS >= deadline - leftMs;
     },
   });
   const judging = { ...context, complain: history.complain, now: scheduler.now };
