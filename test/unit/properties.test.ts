@@ -1,7 +1,6 @@
 /** The properties of a build have the same bounds whichever way they come, and are told whole or not at all. */
 import { text } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import type { Knex } from 'knex';
 import { pino } from 'pino';
 import { readOutcome as ofDataApi } from '../../src/buildbot/data-api/outcome.ts';
 import type { RestClient } from '../../src/buildbot/data-api/rest-client.ts';
@@ -56,13 +55,12 @@ async function ofDataApiAnswer(given: Given): Promise<Told> {
   return told(ofDataApi(rest as RestClient, REQUEST, context()));
 }
 
-let db: Knex;
 async function ofScheduler(page: WebStatus | undefined, requested: Given = []): Promise<Told> {
   return told(outcomeOf(page, requested));
 }
 
 async function outcomeOf(page: WebStatus | undefined, requested: Given, kept?: KeptBuild): Promise<Outcome> {
-  db = connect('sqlite::memory:');
+  const db = connect('sqlite::memory:');
   undo.push(() => db.destroy());
   const columns =
     'id, buildsetid, buildername, complete, results, complete_at, submitted_at, claimed_at, claimed_by_name';
