@@ -38,7 +38,8 @@ export class ConfigError extends BridgeError<'config'> {
  * - `queue-conflict` (409): the run is not in the state the call needs: read it again.
  * - `queue-not-found` (404), `queue-forbidden` (401, 403: scopes or credentials), `queue-invalid` (other 4xx, or what the
  *   artifacts' bucket takes in no case)
- * - `queue-unavailable`: no answer, a time-out, 5xx, or a 4xx of what stands in front of the queue; the call may or may not have taken effect.
+ * - `queue-unavailable`: no answer, a time-out, 5xx, or a 4xx of what stands in front of the queue; the call may or may not
+ *   have taken effect.
  */
 export type QueueErrorCode =
   | 'queue-conflict'

@@ -36,12 +36,15 @@ export function externalIdOf(taskId: string, runId: number, submission: number):
   return `${taskId}/${runId}/${submission}`;
 }
 
-/** Fills in what is not known, as far as it is needed where explanations are left to another pass, if they are. */
+/**
+ * Fills in what is not known, as far as it is needed.
+ * @param leavesReasons whether why a refused task is refused is not read: another pass does that, or there is no time for it
+ */
 export async function observe(
   taskId: string,
   knowledge: Knowledge,
   context: ObserveContext,
-  leavesExplanations = false,
+  leavesReasons = false,
 ): Promise<Observation> {
   const [task, request] = await Promise.all([
     knowledge.task ?? context.queue.status(taskId),
@@ -49,8 +52,8 @@ export async function observe(
   ]);
   knowledge.task = task;
   knowledge.request = request;
-  const isExplained = leavesExplanations && knowledge.mapping?.state === 'refusing';
-  if (isExplained || !needsAdmission(knowledge, context.queue.taskQueueId)) {
+  const isLeft = leavesReasons && knowledge.mapping?.state === 'refusing';
+  if (isLeft || !needsAdmission(knowledge, context.queue.taskQueueId)) {
     // What nobody needs any more has not failed.
     knowledge.admission = knowledge.admission?.kind === 'unreadable' ? undefined : knowledge.admission;
   } else if (knowledge.admission === undefined) {

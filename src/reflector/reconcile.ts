@@ -152,8 +152,9 @@ export function createReconciler(context: ReconcileContext): Reconciler {
       const now = clock.now();
       forgetMissing(pass.knowledge);
       // At its last chance there is no time to find out again why a task is refused.
-      const isShort = pass.isBrief || isLastChance(pass.knowledge.mapping?.deadline ?? Number.POSITIVE_INFINITY, now);
-      const observation = await observe(pass.taskId, pass.knowledge, context, isShort);
+      const leavesReasons =
+        pass.isBrief || isLastChance(pass.knowledge.mapping?.deadline ?? Number.POSITIVE_INFINITY, now);
+      const observation = await observe(pass.taskId, pass.knowledge, context, leavesReasons);
       const { todo, left } = applyMode(decide(observation, policy, now), mode, isClaimed(pass.knowledge.mapping));
       const brief = pass.isBrief ? untilLong(todo) : todo;
       if (brief.length === 0 && todo.length > 0) {

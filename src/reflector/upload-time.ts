@@ -45,7 +45,10 @@ export function uploadEnd(deadline: number, begun: number, share = 1): number {
   return Math.max(begun + LEAST_MS, most);
 }
 
-/** How long what stands in for artifacts is waited for, from `now` on, when no time is left for these. @param share as above */
+/**
+ * How long what stands in for artifacts is waited for, from `now` on, when no time is left for these.
+ * @param share as for `uploadEnd`
+ */
 export function standInsMs(deadline: number, now: number, share = 1): number {
   const most = share < 1 ? LEAST_STAND_INS_MS : STAND_INS_MS;
   return Math.max(0, Math.min(most, deadline - LEAST_RESOLVING_MS - now));

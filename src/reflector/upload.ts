@@ -49,7 +49,7 @@ export interface Effort {
 export interface UploadTime {
   /** Is aborted when no time is left: what was not uploaded by then is given up; with a QueueError, if the run is over. */
   readonly forArtifacts: AbortSignal;
-  /** Is aborted some seconds later, when what stands in for them is not waited for any longer, either; or with it, if the run is over. */
+  /** Is aborted some seconds later, when what stands in for them is waited for no longer, either; with it, if the run is over. */
   readonly forStandIns: AbortSignal;
 }
 

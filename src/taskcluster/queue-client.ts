@@ -23,7 +23,10 @@ export interface QueueClientOptions {
   readonly clock: Clock;
   /** See `ServicesOptions`; the machine's time unless given. */
   readonly signedAt?: () => number;
-  /** Milliseconds for each single request. With the default number of retries a call ends within some 20 seconds, or 30 for a page of a list. */
+  /**
+   * Milliseconds for each single request. With the default number of retries a call ends within some 20 seconds, or 30 for a
+   * page of a list.
+   */
   readonly timeoutMs?: number;
   /** See `ServicesOptions`. */
   readonly retries?: number;

@@ -82,11 +82,15 @@ function toLegacyCiError(what: string, thrown: unknown): BridgeError {
 /** Numbers of an `IN` list that MySQL still plans well. */
 export const BATCH = 500;
 
-/** Runs `read` on parts of a long list, and puts the rows together. */
-export async function inBatches<T, R>(values: readonly T[], read: (batch: T[]) => Promise<readonly R[]>): Promise<R[]> {
+/** Runs `read` on parts of a long list, one after the other, and puts what it finds together. */
+export async function inBatches<T, R>(
+  values: readonly T[],
+  read: (batch: T[]) => Promise<readonly R[]>,
+  size = BATCH,
+): Promise<R[]> {
   const found: R[] = [];
-  for (let start = 0; start < values.length; start += BATCH) {
-    found.push(...(await read(values.slice(start, start + BATCH))));
+  for (let start = 0; start < values.length; start += size) {
+    found.push(...(await read(values.slice(start, start + size))));
   }
   return found;
 }

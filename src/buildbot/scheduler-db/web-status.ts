@@ -15,7 +15,7 @@ import { excerpt } from '../../log.ts';
 import type { InputCounter } from '../../ports.ts';
 import type { Secret } from '../../secret.ts';
 import { countIfUnreadable, unreadable } from '../unreadable.ts';
-import { unavailable } from './database.ts';
+import { inBatches, unavailable } from './database.ts';
 import { isSameStart } from './rows.ts';
 import type { BuildRow } from './view.ts';
 
@@ -250,22 +250,21 @@ export function createWebStatus(
     logOf: (builder, number, ...names) =>
       `${pageOf(builder, number)}/steps/${names.map(encodeURIComponent).join('/logs/')}`,
     async builds(builder, numbers) {
-      const found = new Map<number, WebBuild>();
-      for (let start = 0; start < numbers.length; start += MAX_SELECTED) {
-        const wanted = numbers.slice(start, start + MAX_SELECTED);
-        const answer = await pages(builder, wanted);
-        if (answer === undefined) {
-          await checkMissing(builder);
-          return new Map();
-        }
-        for (const number of wanted) {
-          const page = readPage(builder, number, answer[String(number)]);
-          if (page !== undefined) {
-            found.set(number, page);
+      const found = await inBatches(
+        numbers,
+        async (wanted) => {
+          const answer = await pages(builder, wanted);
+          if (answer === undefined) {
+            await checkMissing(builder);
           }
-        }
-      }
-      return found;
+          return wanted.flatMap((number) => {
+            const page = readPage(builder, number, answer?.[String(number)]);
+            return page === undefined ? [] : [[number, page] as const];
+          });
+        },
+        MAX_SELECTED,
+      );
+      return new Map(found);
     },
     async startOf(builder, number) {
       const answer = await pages(builder, [number]);
