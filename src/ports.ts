@@ -4,7 +4,7 @@
  */
 import type { Readable } from 'node:stream';
 import type { RequestView } from './domain/build.ts';
-import type { KeptBuild } from './domain/kept-build.ts';
+import type { FoundNote, KeptBuild } from './domain/kept-build.ts';
 import type {
   AdoptedMapping,
   Instance,
@@ -304,7 +304,10 @@ export interface MappingStore {
 export interface KeptBuilds {
   /** Adds or replaces; what is final is not replaced by what is not. */
   keep(builds: readonly KeptBuild[], now: number): Promise<void>;
-  of(buildRequestIds: readonly number[]): Promise<readonly KeptBuild[]>;
+  /** What there is of these requests' builds, without what each of them holds: that may be a megabyte. */
+  of(buildRequestIds: readonly number[]): Promise<readonly FoundNote[]>;
+  /** All of one that was found; undefined where it is gone by now, or cannot be read. */
+  whole(id: number): Promise<KeptBuild | undefined>;
   /** Removes up to `limit` that were kept before then; answers how many. */
   prune(before: number, limit: number): Promise<number>;
 }

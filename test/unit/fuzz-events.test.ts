@@ -149,7 +149,7 @@ describe('a build event', () => {
         close: async () => undefined,
       },
       exchange: 'exchange/build/',
-      kept: { keep: async () => undefined, of: async () => [], prune: async () => 0 },
+      kept: { keep: async () => undefined, of: async () => [], whole: async () => undefined, prune: async () => 0 },
       ownRequests: async (named) => named,
       onHint: () => undefined,
       onGap: () => undefined,
@@ -169,7 +169,7 @@ describe('a build event', () => {
     const events = await startEvents({
       broker,
       exchange: 'exchange/build/',
-      kept: { keep: async () => undefined, of: async () => [], prune: async () => 0 },
+      kept: { keep: async () => undefined, of: async () => [], whole: async () => undefined, prune: async () => 0 },
       ownRequests: async (named) => named,
       onHint: (id) => hints.push(id),
       onGap: () => undefined,
@@ -207,7 +207,7 @@ describe('of a build event what is left out', () => {
     });
     const events = await startEvents({
       ...{ broker, exchange: 'exchange/build/', inputs, clock: systemClock, retentionMs: 1 },
-      kept: { keep: async () => undefined, of: async () => [], prune: async () => 0 },
+      kept: { keep: async () => undefined, of: async () => [], whole: async () => undefined, prune: async () => 0 },
       async ownRequests() {
         isKept();
         return own;

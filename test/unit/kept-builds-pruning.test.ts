@@ -28,6 +28,7 @@ beforeEach(async () => {
     kept: {
       keep: async () => undefined,
       of: async () => [],
+      whole: async () => undefined,
       async prune(before, limit) {
         expect(before).toBe(clock.now() - HOUR);
         const count = Math.min(limit, old);

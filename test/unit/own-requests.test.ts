@@ -173,5 +173,6 @@ it('an event of 3 MB is kept in no more than a few times as many bytes', async (
     .select({ id: 'build_request_id', size: db.raw('LENGTH(properties)') });
   expect(rows.map(({ id }) => id)).toEqual([3, 7]);
   expect(rows.every(({ size }) => size < 1_000_000)).toBe(true);
-  expect((await kept.of([3]))[0]?.properties).toEqual({ small: ['中', 's'] });
+  const [found] = await kept.of([3]);
+  expect((await kept.whole(found?.id ?? 0))?.properties).toEqual({ small: ['中', 's'] });
 });

@@ -41,6 +41,7 @@ beforeEach(async () => {
         }
       },
       of: async () => [],
+      whole: async () => undefined,
       prune: async () => 0,
     },
     ownRequests: async (named) => named,

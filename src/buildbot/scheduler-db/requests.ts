@@ -1,7 +1,7 @@
 /** Reads build requests: rows of the database, and what only messages or web pages tell of their builds. */
 import type { Logger } from 'pino';
 import type { RequestView } from '../../domain/build.ts';
-import { type KeptBuild, matchOf } from '../../domain/kept-build.ts';
+import { type FoundNote, type KeptBuild, matchOf } from '../../domain/kept-build.ts';
 import { BridgeError, LegacyCiError } from '../../errors.ts';
 import type { KeptBuilds, Seen } from '../../ports.ts';
 import type { SchedulerDb } from './database.ts';
@@ -44,7 +44,7 @@ const MAX_WARNED = 10_000;
 interface Beside {
   readonly schema: Schema['kind'];
   readonly siblings: Siblings;
-  readonly messages: readonly KeptBuild[];
+  readonly messages: readonly FoundNote[];
   readonly stopped: Stopped;
 }
 
@@ -70,7 +70,7 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
   }
 
   /** Of every request, and of those that share a build: messages are kept for some of these only. */
-  async function readKept(rows: Rows, siblings: Siblings): Promise<readonly KeptBuild[]> {
+  async function readKept(rows: Rows, siblings: Siblings): Promise<readonly FoundNote[]> {
     const merged = [...siblings.of.values()].flatMap((builds) => builds.map(({ brid }) => brid));
     return kept ? kept.of([...new Set([...rows.requests.keys(), ...merged])]) : [];
   }
@@ -150,7 +150,8 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
     const siblings = await readSiblings(database, await options.schema(), [{ ...build, builder, claimedBy }]);
     const merged = siblings.of.get(build.id) ?? [];
     const messages = kept ? await kept.of([request.id, ...merged.map(({ brid }) => brid)]) : [];
-    return keptFor([build, ...merged], messages);
+    const found = keptFor([build, ...merged], messages);
+    return found && kept?.whole(found.id);
   }
 
   return { readMany, findByExternalId, keptOf };
@@ -161,7 +162,7 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
  * last one of a build may be kept for others of them than the one before.
  * @param rows of one build
  */
-function keptFor(rows: readonly BuildRow[], messages: readonly KeptBuild[]): KeptBuild | undefined {
+function keptFor(rows: readonly BuildRow[], messages: readonly FoundNote[]): FoundNote | undefined {
   const found = rows.flatMap((row) => matchOf(row, messages) ?? []);
   return found.find(({ isFinal }) => isFinal) ?? found[0];
 }
