@@ -5,7 +5,7 @@ import got, { type Got, HTTPError, RequestError } from 'got';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
 import { createStreams, limited, RefusedStream } from '../../foreign-answer.ts';
-import { textOf } from '../../json.ts';
+import { parsePythonJson, textOf } from '../../json.ts';
 import { anyRecord } from '../../lists.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter } from '../../ports.ts';
@@ -102,7 +102,7 @@ export function createRestClient({
     const shown = excerpt(path, MAX_PATH);
     let value: unknown;
     try {
-      value = JSON.parse(text);
+      value = parsePythonJson(text);
     } catch (error) {
       throw unreadable(inputs, `the answer to ${shown} is not JSON: ${toError(error).message}`);
     }

@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import type { KeptBuild } from '../../domain/kept-build.ts';
 import { isTaskId } from '../../domain/task.ts';
+import { parsePythonJson } from '../../json.ts';
 import { anyList } from '../../lists.ts';
 import { boundedProperties, MAX_PROPERTIES } from '../properties.ts';
 
@@ -77,7 +78,7 @@ export function parseEvent(routingKey: string, content: Buffer): ParsedEvent {
   }
   let value: unknown;
   try {
-    value = JSON.parse(content.toString('utf8'));
+    value = parsePythonJson(content.toString('utf8'));
   } catch {
     return { kind: 'malformed', reason: 'not JSON' };
   }
