@@ -68,12 +68,21 @@ const drain = async (chunks: AsyncGenerator<Buffer>, most = Number.POSITIVE_INFI
   }
 };
 
+/** @throws what there is in place of a page that cannot be read */
+async function theOne(pages: ReturnType<ReturnType<typeof web>['builds']>): Promise<unknown> {
+  const [page] = (await pages).values();
+  if (page instanceof Error) {
+    throw page;
+  }
+  return page;
+}
+
 /** Calls whose whole answer is held in memory. */
 const HELD: Readonly<Record<string, (url: string, inputs?: Counted) => Promise<unknown>>> = {
   'a read of the Data API': (url, inputs) => rest(url, { inputs }).client.get('builds', anything),
   'a control call of the Data API': (url, inputs) => rest(url, { inputs }).client.control('builds/1', 'stop', {}),
   'the sign-in of the Data API': (url, inputs) => rest(url, { signsIn: true, inputs }).session.renew(),
-  'builds of a web status': (url, inputs) => web(url, inputs).builds('b', [1]),
+  'builds of a web status': (url, inputs) => theOne(web(url, inputs).builds('b', [1])),
   'builders of a web status': (url, inputs) => web(url, inputs).builders(),
   'a form of a web status': (url, inputs) => web(url, inputs).stopBuild('b', 1, 'why'),
   'the sign-in of a web status': (url, inputs) =>

@@ -123,6 +123,13 @@ export const CASES: readonly ViewCase[] = [
     extra: { wasStopped: true },
     is: 'complete CANCELLED by person: CANCELLED',
   },
+  {
+    name: 'it ended EXCEPTION, and its page, that says whether somebody stopped it, may still come',
+    request: claimedAndDone(4),
+    builds: [built(1, T + 10, T + 60)],
+    extra: { mayBeStopped: true },
+    is: 'complete EXCEPTION, settling: EXCEPTION',
+  },
   { name: 'it was cancelled while it waited (A)', request: complete(2, T + 60), is: 'complete CANCELLED by person' },
   {
     name: 'it was cancelled while it waited (B)',

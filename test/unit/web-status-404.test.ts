@@ -3,6 +3,7 @@ import { text } from 'node:stream/consumers';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { createStoppedReader } from '../../src/buildbot/scheduler-db/stopped.ts';
 import { createWebStatus } from '../../src/buildbot/scheduler-db/web-status.ts';
+import { LegacyCiError, toError } from '../../src/errors.ts';
 import { type HostileServer, type Misbehaviour, startHostileServer } from '../support/hostile-server.ts';
 
 const undo: (() => unknown)[] = [];
@@ -37,7 +38,8 @@ describe.each<[string, Misbehaviour]>([
 
   it('tells nothing of builds', async () => {
     const { master } = await behind(list);
-    await expect(master.builds('b', [5])).rejects.toMatchObject(error);
+    const told = master.builds('b', [5]).then((found) => found.get(5), toError);
+    expect(await told).toMatchObject(error);
   });
 
   it('tells of no builder that it is not there', async () => {
@@ -98,6 +100,57 @@ it('very many builds are asked for in several calls', async () => {
   expect([...(await master.builds('b', numbers)).keys()]).toEqual(numbers);
   expect(server.calls).toHaveLength(3);
   expect(Math.max(...server.calls.map((line) => line.length))).toBeLessThan(2000);
+});
+
+describe.each<[string, Misbehaviour]>([
+  ['is too large', { kind: 'says', body: `{"5":{"number":5,"text":["${'x'.repeat(16_100_000)}"]}}` }],
+  ['is no JSON', { kind: 'says', body: '{"5":{"number":5,"text":[' }],
+])('a page that %s', (_what, bad) => {
+  const numbersOf = (line: string) => new URL(line.slice('GET '.length), 'http://x').searchParams.getAll('select');
+
+  it('keeps none of the others from being read', async () => {
+    const server = await startHostileServer(WEB_STATUS, (line) => {
+      const numbers = numbersOf(line);
+      return numbers.includes('5') ? bad : says(Object.fromEntries(numbers.map((n) => [n, { number: Number(n) }])));
+    });
+    undo.push(() => server.stop());
+    const master = createWebStatus({ url: server.url }, { retries: 0 });
+    undo.push(() => master.close());
+    const numbers = Array.from({ length: 100 }, (_, at) => at);
+    const found = await master.builds('b', numbers);
+    expect(numbers.filter((number) => found.get(number) instanceof LegacyCiError)).toEqual([5]);
+    expect(found.size).toBe(100);
+    expect(server.calls.length).toBeLessThan(20);
+  });
+});
+
+it('a master in whose place nothing that can be read comes is not asked for each page by itself', async () => {
+  const server = await startHostileServer(WEB_STATUS, () => ({ kind: 'says', body: '<html>back soon</html>' }));
+  undo.push(() => server.stop());
+  const master = createWebStatus({ url: server.url }, { retries: 0 });
+  undo.push(() => master.close());
+  const numbers = Array.from({ length: 100 }, (_, at) => at);
+  const found = await master.builds('b', numbers);
+  expect([...found.values()].every((page) => page instanceof LegacyCiError)).toBe(true);
+  expect(found.size).toBe(100);
+  expect(server.calls.length).toBeLessThan(60);
+});
+
+it('of builds whose pages cannot be read, others’ stops are learnt', async () => {
+  const { server, master } = await behind(NOT_FOUND);
+  server.does = (line) =>
+    line.includes('select=6')
+      ? { kind: 'says', body: 'not JSON' }
+      : says({ 5: { number: 5, times: [1000, 1100], text: ['exception', 'interrupted'] } });
+  const read = createStoppedReader({ all: [master], of: () => master }, undefined);
+  const build = { id: 1, brid: 9, number: 5, startTime: 1000, finishTime: 1100 };
+  const times = { claimedAt: 1000, submittedAt: 900, completeAt: 1100 };
+  const request = { id: 9, builder: 'b', claimedBy: 'm', isComplete: true, results: 4, ...times };
+  const suspects = [
+    { build, request },
+    { build: { ...build, id: 2, number: 6 }, request },
+  ];
+  expect(await read(suspects)).toEqual({ builds: new Set([1]), unknown: new Set([2]) });
 });
 
 describe('a log that is not found as text', () => {

@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import type { Logger } from 'pino';
 import type { Build, RequestView } from '../../domain/build.ts';
 import { lastBuild } from '../../domain/build.ts';
+import { LegacyCiError } from '../../errors.ts';
 import { parseJson } from '../../json.ts';
 import { excerpt } from '../../log.ts';
 import type { InputCounter, Outcome } from '../../ports.ts';
@@ -83,6 +84,9 @@ async function findPage(
   const others = masters.all.filter((master) => master !== likely);
   for (const master of likely === undefined ? others : [likely, ...others]) {
     const page = (await master.builds(builder, [row.number])).get(row.number);
+    if (page instanceof LegacyCiError) {
+      throw page;
+    }
     if (page !== undefined && isPageOf(page, row)) {
       return { master, page };
     }

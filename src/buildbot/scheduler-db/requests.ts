@@ -35,7 +35,7 @@ export interface RequestReader {
   keptOf(request: RequestRow, build: BuildRow): Promise<KeptBuild | undefined>;
 }
 
-/** So long a master's page is waited for that says whether a build was stopped; then it was not. Seconds. */
+/** So long a master's page is waited for that says whether a build was stopped, if there is the time; then it was not. Seconds. */
 const STOPPED_WAIT_S = 3600;
 /** Of requests whose claims were said to be stale; far more than are at a time. */
 const MAX_WARNED = 10_000;
@@ -88,9 +88,6 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
       return { kind: 'absent' };
     }
     const isRecent = rows.now - (request.completeAt ?? rows.now) < STOPPED_WAIT_S;
-    if (last !== undefined && stopped.unknown.has(last.id) && isRecent) {
-      return { kind: 'unreadable', error: unknownEnd(id) };
-    }
     warnIfStale(request, builds, rows.now);
     const merged = siblings.of.get(last?.id ?? -1) ?? [];
     const value = toView({
@@ -107,6 +104,7 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
         return {
           isFinal: message?.isFinal ?? false,
           wasStopped: stopped.builds.has(build.id),
+          mayBeStopped: stopped.unknown.has(build.id) && isRecent,
           ...(message?.worker ? { worker: message.worker } : {}),
           ...(page === undefined ? {} : { url: page }),
         };
@@ -169,13 +167,6 @@ function keptFor(rows: readonly BuildRow[], messages: readonly FoundNote[]): Fou
 
 function sameBuild(a: BuildRow, b: BuildRow): boolean {
   return a.number === b.number && isSameStart(a, b);
-}
-
-function unknownEnd(buildRequestId: number): LegacyCiError {
-  return new LegacyCiError('legacy-ci-unavailable', 'the master does not say whether the build was stopped', {
-    isTransient: true,
-    context: { buildRequestId },
-  });
 }
 
 function asBridgeError(error: unknown): BridgeError {

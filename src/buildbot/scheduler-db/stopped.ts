@@ -3,6 +3,7 @@
  * tells them from builds that broke.
  */
 import type { Logger } from 'pino';
+import { LegacyCiError } from '../../errors.ts';
 import type { Masters } from './masters.ts';
 import type { BuildRow, RequestRow } from './view.ts';
 import { isPageOf, type WebStatus, wasInterrupted } from './web-status.ts';
@@ -40,7 +41,11 @@ export function createStoppedReader(
       );
       for (const { build } of builds) {
         const page = pages.get(build.number);
-        answers.set(build.id, page !== undefined && isPageOf(page, build) && wasInterrupted(page));
+        if (page instanceof LegacyCiError) {
+          log?.warn({ builder, number: build.number, err: page }, 'not learnt whether a build was stopped');
+        } else {
+          answers.set(build.id, page !== undefined && isPageOf(page, build) && wasInterrupted(page));
+        }
       }
     } catch (error) {
       log?.warn({ builder, count: builds.length, err: error }, 'not learnt whether builds were stopped');

@@ -35,6 +35,8 @@ export interface BuildExtra {
   readonly url?: string;
   /** Whether somebody stopped it: a stock master ends it EXCEPTION, and only its page tells. */
   readonly wasStopped?: boolean;
+  /** Whether that could not be learnt yet, and may still be. */
+  readonly mayBeStopped?: boolean;
   /** Whether properties and log are known as they will stay. */
   readonly isFinal?: boolean;
 }
@@ -108,7 +110,9 @@ function completeOf(input: ViewInput, last: BuildRow): Omit<RequestView, 'buildR
   );
   // Where nothing more comes, not even a master whose clock is ahead is waited for.
   const isAwaited = outcomeWait > 0 && !extra.isFinal && now < (request.completeAt ?? now) + outcomeWait;
-  const isSettling = isAwaited || (wasCancelledWaiting(request, last, input.schema) && mayEndYet(input, last));
+  const isUnclear =
+    extra.mayBeStopped === true || (wasCancelledWaiting(request, last, input.schema) && mayEndYet(input, last));
+  const isSettling = isAwaited || isUnclear;
   return {
     state: 'complete',
     builds: [...lostAndRetried(builds.slice(0, -1), input), ended],

@@ -8,7 +8,7 @@ import got, { type Got, HTTPError, type Response } from 'got';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { LegacyCiError, toError } from '../../errors.ts';
-import { createStreams, limited, RefusedStream } from '../../foreign-answer.ts';
+import { AnswerTooLong, createStreams, limited, RefusedStream } from '../../foreign-answer.ts';
 import { parseJson } from '../../json.ts';
 import { anyRecord, listOf } from '../../lists.ts';
 import { excerpt } from '../../log.ts';
@@ -48,8 +48,11 @@ const startAnswer = buildAnswer.pick({ number: true, times: true });
 export interface WebStatus {
   /** The build's page, for people. */
   pageOf(builder: string, number: number): string;
-  /** By number; those that the master no longer has are left out. A 404 is believed as in `cancelRequest`. @throws LegacyCiError */
-  builds(builder: string, numbers: readonly number[]): Promise<ReadonlyMap<number, WebBuild>>;
+  /**
+   * By number; those that the master no longer has are left out. A 404 is believed as in `cancelRequest`. One page that
+   * cannot be read, as it is too large or no JSON, keeps none of the others from being read. @throws LegacyCiError
+   */
+  builds(builder: string, numbers: readonly number[]): Promise<ReadonlyMap<number, WebBuild | LegacyCiError>>;
   /**
    * When a build started, in Unix seconds; undefined where it has not, or the master has no such build. Nothing else of
    * its page has to be readable. @throws LegacyCiError
@@ -81,6 +84,8 @@ const TIMEOUT_MS = 20_000;
 const MAX_LOG_URL = 4000;
 /** Builds in one call: each has its place in the URL, and servers take no long ones. */
 const MAX_SELECTED = 100;
+/** Calls in place of one that could not be read: enough for some bad pages among so many. */
+const MAX_SPLIT = 40;
 const LOG_PATH = /\/builders\/[^/?#\\]+\/builds\/\d+\/steps\/[^/?#\\]+\/logs\/[^?#\\]+$/;
 const BUILD_PATH = /^\/builders\/[^/]+\/builds\/\d+/;
 const DOTS = /^(?:\.|%2e){1,2}$/i;
@@ -121,7 +126,9 @@ export function createWebStatus(
       if (error instanceof HTTPError && error.response.statusCode === 404) {
         return undefined;
       }
-      countIfUnreadable(inputs, error);
+      if (error instanceof AnswerTooLong) {
+        throw unreadable(inputs, `the answer to ${path} cannot be read: ${error.message}`);
+      }
       throw noAnswer(path, error);
     }
     const parsed = answer.safeParse(parseJson(text));
@@ -150,6 +157,40 @@ export function createWebStatus(
       log?.warn({ builder, number, reason }, 'page of a build left out: it cannot be read');
     }
     return parsed.success && parsed.data.number === number ? parsed.data : undefined;
+  }
+
+  /**
+   * @param budget calls that may still be made: where nothing can be read, as of somebody who answers in the master's
+   * place, it is not asked of each by itself
+   * @returns by number; the error in place of what cannot be read
+   */
+  async function readPages(
+    builder: string,
+    numbers: readonly number[],
+    budget = { calls: MAX_SPLIT },
+  ): Promise<readonly (readonly [number, WebBuild | LegacyCiError])[]> {
+    let answer: Record<string, unknown> | undefined;
+    try {
+      budget.calls -= 1;
+      answer = await pages(builder, numbers);
+    } catch (error) {
+      if (!(error instanceof LegacyCiError && error.code === 'legacy-ci-protocol')) {
+        throw error;
+      }
+      if (numbers.length === 1 || budget.calls <= 0) {
+        return numbers.map((number) => [number, error]);
+      }
+      const half = Math.ceil(numbers.length / 2);
+      const first = await readPages(builder, numbers.slice(0, half), budget);
+      return [...first, ...(await readPages(builder, numbers.slice(half), budget))];
+    }
+    if (answer === undefined) {
+      await checkMissing(builder);
+    }
+    return numbers.flatMap((number) => {
+      const page = readPage(builder, number, answer?.[String(number)]);
+      return page === undefined ? [] : [[number, page] as const];
+    });
   }
 
   /** What stands before a master answers 404, too, while the master is away: only its own list tells. */
@@ -250,21 +291,7 @@ export function createWebStatus(
     logOf: (builder, number, ...names) =>
       `${pageOf(builder, number)}/steps/${names.map(encodeURIComponent).join('/logs/')}`,
     async builds(builder, numbers) {
-      const found = await inBatches(
-        numbers,
-        async (wanted) => {
-          const answer = await pages(builder, wanted);
-          if (answer === undefined) {
-            await checkMissing(builder);
-          }
-          return wanted.flatMap((number) => {
-            const page = readPage(builder, number, answer?.[String(number)]);
-            return page === undefined ? [] : [[number, page] as const];
-          });
-        },
-        MAX_SELECTED,
-      );
-      return new Map(found);
+      return new Map(await inBatches(numbers, (some) => readPages(builder, some), MAX_SELECTED));
     },
     async startOf(builder, number) {
       const answer = await pages(builder, [number]);
