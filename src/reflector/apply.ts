@@ -66,6 +66,10 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
         ...(mapping.state === 'refusing' || mapping.runId === action.runId ? {} : { attempts: 0, lastError: null }),
         ...(mapping.state === 'submitted' && action.takenUntil !== null ? { hasSlot: false } : {}),
       });
+      if (action.takenUntil === null && !isOver(pass)) {
+        // The run before may have been uploaded for very long: by now the request may be over.
+        pass.knowledge.request = undefined;
+      }
       return 'next';
     case 'claimRun':
       return claimRun(action, pass, context);
@@ -99,4 +103,9 @@ async function performOne(action: Action, pass: Pass, context: ApplyContext): Pr
     default:
       return action satisfies never;
   }
+}
+
+/** Whether the request is known to be over, which it stays. */
+function isOver({ knowledge: { request } }: Pass): boolean {
+  return request?.kind === 'present' && request.value.state === 'complete';
 }
