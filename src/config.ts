@@ -50,6 +50,15 @@ const webStatus = z
 
 /** One master's, or those of several by the masters' names: what has a `url` is one. */
 const webStatuses = z.record(z.string(), z.unknown()).transform((given, context) => {
+  if (!('url' in given) && ['username', 'password'].some((key) => typeof given[key] === 'string')) {
+    // They may come from the environment.
+    context.addIssue({
+      ...{ code: 'custom', path: ['url'] },
+      message:
+        'missing: add it, or give each of several masters its own url, username and password, and WEB_STATUS_USERNAME and WEB_STATUS_PASSWORD no value',
+    });
+    return z.NEVER;
+  }
   const parsed = 'url' in given ? webStatus.safeParse(given) : z.record(z.string(), webStatus).safeParse(given);
   if (!parsed.success) {
     for (const issue of parsed.error.issues) {
@@ -173,6 +182,11 @@ export function loadConfig({ file, env }: { file?: string | undefined; env: Node
  */
 export function loadDatabaseUrl({ file, env }: { file?: string | undefined; env: NodeJS.ProcessEnv }): Secret {
   const path = pathOf(file, env);
+  if (path === undefined && (env.DATABASE_URL ?? '') === '') {
+    throw new ConfigError(
+      'no configuration: name the file with --config FILE or in the variable BBB_CONFIG, or the database in DATABASE_URL',
+    );
+  }
   const given = path === undefined ? {} : readYaml(path);
   const merged = withEnvironment(given, env);
   const database = typeof merged === 'object' && merged !== null && 'database' in merged ? merged.database : undefined;

@@ -9,6 +9,7 @@ import { createMappingStore } from './db/mapping-store.ts';
 import { ConfigError } from './errors.ts';
 import { EXIT } from './lifecycle.ts';
 import { queueOf } from './main.ts';
+import { plain } from './plain.ts';
 import { Secret } from './secret.ts';
 import { rulesOf } from './settings.ts';
 
@@ -20,12 +21,13 @@ export interface MigrateOptions {
   readonly env: NodeJS.ProcessEnv;
   /** The first bridge's database; true: the one that the environment names. */
   readonly adopt: string | true | undefined;
-  /** Takes one line at a time. */
+  /** Takes one line at a time: whatever is in a task, or in a table of others', it is one. */
   say(line: string): void;
 }
 
 /** @returns the exit code */
-export async function runMigrate({ file, env, adopt: from, say }: MigrateOptions): Promise<number> {
+export async function runMigrate({ file, env, adopt: from, ...options }: MigrateOptions): Promise<number> {
+  const say = (line: string) => options.say(plain(line));
   if (from === undefined) {
     return withDatabase(loadDatabaseUrl({ file, env }), (db) => bringUpToDate(db, say));
   }

@@ -3,6 +3,7 @@ import pLimit from 'p-limit';
 import { byTask, type FirstBridgeRow, type ReadRow, type TaskRows } from '../domain/first-bridge.ts';
 import type { TaskStatus } from '../domain/task.ts';
 import { type BridgeError, describeError, StoreError } from '../errors.ts';
+import { excerpt } from '../log.ts';
 import type { MappingStore, Seen, TaskQueue } from '../ports.ts';
 import { requestedBuilder } from '../reflector/admission.ts';
 import { lost, mappingOf, named, placeOf, type TaskSeen, whyKnown } from './plan.ts';
@@ -105,7 +106,7 @@ async function settle(row: FirstBridgeRow, task: TaskSeen, context: AdoptContext
   }
   const builder = task === null ? '' : await builderOf(taskId, queue);
   if (builder !== '' && context.isIgnored(builder)) {
-    return { outcome: 'skipped', text: `its builder "${builder}" is among builders.ignored` };
+    return { outcome: 'skipped', text: `its builder "${excerpt(builder)}" is among builders.ignored` };
   }
   const now = context.now();
   const stored = await store.adopt(mappingOf(row, task, place, builder, now), now);

@@ -35,7 +35,7 @@ export function describeIssues(
     if (given === null) {
       return [`${at} is empty: give it a value (${expectation(issue)}), or remove the line`];
     }
-    return [`${at}: ${expectation(issue)}${needsQuotes(issue, given) ? ': put it in quotes' : ''}`];
+    return [`${at}: ${expectation(issue)}${quotesMend(issue, given)}`];
   });
 }
 
@@ -71,9 +71,16 @@ function describeMissing(issue: z.core.$ZodIssue, schema: unknown): string {
     .replace(/, received undefined$/, '')})`;
 }
 
-/** YAML reads `password: 1234` as a number. */
-function needsQuotes(issue: z.core.$ZodIssue, given: unknown): boolean {
-  return issue.code === 'invalid_type' && issue.expected === 'string' && /number|boolean/.test(typeof given);
+/** YAML reads `password: 1234` as a number, and `port: "8080"` as a text. */
+function quotesMend(issue: z.core.$ZodIssue, given: unknown): string {
+  if (issue.code !== 'invalid_type') {
+    return '';
+  }
+  if (issue.expected === 'string') {
+    return /number|boolean/.test(typeof given) ? ': put it in quotes' : '';
+  }
+  const isQuoted = typeof given === 'string' && /^(?:\d+|true|false)$/.test(given);
+  return isQuoted && /number|int|boolean/.test(issue.expected) ? ': take its quotes away' : '';
 }
 
 /** `builders.ignored[0]` */

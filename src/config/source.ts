@@ -83,11 +83,12 @@ export function withEnvironment(given: unknown, env: NodeJS.ProcessEnv): unknown
   return merged;
 }
 
-/** The legacy CI that is not in use may have its variables set; its section is not made for their sake. */
+/** The legacy CI that is not in use may have its variables set; where it has no section, none is made for their sake. */
 function isOfTheOther(given: unknown, [section, part]: readonly string[]): boolean {
   const { legacyCi }: { legacyCi?: unknown } = Object(given);
   const { kind }: { kind?: unknown } = Object(legacyCi);
-  return section === 'legacyCi' && part === (kind === 'scheduler-db' ? 'dataApi' : 'schedulerDb');
+  const isOther = section === 'legacyCi' && part === (kind === 'scheduler-db' ? 'dataApi' : 'schedulerDb');
+  return isOther && Reflect.get(Object(legacyCi), part) === undefined;
 }
 
 function withValue(given: unknown, [key, ...rest]: readonly string[], value: string): unknown {

@@ -133,10 +133,13 @@ const CRON = 'expected a cron expression of six fields, seconds first, such as "
 /** In the last minutes before a deadline a run has to be looked at, and the shortest claims are over in some more. */
 const MAX_GAP_SECONDS = 60;
 
+/** No field has such numbers, and what reads them would write out a range from one to the other before it says so. */
+const ABSURD = /\d{3}|^.{300}/s;
+
 /** When the reflector runs. */
 export const cron = z.string({ error: CRON }).superRefine((expression, context) => {
   // Five fields, and names such as @daily, are cron expressions too, of which hardly one was meant so.
-  if (expression.trim().split(/ +/).length !== 6 || !isCron(expression)) {
+  if (expression.trim().split(/ +/).length !== 6 || ABSURD.test(expression) || !isCron(expression)) {
     context.addIssue({ code: 'custom', message: CRON });
     return;
   }

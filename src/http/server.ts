@@ -62,7 +62,8 @@ export function createHttpServer({ host, port, live, ready, metrics }: HttpOptio
   return {
     start: () =>
       new Promise((resolve, reject) => {
-        server.once('error', (error) => {
+        // Later ones, such as of a connection that cannot be taken, are no reason for the process to end.
+        server.on('error', (error) => {
           const isNowhere = codeOf(error) === 'ENOTFOUND';
           const message = `http.host: there is no host ${JSON.stringify(host)}`;
           reject(isNowhere ? new ConfigError(message, { cause: error }) : error);

@@ -37,7 +37,7 @@ async function adoptAll(store: MappingStore, more: Partial<AdoptContext> = {}): 
   await adopt(await readFirstBridge(oldDb), {
     queue: clientOf(queue.emulator.rootUrl),
     store,
-    isIgnored: (builder) => builder === 'theirs',
+    isIgnored: (builder) => builder.startsWith('theirs'),
     now: () => queue.clock.now(),
     report: (outcome, text) => lines.push(`${outcome}: ${text}`),
     ...more,
@@ -149,6 +149,17 @@ describe.each(ENGINES)("adopting the first bridge's rows into $name", (engine) =
       expect(lines).toContainEqual(expect.stringContaining(expected));
     }
     expect(await opened.db('tasks')).toEqual([]);
+  });
+
+  it('tells of each row in one line, whatever its task asks for', async () => {
+    const { pending } = tasksOf(queue);
+    const buildername = `theirs\u001b]0;x\u0007\nadopted: task ${'A'.repeat(22)}\u202e${'x'.repeat(1000)}`;
+    await addOldRows(oldDb, [{ buildrequestId: 57, taskId: await pending({ payload: { buildername } }), runId: 0 }]);
+    const [line = '', ...more] = await adoptAll(store);
+    expect(more).toEqual([]);
+    expect(line).toContain('its builder "theirs\\u001b]0;x\\u0007\\u000aadopted');
+    expect(line).not.toMatch(/[\p{Cc}\p{Cf}]/u);
+    expect(line.length).toBeLessThan(400);
   });
 
   it('reports what could not be read or written, and has it the next time', async () => {

@@ -183,6 +183,10 @@ describe('a configuration', () => {
     '61 * * * * *',
     '* * * 32 * *',
     '',
+    // Ranges that would be written out, to the end of all memory, before anybody sees that there is no such second.
+    '0-999999999 * * * * *',
+    '* * * * * 0-9999999',
+    `${'1,'.repeat(500_000)}2 * * * * *`,
   ])('has no schedule %j, which is not six fields', (schedule) => {
     expect(problems(withKey('reflector', { schedule }))).toEqual([
       'reflector.schedule: expected a cron expression of six fields, seconds first, such as "*/60 * * * * *"',
@@ -204,6 +208,13 @@ describe('a configuration', () => {
     expect(problems(withKey('reflector', { schedule }))).toEqual([
       `reflector.schedule: there can be ${given} between two turns, and claims and deadlines have to be looked at every 60 seconds: use "*/60 * * * * *"`,
     ]);
+  });
+
+  it('tells a number in quotes to be one', () => {
+    expect(problems(withKey('http', { port: '8080' }))).toEqual([
+      'http.port: expected number, received string: take its quotes away',
+    ]);
+    expect(problems(withKey('http', { port: 'eighty' }))).toEqual(['http.port: expected number, received string']);
   });
 
   it('lets no log be longer than a bucket takes it', () => {
@@ -292,6 +303,22 @@ describe('the environment', () => {
     expect(parse(rest, env)).toMatchObject({ taskcluster: { rootUrl: 'http://tc' } });
   });
 
+  it.each<[string, object, Record<string, string>]>([
+    ['scheduler-db', { dataApi: { url: 'http://b', forceScheduler: 'f', username: 'u' } }, { BUILDBOT_PASSWORD: 'p' }],
+    ['data-api', { schedulerDb: { pulseExchange: 'exchange/build' } }, { SCHEDULER_DB_URL: 'mysql://h/d' }],
+  ])('makes whole what a file has of the other kind than %s', (kind, other, env) => {
+    const used = kind === 'data-api' ? least().legacyCi : classic().legacyCi;
+    expect(() => parse({ ...least(), legacyCi: { ...used, ...other } })).toThrow(ConfigError);
+    expect(parse({ ...least(), legacyCi: { ...used, ...other } }, env).legacyCi.kind).toBe(kind);
+  });
+
+  it('says what is missing where it is for one master, and there is none', () => {
+    const legacyCi = { kind: 'scheduler-db', schedulerDb: { url: 'mysql://h/d' } };
+    expect(problems({ ...least(), legacyCi }, { WEB_STATUS_USERNAME: 'u', WEB_STATUS_PASSWORD: 'p' })).toEqual([
+      expect.stringMatching(/^legacyCi.schedulerDb.webStatus.url: missing: add it, or .*WEB_STATUS_USERNAME/),
+    ]);
+  });
+
   it('is checked like the file', () => {
     expect(problems(least(), { PULSE_URL: 'http://h' })).toEqual([
       'pulse.url (from the variable PULSE_URL): expected a URL that begins with amqp:// or amqps://',
@@ -338,7 +365,7 @@ describe('problems', () => {
       'reflector.schedule: expected a cron expression of six fields, seconds first, such as "*/60 * * * * *"',
       'reflector.reclaimThreshold: expected something like 10m, from 1s to 19m, not "20m"',
       'reflector.batchSize: expected number to be >=1',
-      'http.port: expected number, received string',
+      'http.port: expected number, received string: take its quotes away',
       'log.level: expected one of "trace"|"debug"|"info"|"warn"|"error"|"fatal"',
       `zorro: there is no such key: remove it (there are ${TOP})`,
     ]);
@@ -496,7 +523,10 @@ describe('the file', () => {
 
   it('may be empty where the environment says enough, as for the database', () => {
     expect(loadDatabaseUrl({ env: { DATABASE_URL: 'mysql://h/d' } }).reveal()).toBe('mysql://h/d');
-    expect(loadDatabaseUrl({ env: {} }).reveal()).toBe('sqlite:./bridge.db');
+    expect(() => loadDatabaseUrl({ env: {} })).toThrow(
+      /--config FILE or in the variable BBB_CONFIG, or the database in/,
+    );
+    expect(loadDatabaseUrl({ file: fileOf('pulse: {}'), env: {} }).reveal()).toBe('sqlite:./bridge.db');
     expect(loadDatabaseUrl({ file: fileOf('database: {url: "postgres://h/d"}'), env: {} }).reveal()).toBe(
       'postgres://h/d',
     );

@@ -1,4 +1,5 @@
-import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { Server } from 'node:net';
+import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals';
 import got from 'got';
 import { ConfigError } from '../../src/errors.ts';
 import { type Check, createHttpServer, type HttpServer } from '../../src/http/server.ts';
@@ -23,6 +24,22 @@ describe('the health checks', () => {
     const ready = await ask('/readyz?verbose');
     expect(ready.statusCode).toBe(200);
     expect(JSON.parse(ready.body)).toEqual({ ok: true, checks });
+  });
+
+  it('go on where connections cannot be taken for a while', async () => {
+    const listen = jest.spyOn(Server.prototype, 'listen');
+    const other = createHttpServer({
+      ...{ host: '127.0.0.1', port: 0, live: () => [], ready: async () => checks },
+      metrics: async () => ({ contentType: 'text/plain', body: '' }),
+    });
+    const at = await other.start();
+    const [inner] = listen.mock.contexts;
+    listen.mockRestore();
+    for (const code of ['EMFILE', 'EMFILE']) {
+      (inner as Server).emit('error', Object.assign(new Error(code), { code }));
+    }
+    expect((await got(`${at}/livez`)).statusCode).toBe(200);
+    await other.stop();
   });
 
   it('say what is not', async () => {
