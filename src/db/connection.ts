@@ -152,6 +152,8 @@ function checkServerUrl(url: string, name: string): void {
 function connectMysql(url: string, ssl: MysqlTls | undefined, isReadOnly: boolean): Knex {
   return knex({
     client: MysqlClient,
+    // Not asked of the first connection, whose silence all others would wait for.
+    version: 'latest',
     connection: {
       uri: url,
       // What is given here goes before what the URL says.
@@ -165,15 +167,18 @@ function connectMysql(url: string, ssl: MysqlTls | undefined, isReadOnly: boolea
     pool: {
       min: 0,
       max: POOL_MAX,
-      afterCreate(connection: Queryable, done: Done) {
-        connection.query(BINLOG, (error, rows) => {
-          if (error) {
-            done(error, connection);
-          } else {
-            onEachConnection(...mysqlSession(rows, isReadOnly))(connection, done);
-          }
-        });
-      },
+      afterCreate: orClosed(
+        (connection: Queryable & { destroy(): void }, done) => {
+          connection.query(BINLOG, (error, rows) => {
+            if (error) {
+              done(error);
+            } else {
+              onEachConnection(...mysqlSession(rows, isReadOnly))(connection, done);
+            }
+          });
+        },
+        (connection) => connection.destroy(),
+      ),
     },
     acquireConnectionTimeout: ACQUIRE_MS,
     log: SILENT,
@@ -201,6 +206,8 @@ function mysqlSession(binlog: unknown, isReadOnly: boolean): readonly string[] {
 function connectPostgres(url: string, isReadOnly: boolean): Knex {
   return knex({
     client: PostgresClient,
+    // As of MySQL: it would be asked of each connection until one answers. Nothing here depends on it.
+    version: '9.6',
     connection: {
       connectionString: url,
       application_name: 'buildbot-bridge',
@@ -211,9 +218,13 @@ function connectPostgres(url: string, isReadOnly: boolean): Knex {
     pool: {
       min: 0,
       max: POOL_MAX,
-      afterCreate: onEachConnection(
-        `SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED${isReadOnly ? ', READ ONLY' : ''}`,
-        "SET lock_timeout = '5s'",
+      afterCreate: orClosed(
+        onEachConnection(
+          `SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED${isReadOnly ? ', READ ONLY' : ''}`,
+          "SET lock_timeout = '5s'",
+        ),
+        // One that waits for an answer is cut.
+        (connection: Queryable & { end(): Promise<void> }) => void connection.end().catch(() => undefined),
       ),
     },
     acquireConnectionTimeout: ACQUIRE_MS,
@@ -256,16 +267,40 @@ function connectSqlite(file: string, isReadOnly: boolean): Knex {
 interface Queryable {
   query(sql: string, done: (error: unknown, rows?: unknown) => void): void;
 }
-type Done = (error: unknown, connection: unknown) => void;
+type Prepare<C> = (connection: C, done: (error: unknown) => void) => void;
 
-function onEachConnection(...statements: readonly string[]) {
-  return (connection: Queryable, done: Done) => {
+function onEachConnection(...statements: readonly string[]): Prepare<Queryable> {
+  return (connection, done) => {
     const [next, ...rest] = statements;
     if (next === undefined) {
-      done(null, connection);
+      done(null);
       return;
     }
-    connection.query(next, (error) => (error ? done(error, connection) : onEachConnection(...rest)(connection, done)));
+    connection.query(next, (error) => (error ? done(error) : onEachConnection(...rest)(connection, done)));
+  };
+}
+
+/**
+ * knex forgets a connection that cannot be prepared, and leaves it open: behind a proxy that takes connections while the
+ * servers are away there would be more and more of them.
+ */
+function orClosed<C>(prepare: Prepare<C>, close: (connection: C) => void) {
+  return (connection: C, done: (error: unknown, connection: C) => void) => {
+    let isOver = false;
+    const end = (error: unknown) => {
+      if (isOver) {
+        return;
+      }
+      isOver = true;
+      clearTimeout(timer);
+      if (error) {
+        close(connection);
+      }
+      done(error, connection);
+    };
+    const late = () => end(new Error(`a new connection was not answered for ${CONNECT_MS / 1000} s`));
+    const timer = setTimeout(late, CONNECT_MS);
+    prepare(connection, end);
   };
 }
 

@@ -15,6 +15,9 @@ const ELSEWHERE = new Set([
   ...['25006', '57P01', '57P02', '57P03'],
 ]);
 
+/** So long a server may take to hang up on a connection that is ended. */
+const GOODBYE_MS = 5000;
+
 interface Disposable {
   /** What makes knex's pool close a connection rather than lend it again. */
   __knex__disposed?: unknown;
@@ -31,7 +34,23 @@ async function givingUpTheDemoted<T>(connection: Disposable, statement: Promise<
   }
 }
 
+interface MysqlConnection {
+  end(done: (error: unknown) => void): void;
+  destroy(): void;
+}
+
 export class MysqlClient extends knexMysql2 {
+  /**
+   * knex takes all listeners from a connection that it ends. Where nobody hears it end, as where the server's host has gone
+   * silent, the system says so after a quarter of an hour, and that error would end the process.
+   */
+  override destroyRawConnection(connection: MysqlConnection): Promise<void> {
+    return new Promise((resolve) => {
+      setTimeout(() => connection.destroy(), GOODBYE_MS).unref();
+      connection.end(() => resolve());
+    });
+  }
+
   override _query(connection: Disposable, query: unknown): Promise<unknown> {
     return givingUpTheDemoted(connection, super._query(connection, query));
   }
