@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import type { Bridge, Service } from './bridge.ts';
 import { systemClock } from './clock.ts';
 import { checkSchema } from './db/connection.ts';
-import { isTransient } from './errors.ts';
+import { ConfigError, isTransient } from './errors.ts';
 import type { Check } from './http/server.ts';
 import type { Part } from './lifecycle.ts';
 import type { LegacyCi, MappingStore } from './ports.ts';
@@ -12,7 +12,11 @@ import { removeLeftLogs } from './reflector/log-spool.ts';
 
 /** The mapping database: its schema has to be this version's. */
 export function databasePart(db: Knex, store: MappingStore, log: Logger): Part {
-  return waitingPart('database', log, { check: () => checkSchema(db), close: () => store.close() });
+  return waitingPart('database', log, {
+    check: () => checkSchema(db),
+    close: () => store.close(),
+    isHopeless: (error) => !isTransient(error),
+  });
 }
 
 /** So long the rest waits for the legacy CI's first answer, which may say that it is not set up for the bridge. */
@@ -20,10 +24,15 @@ const FIRST_ANSWER_MS = 3000;
 
 /**
  * The legacy CI. Where it answers in time that it is not set up for the bridge, the start fails; later that is an error in
- * the log, since the rest has begun.
+ * the log, since the rest has begun. Rights that are missing are waited for: whoever stands before Buildbot may refuse
+ * everybody for a while, and that is no reason to leave claims alone.
  */
 export function legacyCiPart(ci: LegacyCi, log: Logger): Part {
-  const waiting = waitingPart('legacy-ci', log, { check: () => ci.check(), close: () => ci.close() });
+  const waiting = waitingPart('legacy-ci', log, {
+    check: () => ci.check(),
+    close: () => ci.close(),
+    isHopeless: (error) => error instanceof ConfigError,
+  });
   return {
     ...waiting,
     async start() {
@@ -43,12 +52,18 @@ export function legacyCiPart(ci: LegacyCi, log: Logger): Part {
 
 const FIRST_WAIT_MS = 500;
 const MAX_WAIT_MS = 15_000;
+/** As after a call that is forbidden: a person has to mend it. */
+const FORBIDDEN_WAIT_MS = 300_000;
 
 /** A dependency that is away at the start is waited for; one that is wrongly set up ends the start. */
 function waitingPart(
   name: string,
   log: Logger,
-  { check, close }: { check: () => Promise<void>; close: () => Promise<void> },
+  {
+    check,
+    close,
+    isHopeless,
+  }: { check: () => Promise<void>; close: () => Promise<void>; isHopeless: (error: unknown) => boolean },
 ): Part {
   const stopping = new AbortController();
   return {
@@ -59,11 +74,13 @@ function waitingPart(
           await check();
           return;
         } catch (error) {
-          if (!isTransient(error)) {
+          if (isHopeless(error)) {
             throw error;
           }
-          log.warn({ part: name, retryInMs: wait, err: error }, 'not there yet; waiting for it');
-          await systemClock.sleep(wait, stopping.signal);
+          const level = isTransient(error) ? 'warn' : 'error';
+          const retryInMs = isTransient(error) ? wait : FORBIDDEN_WAIT_MS;
+          log[level]({ part: name, retryInMs, err: error }, 'not there yet; waiting for it');
+          await systemClock.sleep(retryInMs, stopping.signal);
         }
       }
     },
