@@ -81,7 +81,7 @@ export const ACTION_KINDS = Object.keys({
   closeMapping: true,
 } satisfies Record<Exclude<ActionKind, 'lookAgain'>, true>);
 
-/** How the bridge behaves: as always; making no new requests; or changing nothing anywhere. */
+/** How the bridge behaves: as always; taking on nothing new; or changing nothing anywhere. */
 export type Mode = 'normal' | 'drain' | 'observe';
 
 /**
@@ -104,11 +104,9 @@ export function applyMode(
         // A run that is claimed comes to its end only with a build.
         return { todo: actions, left: [] };
       }
-      const makesRequest = (action: Action) =>
-        action.do === 'submit' ||
-        action.do === 'takeSlot' ||
-        (action.do === 'recordIntent' && action.state === 'intended');
-      return { todo: actions.filter((a) => !makesRequest(a)), left: actions.filter(makesRequest) };
+      // Also what would be refused is somebody else's from now on, who may have it under way already.
+      const isNew = ({ do: what }: Action) => what === 'submit' || what === 'takeSlot' || what === 'recordIntent';
+      return { todo: actions.filter((a) => !isNew(a)), left: actions.filter(isNew) };
     }
     default:
       return mode satisfies never;

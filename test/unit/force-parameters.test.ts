@@ -58,6 +58,17 @@ describe('the parameters of a force call', () => {
     expect(forceParameters(spec({}), scheduler()).parameters).not.toHaveProperty('priority');
   });
 
+  it.each(['branch', 'project', 'priority', 'username', 'builderid', 'locale'])(
+    'lead to a line of master.cfg that does help where nothing can carry %j',
+    (name) => {
+      const [problem] = forceParameters(spec({ [name]: 'x' }), scheduler([{ name: 'taskId' }])).problems;
+      const line = /util\.(\w+)\(name="(\w+)"/.exec(problem?.mend ?? '');
+      const type = line?.[1] === 'AnyPropertyParameter' ? ('any' as const) : ('text' as const);
+      const mended = scheduler([{ name: 'taskId' }, { name: line?.[2] ?? '', type }]);
+      expect(forceParameters(spec({ [name]: 'x' }), mended).problems).toEqual([]);
+    },
+  );
+
   it('never let a payload replace its taskId', () => {
     expect(forceParameters(spec({ taskId: 'another' }), scheduler()).parameters.taskId).toBe(TASK_ID);
   });

@@ -17,10 +17,10 @@ describe('a mode', () => {
     expect(applyMode(ACTIONS, 'normal', false)).toEqual({ todo: ACTIONS, left: [] });
   });
 
-  it('drain makes no new build requests, and refuses, claims and cancels as always', () => {
+  it('drain takes on nothing, be it to refuse it, makes no new build requests, and claims and cancels as always', () => {
     const { todo, left } = applyMode(ACTIONS, 'drain', false);
-    expect(named(todo)).toEqual(['refusing', 'claimRun', 'cancelRequest']);
-    expect(named(left)).toEqual(['intended', 'takeSlot', 'submit']);
+    expect(named(todo)).toEqual(['claimRun', 'cancelRequest']);
+    expect(named(left)).toEqual(['intended', 'refusing', 'takeSlot', 'submit']);
   });
 
   it('drain leaves nothing else out, whatever it is', () => {

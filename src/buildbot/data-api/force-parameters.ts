@@ -146,9 +146,13 @@ function sourcestampParameters(
   return parameters;
 }
 
+function isBuildbots(name: string): boolean {
+  return TAKEN.has(name) || SOURCESTAMP.some((key) => key === name);
+}
+
 /** A parameter that becomes a property of this very name. */
 function declaredParameter(scheduler: ForceSchedulerAnswer, name: string): FieldAnswer | undefined {
-  if (TAKEN.has(name) || SOURCESTAMP.some((key) => key === name)) {
+  if (isBuildbots(name)) {
     return undefined;
   }
   return leaves(scheduler.all_fields).find((field) => field.fullName === name && field.name === name);
@@ -210,7 +214,11 @@ function carryInSlot(
   problems: Problem[],
 ): void {
   const where = `payload.properties.${name}`;
-  const mend = `add to master.cfg, in the ForceScheduler's properties: util.StringParameter(name=${JSON.stringify(name)}, default=""), or leave the property out`;
+  // A parameter of such a name would be Buildbot's own.
+  const parameter = isBuildbots(name)
+    ? 'util.AnyPropertyParameter(name="any1")'
+    : `util.StringParameter(name=${JSON.stringify(name)}, default="")`;
+  const mend = `add to master.cfg, in the ForceScheduler's properties: ${parameter}, or leave the property out`;
   const text = asText(value);
   if (slot === undefined) {
     problems.push({ where, what: `the ForceScheduler declares no parameter that could carry "${name}"`, mend });
