@@ -58,6 +58,8 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
   /** By run and name: artifacts whose last resort failed. */
   const givenUp = new Set<string>();
 
+  /** Runs of which a resolution was not answered: where it takes effect late, what is told may be of what came after it. */
+  const unanswered = new Set<string>();
   /** By process and task: when its last pass began. */
   const begun = new Map<string, number>();
   /** By task: when its last pass first put what stands in for an artifact. */
@@ -79,6 +81,9 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
   }
 
   function checkContents({ taskId, runId, reason }: Ending): void {
+    if (unanswered.has(`${taskId}/${runId}`)) {
+      return;
+    }
     const content = (name: string) => {
       const isError = queue().artifacts.get(taskId, runId, name)?.details.storageType === 'error';
       const key = `${taskId}/${runId}/${name}`;
@@ -145,6 +150,10 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
       const ingredient = ingredientOf(host, call);
       if (ingredient !== undefined) {
         failed.add(ingredient);
+      }
+      const [, resolved] = call.method === 'resolve' ? (/\/(\d+) /.exec(call.about) ?? []) : [];
+      if (resolved !== undefined) {
+        unanswered.add(`${call.taskId}/${resolved}`);
       }
       // Only the last resort is left then, which may fail as well: see `guarded` in upload.ts.
       const put = putOf(call);

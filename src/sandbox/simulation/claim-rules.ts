@@ -23,8 +23,11 @@ export interface ClaimRulesContext {
   readonly store: () => StoreState;
 }
 
-/** Two passes of one process may look at one request, where it slept and one of them has lost its lease. */
-const TWO_PASSES_MS = 1000;
+/**
+ * Two passes of one process may look at one request, where it slept and one of them has lost its lease, and so may a
+ * withdrawal beside them; the one that claims may be waiting for another answer meanwhile.
+ */
+const TWO_PASSES_MS = 10_000;
 
 /** What a claim was decided from: a build can be lost, and its request wait again, while the claim is on its way. */
 interface Grounds {

@@ -92,6 +92,15 @@ export function settled(seen: Seen<RequestView>): Seen<RequestView> {
   return { kind: 'present', value };
 }
 
+export function withoutRetries(seen: Seen<RequestView>): Seen<RequestView> {
+  return seen.kind === 'present' && seen.value.state !== 'complete'
+    ? {
+        kind: 'present',
+        value: { ...seen.value, builds: seen.value.builds.filter(({ results }) => results !== 'RETRY') },
+      }
+    : seen;
+}
+
 export function asBuilding(seen: Seen<RequestView>): Seen<RequestView> {
   return seen.kind === 'present' && seen.value.state === 'pending'
     ? { kind: 'present', value: { ...seen.value, state: 'building' } }

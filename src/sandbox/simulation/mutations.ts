@@ -2,6 +2,8 @@
  * Bridges that are broken on purpose, to see that the simulation sees it. Each puts something else in place of a part;
  * nothing of production code knows of them.
  */
+
+import type { SettableClock } from '../../clock.ts';
 import type { Mapping } from '../../domain/mapping.ts';
 import type { TaskStatus } from '../../domain/task.ts';
 import { LegacyCiError, QueueError } from '../../errors.ts';
@@ -22,11 +24,25 @@ import {
   withEvents,
   withMappings,
   withOneRoom,
+  withoutRetries,
   withStatuses,
 } from './mutation-parts.ts';
 
 /** Nobody is asked, and the bridge that this befalls knows it: its traces are right. */
 const notNow = () => new LegacyCiError('legacy-ci-unavailable', 'not now', { isTransient: true });
+
+/** The same of the queue. */
+const notYet = () => new QueueError('queue-unavailable', 'not yet', { isTransient: true });
+
+/** Whether a thing was first asked for ten minutes ago. */
+function tenMinutesLate(clock: Pick<SettableClock, 'uptime'>): (what: string) => boolean {
+  const firsts = new Map<string, number>();
+  return (what) => {
+    const first = firsts.get(what) ?? clock.uptime();
+    firsts.set(what, first);
+    return clock.uptime() >= first + 600_000;
+  };
+}
 
 export const MUTATIONS: readonly Mutation[] = [
   mutation(
@@ -428,16 +444,54 @@ export const MUTATIONS: readonly Mutation[] = [
       ci: { ...ci, cancel: () => Promise.reject(notNow()) },
     }),
   ),
+  mutation(
+    'hides-retries',
+    'does not tell of a RETRY while the request is built again',
+    /was to be built again long ago, and nobody was told/,
+    ({ ci }) => ({
+      ci: {
+        ...ci,
+        readMany: async (ids) => new Map([...(await ci.readMany(ids))].map(([id, seen]) => [id, withoutRetries(seen)])),
+      },
+    }),
+  ),
+  mutation(
+    'claims-late',
+    'claims a run ten minutes late',
+    /began to be built long ago, and nobody was told/,
+    ({ queue, clock }) => {
+      const isLate = tenMinutesLate(clock);
+      return {
+        queue: {
+          ...queue,
+          claim: (taskId, runId) =>
+            isLate(`${taskId}/${runId}`) ? queue.claim(taskId, runId) : Promise.reject(notYet()),
+        },
+      };
+    },
+  ),
+  mutation(
+    'resolves-late',
+    'resolves a run ten minutes late',
+    /was ended by \w+ long ago, and nobody was told/,
+    ({ queue, clock }) => {
+      const isLate = tenMinutesLate(clock);
+      return {
+        queue: {
+          ...queue,
+          resolve: (taskId, runId, resolution) =>
+            isLate(`${taskId}/${runId}`) ? queue.resolve(taskId, runId, resolution) : Promise.reject(notYet()),
+        },
+      };
+    },
+  ),
   mutation('cancels-late', 'asks for a cancel ten minutes late', /nobody asked for its cancel/, ({ ci, clock }) => {
-    const firsts = new Map<number, number>();
+    const isLate = tenMinutesLate(clock);
     return {
       ci: {
         ...ci,
-        cancel(request, because) {
-          const first = firsts.get(request.buildRequestId) ?? clock.uptime();
-          firsts.set(request.buildRequestId, first);
-          return clock.uptime() < first + 600_000 ? Promise.reject(notNow()) : ci.cancel(request, because);
-        },
+        cancel: (request, because) =>
+          isLate(`#${request.buildRequestId}`) ? ci.cancel(request, because) : Promise.reject(notNow()),
       },
     };
   }),

@@ -1,36 +1,50 @@
 /** What has to be done in time where nothing hinders it, also between faults. */
 import type { Mapping } from '../../domain/mapping.ts';
 import { LAST_CHANCE_MS } from '../../reflector/upload-time.ts';
+import type { Run } from '../queue/state.ts';
 import type { Hindrances } from './hindrances.ts';
 import type { Call, Host } from './host.ts';
 import type { Master } from './master.ts';
-import { isOpen, type SimRequest } from './master-state.ts';
+import { isOpen, runningBuild, type SimRequest } from './master-state.ts';
 import { shortName, taskIdOf } from './names.ts';
 import type { Plan } from './plan.ts';
 import type { Ending, QueueServer } from './queue-server.ts';
-import { POLICY, ROUND_MS } from './settings.ts';
+import { POLICY, ROUND_MS, WORKER } from './settings.ts';
 import type { StoreState } from './store-state.ts';
+import type { Truth } from './truth.ts';
 
 export interface PromptRules {
   onEnding(ending: Ending): void;
   /** Closed mappings that the bridge forgets. */
   onPruned(rows: readonly Mapping[]): void;
+  /** A process is about to make a call. */
+  onCall(host: Host, call: Call): void;
   /** A call of a process has its effect. */
   onEffect(host: Host, call: Call): void;
+  /** A process hears what became of its call. */
+  onEnd(call: Call): void;
 }
 
 export interface PromptRulesContext {
-  readonly plan: Pick<Plan, 'climate' | 'databaseOffsets' | 'tasks'>;
+  readonly plan: Pick<Plan, 'climate' | 'databaseOffsets' | 'tasks' | 'policy'>;
   readonly complain: (what: string) => void;
   readonly now: () => number;
   readonly hindrances: Hindrances;
   readonly master: () => Master;
   readonly queue: () => QueueServer;
   readonly store: () => StoreState;
+  readonly truth: () => Truth;
   /** Whose they are, nobody has to know. */
   readonly zombies: ReadonlyMap<SimRequest, unknown>;
 }
 
+interface Upload {
+  readonly host: Host;
+  readonly begun: number;
+}
+
+/** Longer than one that nothing hinders. */
+const LONG_UPLOAD_MS = 5000;
 /** Cancels that came to nothing are repeated with waits of up to this. */
 const MAX_CANCEL_WAIT_MS = 600_000;
 /** Until what is due is seen to by a round, and a restart in between. */
@@ -39,9 +53,12 @@ const SLACK_MS = 3 * ROUND_MS;
 const LISTED_MS = 5 * ROUND_MS;
 
 export function createPromptRules(context: PromptRulesContext): PromptRules {
-  const { plan, complain, now, hindrances, master, queue, store, zombies } = context;
+  const { plan, complain, now, hindrances, master, queue, store, truth, zombies } = context;
   /** By request: when a cancel reached Buildbot last, whatever came of it. */
   const asked = new Map<number, number>();
+  const uploads = new Map<Call, Upload>();
+  /** When an upload was over that had kept others waiting. */
+  let slowUntil = 0;
   /** By taskId: when the last of its mappings that are pruned by now was written. */
   const pruned = new Map<string, number>();
   /** What waits by a clock of the database's that is set back since may wait for as long as a cancel at most. */
@@ -71,13 +88,24 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
     const free = hindrances.freeSince();
     const request = master().requests.findLast((one) => one.taskId === taskId);
     const isOver = request?.endedBy === 'build' && request.results !== 'RETRY' && !zombies.has(request);
-    if (free === undefined || request === undefined || !isOver || now() < deadline) {
+    if (free === undefined || request === undefined || !isOver || now() < deadline || wasTold(request, runId)) {
       return;
     }
     const since = Math.max(request.completedAt ?? 0, request.settledAt, request.hiddenUntil, free);
     if (since + LAST_CHANCE_MS + SLACK_MS < deadline) {
       complain(`${shortName(taskId)}/${runId} is over with its deadline, and #${request.id} had ended long before`);
     }
+  }
+
+  /** Whether a run before it was resolved by the request's result, which asks for another try. */
+  function wasTold(request: SimRequest, runId: number): boolean {
+    const { taskId, results } = request;
+    const isRetry = Object.entries(plan.policy).some(
+      ([name, reason]) => name === results?.toLowerCase() && reason === 'worker-shutdown',
+    );
+    const before = [...Array(runId).keys()];
+    // Of `worker-shutdown` it cannot be said whether it was for that, or for a RETRY.
+    return isRetry || before.some((one) => truth().requestOf({ taskId: taskId ?? '', runId: one }) === request);
   }
 
   /** A build that its task does not want, and of whose cancel nothing came. */
@@ -146,6 +174,50 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
     }
   }
 
+  function endUpload(call: Call): void {
+    if (isSlow(uploads.get(call))) {
+      slowUntil = now();
+    }
+    uploads.delete(call);
+  }
+
+  function isSlow(upload: Upload | undefined): boolean {
+    return upload !== undefined && now() - upload.begun > LONG_UPLOAD_MS;
+  }
+
+  /** Uploads have so many places: whoever waits for one that hangs waits as long as it does. */
+  function isUploadSlow(): boolean {
+    for (const [call, upload] of uploads) {
+      if (!upload.host.isAlive()) {
+        endUpload(call);
+      }
+    }
+    return [...uploads.values()].some(isSlow);
+  }
+
+  /** What the request of an open mapping has come to, and its run does not say for long. */
+  function checkTellings(): void {
+    const free = hindrances.freeSince();
+    if (isUploadSlow() || free === undefined) {
+      return;
+    }
+    for (const { taskId, runId, state, buildRequestId } of store().allOpen()) {
+      const task = queue().state.tasks.get(taskId);
+      const last = (task?.runs.length ?? 0) - 1;
+      const run = task?.runs[last];
+      const request = master().requests.find(({ id }) => id === buildRequestId);
+      const isOver = now() >= Date.parse(task?.definition.deadline ?? '');
+      if (state !== 'submitted' || last !== runId || run === undefined || request === undefined || isOver) {
+        continue;
+      }
+      const untold = request.isPurged || zombies.has(request) ? undefined : untoldOf(request, run);
+      const since = Math.max(untold?.at ?? 0, run.scheduled, request.hiddenUntil, request.settledAt, slowUntil, free);
+      if (untold !== undefined && now() > since + SLACK_MS + waitedOutMs) {
+        complain(`#${request.id} of ${shortName(taskId)}/${runId} ${untold.what} long ago, and nobody was told`);
+      }
+    }
+  }
+
   return {
     onEnding(ending) {
       if (ending.by === 'queue' && ending.reason === 'claim-expired' && ending.wasOurs) {
@@ -159,6 +231,14 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
         pruned.set(taskId, Math.max(updated, pruned.get(taskId) ?? 0));
       }
     },
+    onCall(host, call) {
+      if (call.method === 'putContent') {
+        uploads.set(call, { host, begun: now() });
+      }
+    },
+    onEnd(call) {
+      endUpload(call);
+    },
     onEffect(host, { method, about }) {
       if (method === 'cancel') {
         asked.set(Number(about.slice(1)), now());
@@ -167,10 +247,27 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
         checkCancels();
         checkFirstCancels();
         checkPending();
+        checkTellings();
       } else if (method === 'leaseDue') {
         // It has heard of the database: the answer to its first sign of life may have been lost, and it waits for another.
         hindrances.onBegun(host);
       }
     },
   };
+}
+
+/** What the queue ought to be told of a request by its run, and since when. */
+function untoldOf(request: SimRequest, run: Run): { readonly what: string; readonly at: number } | undefined {
+  const { completedAt, endedBy, builds } = request;
+  if (completedAt !== undefined) {
+    // What the bridge cancelled itself is another mapping's business.
+    return endedBy === 'bridge' ? undefined : { what: `was ended by ${endedBy}`, at: completedAt };
+  }
+  if (run.state === 'pending') {
+    const build = runningBuild(request);
+    return build && { what: 'began to be built', at: build.startedAt };
+  }
+  const isOurs = run.state === 'running' && run.workerId === WORKER.workerId;
+  const retry = builds.find(({ results, completedAt: at }) => results === 'RETRY' && (at ?? 0) > (run.started ?? 0));
+  return isOurs && retry ? { what: 'was to be built again', at: retry.completedAt ?? 0 } : undefined;
 }

@@ -115,7 +115,7 @@ export function createRules(context: RulesContext): Rules {
   });
   const judging = { ...context, complain: history.complain, now: scheduler.now };
   const claims = createClaimRules(judging);
-  const prompt = createPromptRules({ ...judging, zombies });
+  const prompt = createPromptRules({ ...judging, zombies, truth });
   const deeds = createDeeds(store, scheduler);
   const wasCalled = (method: string, taskId: string) => called.has(`${method} ${taskId}`);
   const traces = createTraceRules({ ...judging, endings, wasCalled, carried });
@@ -163,9 +163,15 @@ export function createRules(context: RulesContext): Rules {
     }
   }
 
+  /** Of a zombie's and another of the same submission either may be the one that is known, and the other one is not. */
+  function isOneTooMany(request: SimRequest): boolean {
+    return zombies.has(request) || [...zombies.keys()].some((one) => one.externalId === request.externalId);
+  }
+
   function checkSecond(request: SimRequest): void {
     for (const older of master().requests) {
-      if (older === request || older.taskId !== request.taskId || older.isPurged || zombies.has(older)) {
+      const isMeant = older !== request && older.taskId === request.taskId && !older.isPurged;
+      if (!isMeant || isOneTooMany(older)) {
         continue;
       }
       const what = `#${request.id} was made for ${shortName(request.taskId ?? '')}/${request.runId}`;
@@ -399,6 +405,7 @@ export function createRules(context: RulesContext): Rules {
       artifacts.onCall(host, call);
       claims.onCall(host, call);
       traces.onCall(host, call);
+      prompt.onCall(host, call);
       const { method, taskId, service, isChange } = call;
       // But for a sign of life.
       if (isChange && method !== 'heartbeat' && observers.has(host)) {
@@ -438,6 +445,7 @@ export function createRules(context: RulesContext): Rules {
     },
     onFailedCall(host, call, error) {
       artifacts.onFailed(host, call, error);
+      prompt.onEnd(call);
       deeds.onFailed(host, call);
     },
     onAnswered(host, call, answer) {
@@ -445,6 +453,7 @@ export function createRules(context: RulesContext): Rules {
         heardRenewals.set(`${host.name} ${call.taskId}`, scheduler.now());
       }
       artifacts.onAnswered(host, call, answer);
+      prompt.onEnd(call);
       deeds.onAnswered(host, call, answer);
     },
     untold: deeds.untold,
