@@ -49,6 +49,8 @@ interface Story {
   readonly sleepBetween?: () => Promise<void>;
   /** In place of the store's own, for the withdrawal. */
   readonly openMapping?: MappingStore['openMapping'];
+  /** In place of the store's own, for the pass. */
+  readonly update?: MappingStore['update'];
 }
 
 /** One pass that makes request 17; answers which requests were cancelled, how often one was made, and what people are told. */
@@ -91,7 +93,8 @@ async function pass(story: Story) {
   const log = pino({ level: 'warn' }, { write: (line: string) => void said.push(line) });
   const clock = { ...createManualClock(NOW), sleep };
   const withdrawals = createWithdrawals({ ci, store: { ...store, openMapping }, clock, log });
-  const result = await aReconciler({ queue, ci, store, clock, log, withdrawals }).reconcile(TASK_ID);
+  const own = { ...store, update: story.update ?? store.update };
+  const result = await aReconciler({ queue, ci, store: own, clock, log, withdrawals }).reconcile(TASK_ID);
   await (story.sleep ? withdrawals.stop() : withdrawals.settled());
   const failures = said.filter((line) => line.includes('nonsense')).length;
   return {
@@ -156,6 +159,25 @@ it('is kept where the one that has taken over will find it', async () => {
 
 it('is withdrawn where the one that has taken over will find another', async () => {
   expect(await pass({ meanwhile: onlyLease, found: THEIRS })).toMatchObject({ cancelled: [OURS] });
+});
+
+it('is kept as long as the record of it may still take effect, and where it has', async () => {
+  let takeEffect = async () => undefined as unknown;
+  const done = await pass({
+    meanwhile: async () => undefined,
+    // As where a process that slept has made one for the same submission.
+    found: THEIRS,
+    async update(mapping, changes, now) {
+      if (changes.buildRequestId !== OURS) {
+        return store.update(mapping, changes, now);
+      }
+      takeEffect = () => store.update(mapping, changes, now);
+      throw new StoreError('store-unavailable', 'no answer', { isTransient: true });
+    },
+    sleepBetween: async () => void (await takeEffect()),
+  });
+  expect(done.cancelled).toEqual([]);
+  expect(await store.openMapping(TASK_ID)).toMatchObject({ state: 'submitted', buildRequestId: OURS });
 });
 
 it('is kept where the other one was collapsed into it', async () => {

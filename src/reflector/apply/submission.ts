@@ -7,7 +7,18 @@ import { plain } from '../../plain.ts';
 import type { MappingStore } from '../../ports.ts';
 import type { Action } from '../actions.ts';
 import { externalIdOf } from '../observe.ts';
-import { type ApplyContext, accept, idsOf, MappingMoved, type Next, type Pass, renew, taskOf, update } from './pass.ts';
+import {
+  type ApplyContext,
+  accept,
+  idsOf,
+  MappingMoved,
+  mappingOf,
+  type Next,
+  type Pass,
+  renew,
+  taskOf,
+  update,
+} from './pass.ts';
 
 /**
  * Inserts the mapping of a task that has none, under a lease of this pass: as `held` where another mapping has the one
@@ -211,7 +222,8 @@ export async function submit(mapping: Mapping, pass: Pass, context: ApplyContext
   try {
     await update(pass, context, { state: 'submitted', buildRequestId });
   } catch (error) {
-    withdrawals.begin(view, mapping);
+    // As it is since the lease was renewed: that version is what the record changes, if it takes effect late.
+    withdrawals.begin(view, mappingOf(pass));
     throw error;
   }
   pass.knowledge.request = { kind: 'present', value: view };

@@ -13,6 +13,7 @@ export interface Withdrawals {
   /**
    * It could not be recorded that a request is a mapping's: perhaps another pass took over meanwhile. If that made a
    * request of its own, or the task is no longer wanted, this one is one too many, and is cancelled until it ends.
+   * @param mapping as it was when that was to be recorded
    */
   begin(request: RequestView, mapping: Mapping): void;
   /** Resolves when none is under way. */
@@ -119,7 +120,10 @@ const UNKNOWN = 'it is not known whether a build request is one too many: look a
 type Withdrawal =
   /** It is over, or is the mapping's after all. */
   | { readonly kind: 'settled' }
-  /** The mapping has yet to look for a request, and would find this one; or another one is just being made for it. */
+  /**
+   * The mapping has yet to look for a request, and would find this one; or another one is just being made for it; or that
+   * this is its request was not answered, and may yet be recorded.
+   */
   | { readonly kind: 'undecided' }
   /** Its build serves others, too. */
   | { readonly kind: 'shared' }
@@ -139,6 +143,9 @@ async function tryOnce(
     return { kind: 'settled' };
   }
   const open = await store.openMapping(mapping.taskId);
+  if (open?.id === mapping.id && open.version === mapping.version) {
+    return { kind: 'undecided' };
+  }
   if (open?.externalId === mapping.externalId) {
     const place = await placeOf(request, open, ci);
     if (place !== 'too-many') {
