@@ -201,7 +201,7 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
     if (isUploadSlow() || free === undefined) {
       return;
     }
-    for (const { taskId, runId, state, buildRequestId } of store().allOpen()) {
+    for (const { taskId, runId, state, buildRequestId, retriesReported } of store().allOpen()) {
       const task = queue().state.tasks.get(taskId);
       const last = (task?.runs.length ?? 0) - 1;
       const run = task?.runs[last];
@@ -210,7 +210,7 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
       if (state !== 'submitted' || last !== runId || run === undefined || request === undefined || isOver) {
         continue;
       }
-      const untold = request.isPurged || zombies.has(request) ? undefined : untoldOf(request, run);
+      const untold = request.isPurged || zombies.has(request) ? undefined : untoldOf(request, run, retriesReported);
       const since = Math.max(untold?.at ?? 0, run.scheduled, request.hiddenUntil, request.settledAt, slowUntil, free);
       if (untold !== undefined && now() > since + SLACK_MS + waitedOutMs) {
         complain(`#${request.id} of ${shortName(taskId)}/${runId} ${untold.what} long ago, and nobody was told`);
@@ -256,8 +256,15 @@ export function createPromptRules(context: PromptRulesContext): PromptRules {
   };
 }
 
-/** What the queue ought to be told of a request by its run, and since when. */
-function untoldOf(request: SimRequest, run: Run): { readonly what: string; readonly at: number } | undefined {
+/**
+ * What the queue ought to be told of a request by its run, and since when.
+ * @param retriesReported as the mapping has it: whoever finds a claim that was not recorded does not know which came after it
+ */
+function untoldOf(
+  request: SimRequest,
+  run: Run,
+  retriesReported: number,
+): { readonly what: string; readonly at: number } | undefined {
   const { completedAt, endedBy, builds } = request;
   if (completedAt !== undefined) {
     // What the bridge cancelled itself is another mapping's business.
@@ -268,6 +275,7 @@ function untoldOf(request: SimRequest, run: Run): { readonly what: string; reado
     return build && { what: 'began to be built', at: build.startedAt };
   }
   const isOurs = run.state === 'running' && run.workerId === WORKER.workerId;
-  const retry = builds.find(({ results, completedAt: at }) => results === 'RETRY' && (at ?? 0) > (run.started ?? 0));
+  const retries = builds.filter(({ results }) => results === 'RETRY').slice(retriesReported);
+  const retry = retries.find(({ completedAt: at }) => (at ?? 0) > (run.started ?? 0));
   return isOurs && retry ? { what: 'was to be built again', at: retry.completedAt ?? 0 } : undefined;
 }
