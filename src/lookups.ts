@@ -42,12 +42,13 @@ export function shareLookups(names: Names): void {
       throw error;
     }
   };
-  names.lookup = Object.assign(
-    (hostname: string, given: LookupOptions | number | Done, done?: Done) =>
-      typeof given === 'function'
-        ? share(hostname, {}, given)
-        : share(hostname, typeof given === 'number' ? { family: given } : given, done as Done),
-    // Such as the form for promises.
-    original,
-  );
+  const lookup = (hostname: string, given: LookupOptions | number | Done, done?: Done) =>
+    typeof given === 'function'
+      ? share(hostname, {}, given)
+      : share(hostname, typeof given === 'number' ? { family: given } : given, done as Done);
+  // By which `promisify` knows what it answers.
+  for (const symbol of Object.getOwnPropertySymbols(original)) {
+    Object.defineProperty(lookup, symbol, Object.getOwnPropertyDescriptor(original, symbol) ?? {});
+  }
+  names.lookup = lookup;
 }

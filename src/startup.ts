@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import type { Bridge, Service } from './bridge.ts';
 import { systemClock } from './clock.ts';
 import { checkSchema } from './db/connection.ts';
-import { ConfigError, isTransient } from './errors.ts';
+import { BridgeError, ConfigError, isTransient } from './errors.ts';
 import type { Check } from './http/server.ts';
 import type { Part } from './lifecycle.ts';
 import type { LegacyCi, MappingStore } from './ports.ts';
@@ -31,7 +31,7 @@ export function legacyCiPart(ci: LegacyCi, log: Logger): Part {
   const waiting = waitingPart('legacy-ci', log, {
     check: () => ci.check(),
     close: () => ci.close(),
-    isHopeless: (error) => error instanceof ConfigError,
+    isHopeless: (error) => error instanceof ConfigError || !(error instanceof BridgeError),
   });
   return {
     ...waiting,

@@ -9,7 +9,7 @@ import { type BridgeError, ConfigError, StoreError } from '../errors.ts';
 import { withoutStatement } from '../sql.ts';
 import { ANSWER_MS, isRace, toStoreError } from './errors.ts';
 import { LibsqlClient } from './libsql-dialect.ts';
-import { MysqlClient, PostgresClient } from './server-dialects.ts';
+import { cut, MysqlClient, type MysqlConnection, PostgresClient } from './server-dialects.ts';
 import { checkPostgresTls, type MysqlTls, mysqlTls } from './tls.ts';
 
 const POOL_MAX = 10;
@@ -152,8 +152,6 @@ function checkServerUrl(url: string, name: string): void {
 function connectMysql(url: string, ssl: MysqlTls | undefined, isReadOnly: boolean): Knex {
   return knex({
     client: MysqlClient,
-    // Not asked of the first connection, whose silence all others would wait for.
-    version: 'latest',
     connection: {
       uri: url,
       // What is given here goes before what the URL says.
@@ -167,18 +165,15 @@ function connectMysql(url: string, ssl: MysqlTls | undefined, isReadOnly: boolea
     pool: {
       min: 0,
       max: POOL_MAX,
-      afterCreate: orClosed(
-        (connection: Queryable & { destroy(): void }, done) => {
-          connection.query(BINLOG, (error, rows) => {
-            if (error) {
-              done(error);
-            } else {
-              onEachConnection(...mysqlSession(rows, isReadOnly))(connection, done);
-            }
-          });
-        },
-        (connection) => connection.destroy(),
-      ),
+      afterCreate: orClosed((connection: Queryable & MysqlConnection, done) => {
+        connection.query(BINLOG, (error, rows) => {
+          if (error) {
+            done(error);
+          } else {
+            onEachConnection(...mysqlSession(rows, isReadOnly))(connection, done);
+          }
+        });
+      }, cut),
     },
     acquireConnectionTimeout: ACQUIRE_MS,
     log: SILENT,
@@ -206,7 +201,7 @@ function mysqlSession(binlog: unknown, isReadOnly: boolean): readonly string[] {
 function connectPostgres(url: string, isReadOnly: boolean): Knex {
   return knex({
     client: PostgresClient,
-    // As of MySQL: it would be asked of each connection until one answers. Nothing here depends on it.
+    // knex would ask each connection for it until one answers. Nothing here depends on it.
     version: '9.6',
     connection: {
       connectionString: url,

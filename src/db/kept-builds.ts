@@ -71,10 +71,11 @@ export function createKeptBuilds(db: Knex, reports: RowReports = {}): KeptBuilds
     }
   }
 
-  /** The oldest: whoever sends events of a request without end fills no table with them. */
+  /** The oldest, those first after which more was to come: whoever sends events of a request without end fills no table with them. */
   async function removeSurplus(buildRequestId: number): Promise<void> {
     const own = table().where({ build_request_id: buildRequestId });
-    const surplus: number[] = await own.orderBy('id', 'desc').offset(MAX_KEPT).limit(MAX_REMOVED).pluck('id');
+    const inOrder = own.orderBy('is_final', 'desc').orderBy('id', 'desc');
+    const surplus: number[] = await inOrder.offset(MAX_KEPT).limit(MAX_REMOVED).pluck('id');
     if (surplus.length > 0) {
       await table().whereIn('id', surplus).delete();
     }

@@ -34,19 +34,50 @@ async function givingUpTheDemoted<T>(connection: Disposable, statement: Promise<
   }
 }
 
-interface MysqlConnection {
+export interface MysqlConnection extends Disposable {
+  readonly stream: { destroy(): void };
+  on(event: 'error', listener: (error: Error) => void): void;
+  connect(done: (error: unknown) => void): void;
   end(done: (error: unknown) => void): void;
   destroy(): void;
 }
 
+/** mysql2's own `destroy` only says that nothing more comes, and waits for the server to hang up. */
+export function cut(connection: MysqlConnection): void {
+  connection.destroy();
+  connection.stream.destroy();
+}
+
+/**
+ * knex takes all listeners from a connection that it ends, or that was refused. Where nobody hears it end, as where the
+ * server's host has gone silent, the system says so after a quarter of an hour, and that error would end the process.
+ */
 export class MysqlClient extends knexMysql2 {
-  /**
-   * knex takes all listeners from a connection that it ends. Where nobody hears it end, as where the server's host has gone
-   * silent, the system says so after a quarter of an hour, and that error would end the process.
-   */
+  /** Without knex's question for the server's version: were the first one not answered, all others would wait for it. */
+  override acquireRawConnection(): Promise<MysqlConnection> {
+    const connection: MysqlConnection = this.driver.createConnection(this.connectionSettings);
+    connection.on('error', (error) => {
+      connection.__knex__disposed = error;
+    });
+    return new Promise((resolve, reject) => {
+      connection.connect((error) => {
+        if (error) {
+          cut(connection);
+          reject(error);
+        } else {
+          resolve(connection);
+        }
+      });
+    });
+  }
+
   override destroyRawConnection(connection: MysqlConnection): Promise<void> {
     return new Promise((resolve) => {
-      setTimeout(() => connection.destroy(), GOODBYE_MS).unref();
+      const cutAfterAll = () => {
+        cut(connection);
+        resolve();
+      };
+      setTimeout(cutAfterAll, GOODBYE_MS).unref();
       connection.end(() => resolve());
     });
   }

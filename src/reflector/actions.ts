@@ -81,6 +81,9 @@ export const ACTION_KINDS = Object.keys({
   closeMapping: true,
 } satisfies Record<Exclude<ActionKind, 'lookAgain'>, true>);
 
+/** What is done about a task that Buildbot was asked for nothing for, but for one whose run is claimed. */
+const NEW: ReadonlySet<ActionKind> = new Set<ActionKind>(['recordIntent', 'takeSlot', 'submit', 'refuse']);
+
 /** How the bridge behaves: as always; taking on nothing new; or changing nothing anywhere. */
 export type Mode = 'normal' | 'drain' | 'observe';
 
@@ -105,7 +108,7 @@ export function applyMode(
         return { todo: actions, left: [] };
       }
       // Also what would be refused is somebody else's from now on, who may have it under way already.
-      const isNew = ({ do: what }: Action) => what === 'submit' || what === 'takeSlot' || what === 'recordIntent';
+      const isNew = ({ do: what }: Action) => NEW.has(what);
       return { todo: actions.filter((a) => !isNew(a)), left: actions.filter(isNew) };
     }
     default:

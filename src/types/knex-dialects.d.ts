@@ -14,6 +14,7 @@ declare module 'knex/lib/dialects/mysql2/index.js' {
 
   class Client extends Knex.Client {
     _query(connection: unknown, query: unknown): Promise<unknown>;
+    acquireRawConnection(): Promise<unknown>;
     destroyRawConnection(connection: unknown): Promise<void>;
   }
   // biome-ignore lint/style/noDefaultExport: it is how that module exports it

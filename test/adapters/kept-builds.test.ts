@@ -64,6 +64,8 @@ describe.each(ENGINES)('kept builds on $name', (engine) => {
     await kept.keep([aBuild({ buildRequestId: 18 }), ...builds], NOW);
     expect((await kept.of([17])).map(({ number }) => number)).toEqual(builds.slice(20).map(({ number }) => number));
     expect(await kept.of([18])).toHaveLength(1);
+    await kept.keep([uploaded({ number: 0 }), ...builds], NOW);
+    expect((await kept.of([17])).some(({ number }) => number === 0)).toBe(true);
   });
 
   it('that are gone by now have nothing left', async () => {

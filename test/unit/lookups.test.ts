@@ -1,6 +1,7 @@
 /** Host names: of each, one lookup is under way at a time. */
 import dns, { type LookupOptions } from 'node:dns';
 import { connect, createServer } from 'node:net';
+import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { shareLookups } from '../../src/lookups.ts';
 
@@ -64,6 +65,12 @@ describe('a name that is being looked up', () => {
     expect(() => ask('\0', () => undefined)).toThrow('no name');
     expect(() => ask('\0', () => undefined)).toThrow('no name');
   });
+});
+
+it('a lookup that is a promise answers as it did', async () => {
+  const own = { lookup: dns.lookup };
+  shareLookups(own);
+  expect(await promisify(own.lookup)('127.0.0.1')).toEqual(await promisify(dns.lookup)('127.0.0.1'));
 });
 
 describe('Node.js', () => {

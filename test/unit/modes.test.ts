@@ -7,6 +7,7 @@ const ACTIONS: readonly Action[] = [
   { do: 'recordIntent', runId: 0, state: 'refusing', because },
   { do: 'takeSlot', because },
   { do: 'submit', because },
+  { do: 'refuse', because },
   { do: 'claimRun', runId: 0, retriesReported: 0, because },
   { do: 'cancelRequest', isLoud: false, because },
 ];
@@ -20,11 +21,11 @@ describe('a mode', () => {
   it('drain takes on nothing, be it to refuse it, makes no new build requests, and claims and cancels as always', () => {
     const { todo, left } = applyMode(ACTIONS, 'drain', false);
     expect(named(todo)).toEqual(['claimRun', 'cancelRequest']);
-    expect(named(left)).toEqual(['intended', 'refusing', 'takeSlot', 'submit']);
+    expect(named(left)).toEqual(['intended', 'refusing', 'takeSlot', 'submit', 'refuse']);
   });
 
   it('drain leaves nothing else out, whatever it is', () => {
-    const others = ACTION_KINDS.filter((kind) => !['recordIntent', 'takeSlot', 'submit'].includes(kind));
+    const others = ACTION_KINDS.filter((kind) => !['recordIntent', 'takeSlot', 'submit', 'refuse'].includes(kind));
     const actions = others.map((kind) => ({ do: kind, because }) as Action);
     expect(applyMode(actions, 'drain', false)).toEqual({ todo: actions, left: [] });
   });

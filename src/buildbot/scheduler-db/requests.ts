@@ -147,9 +147,16 @@ export function createRequestReader(options: RequestReaderOptions): RequestReade
     const { builder, claimedBy } = request;
     const siblings = await readSiblings(database, await options.schema(), [{ ...build, builder, claimedBy }]);
     const merged = siblings.of.get(build.id) ?? [];
-    const messages = kept ? await kept.of([request.id, ...merged.map(({ brid }) => brid)]) : [];
-    const found = keptFor([build, ...merged], messages);
-    return found && kept?.whole(found.id);
+    let messages = kept ? await kept.of([request.id, ...merged.map(({ brid }) => brid)]) : [];
+    for (;;) {
+      const found = keptFor([build, ...merged], messages);
+      const whole = found && (await kept?.whole(found.id));
+      if (found === undefined || whole !== undefined) {
+        return whole;
+      }
+      // One that cannot be read is as good as none.
+      messages = messages.filter(({ id }) => id !== found.id);
+    }
   }
 
   return { readMany, findByExternalId, keptOf };

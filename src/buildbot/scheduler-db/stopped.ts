@@ -23,6 +23,8 @@ export interface Stopped {
 
 /** Buildbot's code of that result. */
 export const EXCEPTION = 4;
+/** What cannot be read is large, mostly, and will be so the next time. */
+const LATER_MS = 300_000;
 /** Answers never change; so many are remembered. */
 const MAX_ANSWERS = 20_000;
 
@@ -32,6 +34,8 @@ export function createStoppedReader(
   log: Logger | undefined,
 ): (suspects: readonly Suspect[]) => Promise<Stopped> {
   const answers = new Map<number, boolean>();
+  /** When it is asked again whether a build whose page could not be read was stopped. */
+  const later = new Map<number, number>();
 
   async function ask(master: WebStatus, builder: string, builds: readonly Suspect[]): Promise<void> {
     try {
@@ -39,13 +43,19 @@ export function createStoppedReader(
         builder,
         builds.map(({ build }) => build.number),
       );
+      const unread: { readonly number: number; readonly err: LegacyCiError }[] = [];
       for (const { build } of builds) {
         const page = pages.get(build.number);
         if (page instanceof LegacyCiError) {
-          log?.warn({ builder, number: build.number, err: page }, 'not learnt whether a build was stopped');
+          unread.push({ number: build.number, err: page });
+          later.set(build.id, performance.now() + LATER_MS);
         } else {
           answers.set(build.id, page !== undefined && isPageOf(page, build) && wasInterrupted(page));
         }
+      }
+      const [first] = unread;
+      if (first !== undefined) {
+        log?.warn({ builder, count: unread.length, ...first }, 'not learnt whether builds were stopped');
       }
     } catch (error) {
       log?.warn({ builder, count: builds.length, err: error }, 'not learnt whether builds were stopped');
@@ -54,9 +64,14 @@ export function createStoppedReader(
 
   return async (suspects) => {
     const groups = new Map<WebStatus, Map<string, Suspect[]>>();
+    const asked = new Set<number>();
     for (const suspect of suspects) {
       const master = masters.of(suspect.request.claimedBy);
-      if (master !== undefined && !answers.has(suspect.build.id)) {
+      if (master === undefined || answers.has(suspect.build.id)) {
+        continue;
+      }
+      asked.add(suspect.build.id);
+      if (performance.now() >= (later.get(suspect.build.id) ?? 0)) {
         const builders = groups.get(master) ?? new Map<string, Suspect[]>();
         builders.set(suspect.request.builder, [...(builders.get(suspect.request.builder) ?? []), suspect]);
         groups.set(master, builders);
@@ -66,21 +81,21 @@ export function createStoppedReader(
       [...groups].flatMap(([master, builders]) => [...builders].map(([name, builds]) => ask(master, name, builds))),
     );
     const ids = suspects.map(({ build }) => build.id);
-    const asked = [...groups.values()].flatMap((builders) => [...builders.values()].flat());
     const stopped: Stopped = {
       builds: new Set(ids.filter((id) => answers.get(id) === true)),
-      unknown: new Set(asked.map(({ build }) => build.id).filter((id) => !answers.has(id))),
+      unknown: new Set([...asked].filter((id) => !answers.has(id))),
     };
     forgetOldest(answers);
+    forgetOldest(later);
     return stopped;
   };
 }
 
-function forgetOldest(answers: Map<number, boolean>): void {
-  for (const id of answers.keys()) {
-    if (answers.size <= MAX_ANSWERS) {
+function forgetOldest(known: Map<number, unknown>): void {
+  for (const id of known.keys()) {
+    if (known.size <= MAX_ANSWERS) {
       return;
     }
-    answers.delete(id);
+    known.delete(id);
   }
 }

@@ -86,6 +86,7 @@ const MAX_LOG_URL = 4000;
 const MAX_SELECTED = 100;
 /** Calls in place of one that could not be read: enough for some bad pages among so many. */
 const MAX_SPLIT = 40;
+const NOBODY: InputCounter = { received: () => undefined, rejected: () => undefined };
 const LOG_PATH = /\/builders\/[^/?#\\]+\/builds\/\d+\/steps\/[^/?#\\]+\/logs\/[^?#\\]+$/;
 const BUILD_PATH = /^\/builders\/[^/]+\/builds\/\d+/;
 const DOTS = /^(?:\.|%2e){1,2}$/i;
@@ -118,7 +119,7 @@ export function createWebStatus(
 
   const streams = createStreams({ timeoutMs, idleMs });
 
-  async function json<T>(path: string, answer: z.ZodType<T>): Promise<T | undefined> {
+  async function json<T>(path: string, answer: z.ZodType<T>, counted = inputs): Promise<T | undefined> {
     let text: string;
     try {
       text = (await limited(client.get(`${base}${path}`))).body;
@@ -127,22 +128,26 @@ export function createWebStatus(
         return undefined;
       }
       if (error instanceof AnswerTooLong) {
-        throw unreadable(inputs, `the answer to ${path} cannot be read: ${error.message}`);
+        throw unreadable(counted, `the answer to ${path} cannot be read: ${error.message}`);
       }
       throw noAnswer(path, error);
     }
     const parsed = answer.safeParse(parseJson(text));
     if (!parsed.success) {
       const reason = z.prettifyError(parsed.error).slice(0, 500);
-      throw unreadable(inputs, `the answer to ${path} is not what a web status says: ${reason}`);
+      throw unreadable(counted, `the answer to ${path} is not what a web status says: ${reason}`);
     }
     return parsed.data;
   }
 
   /** What the master says of builds, by number; undefined where it has no such pages. */
-  function pages(builder: string, numbers: readonly number[]): Promise<Record<string, unknown> | undefined> {
+  function pages(
+    builder: string,
+    numbers: readonly number[],
+    counted = inputs,
+  ): Promise<Record<string, unknown> | undefined> {
     const query = numbers.map((number) => `select=${number}`).join('&');
-    return json(`/json/builders/${encodeURIComponent(builder)}/builds?${query}`, anyRecord);
+    return json(`/json/builders/${encodeURIComponent(builder)}/builds?${query}`, anyRecord, counted);
   }
 
   function pageOf(builder: string, number: number): string {
@@ -160,24 +165,26 @@ export function createWebStatus(
   }
 
   /**
-   * @param budget calls that may still be made: where nothing can be read, as of somebody who answers in the master's
-   * place, it is not asked of each by itself
+   * @param budget calls that may still be made, and until when: where nothing can be read, as of somebody who answers in
+   * the master's place, it is not asked of each by itself
    * @returns by number; the error in place of what cannot be read
    */
   async function readPages(
     builder: string,
     numbers: readonly number[],
-    budget = { calls: MAX_SPLIT },
+    budget = { calls: MAX_SPLIT, end: performance.now() + timeoutMs },
   ): Promise<readonly (readonly [number, WebBuild | LegacyCiError])[]> {
     let answer: Record<string, unknown> | undefined;
     try {
+      // What is bad about an answer is counted once, however often it is divided.
+      const counted = budget.calls === MAX_SPLIT ? inputs : NOBODY;
       budget.calls -= 1;
-      answer = await pages(builder, numbers);
+      answer = await pages(builder, numbers, counted);
     } catch (error) {
       if (!(error instanceof LegacyCiError && error.code === 'legacy-ci-protocol')) {
         throw error;
       }
-      if (numbers.length === 1 || budget.calls <= 0) {
+      if (numbers.length === 1 || budget.calls <= 0 || performance.now() >= budget.end) {
         return numbers.map((number) => [number, error]);
       }
       const half = Math.ceil(numbers.length / 2);

@@ -152,7 +152,7 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
         failed.add(ingredient);
       }
       const [, resolved] = call.method === 'resolve' ? (/\/(\d+) /.exec(call.about) ?? []) : [];
-      if (resolved !== undefined) {
+      if (resolved !== undefined && error instanceof QueueError && error.code === 'queue-unavailable') {
         unanswered.add(`${call.taskId}/${resolved}`);
       }
       // Only the last resort is left then, which may fail as well: see `guarded` in upload.ts.
