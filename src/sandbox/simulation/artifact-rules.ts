@@ -58,8 +58,8 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
   /** By run and name: artifacts whose last resort failed. */
   const givenUp = new Set<string>();
 
-  /** Runs of which a resolution was not answered: where it takes effect late, what is told may be of what came after it. */
-  const unanswered = new Set<string>();
+  /** By run: resolutions under way. One that takes effect after its call has failed may have been overtaken by a newer upload. */
+  const resolving = new Map<string, number>();
   /** By process and task: when its last pass began. */
   const begun = new Map<string, number>();
   /** By task: when its last pass first put what stands in for an artifact. */
@@ -80,8 +80,16 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
       : undefined;
   }
 
+  function countResolution({ method, taskId, about }: Call, more: number): void {
+    const [, runId] = method === 'resolve' ? (/\/(\d+) /.exec(about) ?? []) : [];
+    if (runId !== undefined) {
+      const key = `${taskId}/${runId}`;
+      resolving.set(key, (resolving.get(key) ?? 0) + more);
+    }
+  }
+
   function checkContents({ taskId, runId, reason }: Ending): void {
-    if (unanswered.has(`${taskId}/${runId}`)) {
+    if (!resolving.get(`${taskId}/${runId}`) && reason !== 'canceled') {
       return;
     }
     const content = (name: string) => {
@@ -114,6 +122,7 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
 
   return {
     onCall(host, call) {
+      countResolution(call, 1);
       const put = call.method === 'putArtifact' ? putOf(call) : undefined;
       if (put?.kind !== 'error') {
         return;
@@ -129,6 +138,7 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
       }
     },
     onAnswered(host, call, answer) {
+      countResolution(call, -1);
       if (call.method === 'lease' && answer === true) {
         begun.set(`${host.name} ${call.taskId}`, now());
         stoodIn.delete(call.taskId ?? '');
@@ -151,10 +161,7 @@ export function createArtifactRules(context: ArtifactRulesContext): ArtifactRule
       if (ingredient !== undefined) {
         failed.add(ingredient);
       }
-      const [, resolved] = call.method === 'resolve' ? (/\/(\d+) /.exec(call.about) ?? []) : [];
-      if (resolved !== undefined && error instanceof QueueError && error.code === 'queue-unavailable') {
-        unanswered.add(`${call.taskId}/${resolved}`);
-      }
+      countResolution(call, -1);
       // Only the last resort is left then, which may fail as well: see `guarded` in upload.ts.
       const put = putOf(call);
       const isLastResort = put?.kind === 'error' || put?.kind === 'link';

@@ -31,6 +31,16 @@ export const onStore =
     store: { ...parts.store, ...change(parts.store) },
   });
 
+/** Requests that are read by their ids, changed. */
+export const onRequests =
+  (change: (seen: Seen<RequestView>) => Seen<RequestView>): Change =>
+  ({ ci }) => ({
+    ci: {
+      ...ci,
+      readMany: async (ids) => new Map([...(await ci.readMany(ids))].map(([id, seen]) => [id, change(seen)])),
+    },
+  });
+
 /** The store, with every mapping that comes out of it changed. */
 export function withMappings(store: MappingStore, change: (mapping: Mapping) => Mapping): Partial<MappingStore> {
   const stored = async (answer: Promise<Stored>): Promise<Stored> => {

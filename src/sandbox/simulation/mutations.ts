@@ -17,6 +17,7 @@ import {
   type Mutation,
   mutation,
   onQueue,
+  onRequests,
   onStore,
   settled,
   withContents,
@@ -213,12 +214,7 @@ export const MUTATIONS: readonly Mutation[] = [
     'claims-early',
     'claims a run while its build request waits',
     /was claimed for nothing: #\d+ waits/,
-    ({ ci }) => ({
-      ci: {
-        ...ci,
-        readMany: async (ids) => new Map([...(await ci.readMany(ids))].map(([id, seen]) => [id, asBuilding(seen)])),
-      },
-    }),
+    onRequests(asBuilding),
   ),
   mutation(
     'always-due',
@@ -348,15 +344,7 @@ export const MUTATIONS: readonly Mutation[] = [
     'does-not-settle',
     'reads what a build leaves behind before it is there',
     /with properties of another build/,
-    ({ ci }) => ({
-      ci: {
-        ...ci,
-        async readMany(ids) {
-          const all = await ci.readMany(ids);
-          return new Map([...all].map(([id, seen]) => [id, settled(seen)]));
-        },
-      },
-    }),
+    onRequests(settled),
   ),
   mutation(
     'keeps-its-leases',
@@ -448,12 +436,7 @@ export const MUTATIONS: readonly Mutation[] = [
     'hides-retries',
     'does not tell of a RETRY while the request is built again',
     /was to be built again long ago, and nobody was told/,
-    ({ ci }) => ({
-      ci: {
-        ...ci,
-        readMany: async (ids) => new Map([...(await ci.readMany(ids))].map(([id, seen]) => [id, withoutRetries(seen)])),
-      },
-    }),
+    onRequests(withoutRetries),
   ),
   mutation(
     'claims-late',
